@@ -1,0 +1,1 @@
+"""Bluesky plans: what is done, in which order."""

@@ -1,0 +1,1 @@
+"""The one place that wires everything: the RunEngine, the IPython namespace, the command line."""

@@ -1,0 +1,1 @@
+"""From frames to signal, magnetization and topology: arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""What runs beside the RunEngine: journal, catalog, live reconstruction, report."""

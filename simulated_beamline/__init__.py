@@ -1,0 +1,1 @@
+"""The simulated beamline: an EPICS control server and the physics behind it."""
