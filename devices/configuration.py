@@ -1,0 +1,392 @@
+"""The one file of addresses, limits and focus positions, read strictly.
+
+A configuration is a TOML file in which every number carries its unit in its key; `simulated.toml`
+beside this module describes the simulated beamline. A wrong file is refused with one line that
+names the file, the line and, for an unknown key, the nearest valid one.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+SCHEMES = ("ca",)
+"""Control systems that an address may name: ``ca`` is EPICS Channel Access."""
+
+SIMULATED = Path(__file__).with_name("simulated.toml")
+"""The packaged configuration of the simulated beamline."""
+
+
+class ConfigurationError(ValueError):
+    """A configuration cannot be used; one line says file, line, what, and what was expected."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a device is found: a control system and the name it has there.
+
+    >>> Address.parse("ca://SIM:GON:THETA")
+    Address(scheme='ca', name='SIM:GON:THETA')
+    >>> str(Address.parse("ca://SIM:GON:THETA"))
+    'ca://SIM:GON:THETA'
+    """
+
+    scheme: str
+    name: str
+
+    def __str__(self) -> str:
+        """Return the address as it stands in the file."""
+        return f"{self.scheme}://{self.name}"
+
+    @classmethod
+    def parse(cls, text: object) -> "Address":
+        """Split ``scheme://name``.
+
+        Raises
+        ------
+        ValueError
+            If the text has another form, or names a control system that is not known.
+        """
+        if isinstance(text, cls):
+            return text
+        if not isinstance(text, str) or not (match := re.fullmatch(r"(\w+)://(\S+)", text)):
+            raise ValueError(
+                f"{text!r} is not an address: expected scheme://name, such as ca://GON:THETA"
+            )
+        scheme, name = match.groups()
+        if scheme not in SCHEMES:
+            known = ", ".join(f"{each}://" for each in SCHEMES)
+            raise ValueError(
+                f"{text!r} names an unknown control system {scheme!r}: known are {known}"
+            )
+        return cls(scheme, name)
+
+
+_Address = Annotated[Address, BeforeValidator(Address.parse), PlainSerializer(str)]
+_Positive = Annotated[float, Field(gt=0)]
+_NotNegative = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Axis(_Section):
+    """A motor: limits and tolerance are in the unit of the axis, which their keys carry.
+
+    `low_limit`, `high_limit`, `tolerance` and `approach` give them without it, for code that treats
+    all axes alike. A positive approach means: always arrive from below, starting that far away.
+    """
+
+    unit: ClassVar[str]
+    address: _Address
+    timeout_s: _Positive
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        if not self.low_limit < self.high_limit:
+            raise ValueError(
+                f"low_limit_{self.unit} = {self.low_limit} must be below "
+                f"high_limit_{self.unit} = {self.high_limit}"
+            )
+        return self
+
+    @property
+    def low_limit(self) -> float:
+        """Lowest position allowed, in the axis' unit."""
+        return self._number("low_limit")
+
+    @property
+    def high_limit(self) -> float:
+        """Highest position allowed, in the axis' unit."""
+        return self._number("high_limit")
+
+    @property
+    def tolerance(self) -> float:
+        """How far from its target a finished move may end, in the axis' unit."""
+        return self._number("tolerance")
+
+    @property
+    def approach(self) -> float:
+        """How far below its target a move starts that would come from above; 0: any direction."""
+        return self._number("approach")
+
+    def _number(self, quantity: str) -> float:
+        value: float = getattr(self, f"{quantity}_{self.unit}", 0.0)
+        return value
+
+
+class AxisInDeg(Axis):
+    """A rotation, in degrees."""
+
+    unit = "deg"
+    low_limit_deg: float
+    high_limit_deg: float
+    tolerance_deg: _Positive
+    approach_deg: _NotNegative = 0.0
+
+
+class AxisInUm(Axis):
+    """A stage of the microscope, in micrometres."""
+
+    unit = "um"
+    low_limit_um: float
+    high_limit_um: float
+    tolerance_um: _Positive
+
+
+class AxisInMm(Axis):
+    """A blade of a slit, in millimetres."""
+
+    unit = "mm"
+    low_limit_mm: float
+    high_limit_mm: float
+    tolerance_mm: _Positive
+
+
+class AxisInEv(Axis):
+    """The monochromator, in electronvolts."""
+
+    unit = "eV"
+    low_limit_eV: _Positive
+    high_limit_eV: _Positive
+    tolerance_eV: _Positive
+    approach_eV: _NotNegative = 0.0
+
+
+class Axes(_Section):
+    """All motors."""
+
+    theta: AxisInDeg
+    sample_x: AxisInUm
+    sample_y: AxisInUm
+    sample_z: AxisInUm
+    zone_plate_z: AxisInUm
+    jaw_up: AxisInMm
+    jaw_down: AxisInMm
+    energy: AxisInEv
+
+
+class HelicityPositions(_Section):
+    """What selects one helicity: two edges of the slit, and the focus of the light that passes."""
+
+    jaw_down_mm: float
+    jaw_up_mm: float
+    zone_plate_z_um: float
+
+    @model_validator(mode="after")
+    def _slit_is_open(self) -> Self:
+        if not self.jaw_down_mm < self.jaw_up_mm:
+            raise ValueError(
+                f"jaw_down_mm = {self.jaw_down_mm} must be below jaw_up_mm = {self.jaw_up_mm}"
+            )
+        return self
+
+
+class PolarizationPositions(_Section):
+    """The pair of jaw positions and the focus of each helicity."""
+
+    settle_time_s: _NotNegative
+    positive: HelicityPositions
+    negative: HelicityPositions
+
+    def of(self, helicity: int) -> HelicityPositions:
+        """Return the positions of helicity +1 or -1.
+
+        Raises
+        ------
+        ValueError
+            If the helicity is neither.
+        """
+        match helicity:
+            case 1:
+                return self.positive
+            case -1:
+                return self.negative
+        raise ValueError(f"helicity {helicity!r}: expected +1 or -1")
+
+
+class SampleOut(_Section):
+    """Where the open beam passes beside the sample, as an offset from the sample's place."""
+
+    offset_x_um: float
+    offset_z_um: float
+
+
+class ShutterSettings(_Section):
+    """The shutter: a command and a status that verifies it."""
+
+    address: _Address
+    timeout_s: _Positive
+
+
+class RingCurrentSettings(_Section):
+    """The current of the storage ring, in mA."""
+
+    address: _Address
+
+
+class CcdSettings(_Section):
+    """The camera."""
+
+    address: _Address
+    pixel_nm: _Positive
+    saturation_counts: Annotated[int, Field(gt=0, le=65535)]
+    readout_time_s: _NotNegative
+    timeout_s: _Positive
+
+
+class Durations(_Section):
+    """How long things usually take, for estimates alone."""
+
+    helicity_change_s: _NotNegative
+    tilt_step_s: _NotNegative
+    azimuth_change_s: _NotNegative
+
+
+class Simulation(_Section):
+    """What only a simulated beamline has."""
+
+    azimuth_address: _Address
+
+
+class Configuration(_Section):
+    """Everything that is known about one beamline before it is asked.
+
+    >>> configuration = load_configuration()
+    >>> configuration.axes.theta.address.name, configuration.axes.theta.tolerance_deg
+    ('SIM:GON:THETA', 0.02)
+    >>> configuration.polarization.of(-1).zone_plate_z_um
+    1.5
+    """
+
+    name: str
+    axes: Axes
+    polarization: PolarizationPositions
+    sample_out: SampleOut
+    shutter: ShutterSettings
+    ring_current: RingCurrentSettings
+    ccd: CcdSettings
+    durations: Durations
+    simulation: Simulation | None = None
+
+    @model_validator(mode="after")
+    def _positions_within_limits(self) -> Self:
+        for helicity, positions in (
+            ("positive", self.polarization.positive),
+            ("negative", self.polarization.negative),
+        ):
+            for axis_name, key in (
+                ("jaw_down", "jaw_down_mm"),
+                ("jaw_up", "jaw_up_mm"),
+                ("zone_plate_z", "zone_plate_z_um"),
+            ):
+                axis: Axis = getattr(self.axes, axis_name)
+                position: float = getattr(positions, key)
+                if not axis.low_limit <= position <= axis.high_limit:
+                    raise ValueError(
+                        f"polarization.{helicity}.{key} = {position} lies outside the limits of "
+                        f"axes.{axis_name}, {axis.low_limit} to {axis.high_limit} {axis.unit}"
+                    )
+        return self
+
+
+def load_configuration(path: Path | None = None) -> Configuration:
+    """Read a configuration; without a path, the packaged one of the simulated beamline.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file cannot be read, is not TOML, has an unknown key, lacks one, or holds a value of
+        the wrong type or out of range: one line with file and line number.
+    """
+    path = SIMULATED if path is None else path
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as refusal:
+        raise ConfigurationError(f"{path}: {refusal.strerror}") from refusal
+    except UnicodeDecodeError as refusal:
+        raise ConfigurationError(f"{path}: not a text file in UTF-8") from refusal
+    try:
+        return Configuration.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as refusal:
+        raise ConfigurationError(f"{path}: not TOML: {refusal}") from refusal
+    except ValidationError as refusal:
+        first, line = min(
+            ((error, line_of(text, error["loc"])) for error in refusal.errors()),
+            # An unknown key first: it explains the missing one of the same section.
+            key=lambda pair: (pair[0]["type"] != "extra_forbidden", pair[1]),
+        )
+        raise ConfigurationError(f"{path}:{line}: {explain(first, Configuration)}") from refusal
+
+
+def explain(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Say in one line what a strict model refused and what it expected."""
+    *section, key = [str(part) for part in error["loc"]] or [""]
+    where = f" in [{'.'.join(section)}]" if section else ""
+    match error["type"]:
+        case "extra_forbidden":
+            valid = _keys_of(model, section)
+            nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
+            return f"unknown key {key!r}{where}; the nearest valid key is {nearest!r}"
+        case "missing":
+            return f"{key!r} is missing{where}"
+        case "value_error":
+            return str(error["ctx"]["error"])
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key} = {error['input']!r}{where}: {message}"
+
+
+def line_of(text: str, location: Sequence[int | str]) -> int:
+    """Return the line, from 1, on which a TOML key stands, or the section that should hold it.
+
+    >>> line_of("a = 1\\n[b.c]\\nd = 2\\n", ("b", "c", "d"))
+    3
+    """
+    wanted = tuple(str(part) for part in location)
+    best_line, best_length = 1, 0
+    section: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\[?\s*([^\]#]+?)\s*\]", line):
+            section = found = _split_key(header[1])
+        elif assignment := re.match(r"\s*([\w.\"'-]+)\s*=", line):
+            found = section + _split_key(assignment[1])
+        else:
+            continue
+        if len(found) > best_length and found == wanted[: len(found)]:
+            best_line, best_length = number, len(found)
+    return best_line
+
+
+def _split_key(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _keys_of(model: type[BaseModel], section: Sequence[str]) -> list[str]:
+    current: Any = model
+    for part in section:
+        field = current.model_fields.get(part)
+        candidates = (
+            [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        )
+        models = [
+            each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)
+        ]
+        if not models:
+            return []
+        current = models[0]
+    return list(current.model_fields)

@@ -1,0 +1,80 @@
+"""The configuration is strict, and says in one line what is wrong and where."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mistral_txm.devices.configuration import (
+    SIMULATED,
+    Address,
+    ConfigurationError,
+    load_configuration,
+)
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    text = SIMULATED.read_text()
+    assert old in text
+    path = tmp_path / "beamline.toml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+def test_the_packaged_configuration_is_the_simulated_beamline() -> None:
+    configuration = load_configuration()
+    assert configuration.axes.theta.address == Address("ca", "SIM:GON:THETA")
+    assert (configuration.axes.theta.low_limit, configuration.axes.theta.high_limit) == (-70, 70)
+    assert configuration.axes.theta.approach == 0.5
+    assert configuration.axes.sample_x.approach == 0
+    assert configuration.polarization.of(1).jaw_up_mm == 2.5
+    assert configuration.polarization.of(-1).jaw_down_mm == -2.5
+
+
+def test_every_number_carries_its_origin_in_a_comment() -> None:
+    for number, line in enumerate(SIMULATED.read_text().splitlines(), start=1):
+        if re.match(r"\w+ = [-\d]", line):
+            assert re.search(r"# \S+ \S+|# \[assumed\]", line), (
+                f"line {number} says no origin: {line}"
+            )
+
+
+WRONG = [
+    ("tolerance_deg", "tolerence_deg", r".toml:12: unknown key .*; the nearest .* 'tolerance_deg'"),
+    ("[shutter]", "[shuter]", r": unknown key 'shuter'; the nearest valid key is 'shutter'$"),
+    ("limit_deg = -70.0", "limit_deg = '-70'", r":10: low_limit_deg = '-70' in .*valid number"),
+    ("limit_deg = -70.0", "limit_deg = 71.0", r":8: low_limit_deg = 71.0 must be below high_lim"),
+    ("limit_deg = -70.0", "limit_deg = nan", r":10: low_limit_deg = nan in .* finite"),
+    ("pixel_nm = 10.5", "pixel_nm = 0", r"pixel_nm = 0 in \[ccd\]: .*greater than 0"),
+    ("pixel_nm = 10.5 ", "# ", r"'pixel_nm' is missing in \[ccd\]$"),
+    ("ca://SIM:RING", "tango://SIM:RING", r"unknown control system 'tango': known are ca://$"),
+    ("ca://SIM:RING:Current", "SIM:RING:Current", r"expected scheme://name, such as ca://GON"),
+    ("jaw_up_mm = 2.5", "jaw_up_mm = 1.0", r"jaw_down_mm = 1.5 must be below jaw_up_mm = 1.0$"),
+    ("jaw_up_mm = 2.5", "jaw_up_mm = 25.0", r"positive.jaw_up_mm = 25.0 lies outside the limits"),
+    ("[axes.theta]", "[axes.theta", r"beamline.toml: not TOML: .*line 8"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), WRONG)
+def test_a_wrong_file_is_refused_with_one_line(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=expected) as refusal:
+        load_configuration(edited(tmp_path, old, new))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere.toml: No such file"):
+        load_configuration(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("helicity", [0, 2, True + 1])
+def test_a_helicity_is_plus_or_minus_one(helicity: int) -> None:
+    with pytest.raises(ValueError, match=r"expected \+1 or -1"):
+        load_configuration().polarization.of(helicity)
+
+
+def test_a_configuration_does_not_change() -> None:
+    configuration = load_configuration()
+    with pytest.raises(ValueError, match="frozen"):
+        configuration.ccd.pixel_nm = 1.0  # type: ignore[misc]  # that it is refused is the test
