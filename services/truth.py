@@ -1,0 +1,354 @@
+"""The truth that the simulated beamline writes beside its data, and how far a volume is from it.
+
+Lengths in nm from the centre of the volume; vector fields are ``[component, z, y, x]``. Voxel ``i``
+of ``n`` sits at ``(i - (n - 1) / 2) * voxel_nm``, so volumes of different size and voxel share
+their centre.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+MATCH_WITHIN_NM = 100.0
+"""Farthest distance at which a found singularity is taken for a true one: a little over the axial
+resolution of two azimuths (85 nm in the paper)."""
+
+
+class VectorVolume(Protocol):
+    """What is compared: three components ``[z, y, x]`` and their voxel; a reconstructed volume is
+    one."""
+
+    @property
+    def mx(self) -> NDArray[np.float32]:
+        """Component x."""
+
+    @property
+    def my(self) -> NDArray[np.float32]:
+        """Component y."""
+
+    @property
+    def mz(self) -> NDArray[np.float32]:
+        """Component z."""
+
+    @property
+    def voxel_nm(self) -> float:
+        """Edge of a voxel, nm."""
+
+    @property
+    def delta_per_nm(self) -> float | None:
+        """Dichroic constant the components were divided by, 1/nm; None: they are in units of the
+        signal."""
+
+
+class PointCharge(Protocol):
+    """A singularity: where, and with which topological charge."""
+
+    @property
+    def x_nm(self) -> float:
+        """Position along x."""
+
+    @property
+    def y_nm(self) -> float:
+        """Position along y."""
+
+    @property
+    def z_nm(self) -> float:
+        """Position along z."""
+
+    @property
+    def charge(self) -> float:
+        """Topological charge Q."""
+
+
+@dataclass(frozen=True)
+class TrueSingularity:
+    """A singularity of the texture that was measured, as the simulated beamline states it.
+
+    ``kind`` is the beamline's word: a Bloch point has an integer charge on any closed surface
+    around it, a meron a half-integer one in its plane only.
+    """
+
+    x_nm: float
+    y_nm: float
+    z_nm: float
+    charge: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The magnetization that was measured: unit vectors ``[component, z, y, x]``, zero outside the
+    magnetic layers."""
+
+    m_czyx: NDArray[np.float32]
+    voxel_nm: float
+    delta_per_nm: float
+    layers_nm: tuple[tuple[float, float], ...]
+    singularities: tuple[TrueSingularity, ...]
+    texture: str
+
+
+def read_truth(path: Path) -> Truth:
+    """Read a ``truth.h5``.
+
+    Raises:
+        ValueError: the file is missing, is no HDF5 file, or lacks a dataset or attribute, which the
+            message names.
+    """
+    try:
+        with h5py.File(path) as file:
+            m_czyx = np.stack(
+                [np.asarray(file[name], dtype=np.float32) for name in ("mx", "my", "mz")]
+            )
+            points = file["singularities"]
+            columns = [
+                np.atleast_1d(points[name][...])
+                for name in ("x_nm", "y_nm", "z_nm", "charge", "kind")
+            ]
+            return Truth(
+                m_czyx=m_czyx,
+                voxel_nm=float(file.attrs["voxel_nm"]),
+                delta_per_nm=float(file.attrs["delta_per_nm"]),
+                layers_nm=tuple(
+                    (float(low), float(high))
+                    for low, high in np.atleast_2d(file.attrs["layers_nm"])
+                ),
+                singularities=tuple(
+                    TrueSingularity(*(float(value) for value in row[:4]), kind=_text(row[4]))
+                    for row in zip(*columns, strict=True)
+                ),
+                texture=_text(file.attrs.get("texture", "")),
+            )
+    except (OSError, KeyError, ValueError) as cause:
+        raise ValueError(f"{path}: not a truth file of the simulated beamline: {cause}") from cause
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def resample(
+    m_czyx: NDArray[np.float32],
+    voxel_nm: float,
+    shape_zyx: tuple[int, int, int],
+    to_voxel_nm: float,
+) -> NDArray[np.float32]:
+    """Bring a field onto another grid with the same centre, by linear interpolation; NaN where it
+    does not reach.
+
+    Args:
+        m_czyx: field ``[component, z, y, x]``.
+        voxel_nm: its voxel edge.
+        shape_zyx: voxels of the new grid.
+        to_voxel_nm: voxel edge of the new grid.
+
+    >>> line = np.arange(4, dtype=np.float32).reshape(1, 1, 1, 4)
+    >>> resample(line, 10.0, (1, 1, 3), 10.0).ravel().tolist()
+    [0.5, 1.5, 2.5]
+    >>> resample(line, 10.0, (1, 1, 6), 10.0).ravel().tolist()
+    [nan, 0.0, 1.0, 2.0, 3.0, nan]
+    """
+    for axis, n_new in enumerate(shape_zyx, start=1):
+        n_old = m_czyx.shape[axis]
+        where = (np.arange(n_new) - (n_new - 1) / 2) * (to_voxel_nm / voxel_nm) + (n_old - 1) / 2
+        where = np.round(where, 6)
+        low = np.clip(np.floor(where).astype(int), 0, n_old - 1)
+        weight = np.where((where < 0) | (where > n_old - 1), np.nan, where - low)
+        if np.all(weight == 0):
+            m_czyx = m_czyx.take(low, axis)
+            continue
+        weight_1d = weight.astype(np.float32).reshape(-1, *(1,) * (m_czyx.ndim - axis - 1))
+        high = np.minimum(low + 1, n_old - 1)
+        m_czyx = m_czyx.take(low, axis) * (1 - weight_1d) + m_czyx.take(high, axis) * weight_1d
+    return m_czyx
+
+
+def unit_factor(volume: VectorVolume, truth: Truth) -> float:
+    """Factor that brings a volume to unit magnetization: ``1 / delta`` of the truth if it is in
+    units of the signal."""
+    return 1.0 if volume.delta_per_nm else 1.0 / truth.delta_per_nm
+
+
+def compare_with_truth(
+    volume: VectorVolume,
+    truth: Truth,
+    *,
+    found: Sequence[PointCharge] = (),
+    margin_nm: float = 0.0,
+    within_nm: float = MATCH_WITHIN_NM,
+) -> dict[str, Any]:
+    """How far a reconstructed volume is from the truth, over the magnetic voxels that all views
+    see.
+
+    With r the volume (linearly interpolated at the voxels of the truth) and t the truth:
+
+    - ``correlation`` of a component: Pearson's; None where the truth or the volume is constant;
+    - ``amplitude_ratio``: ``sum(r t) / sum(t t)``, the part of the true amplitude that came back;
+      None where t = 0;
+    - ``relative_vector_error``: ``sqrt(sum |r - t|^2 / sum |t|^2)``;
+    - ``median_angle_error_deg``: median angle between r and t; ``undefined_angle_fraction`` of the
+      voxels have r = 0;
+    - ``singularities``: `match_singularities` of ``found`` and the true ones.
+
+    A volume in units of the signal is divided by the truth's delta first
+    (``scaled_by_true_delta``).
+
+    Args:
+        volume: the three components, any grid with the same centre.
+        truth: as read by `read_truth`.
+        found: singularities found in the volume.
+        margin_nm: this much is left out at each lateral border of the truth, where not all views
+            look.
+        within_nm: the farthest match of a singularity.
+
+    Raises:
+        ValueError: no magnetic voxel is left inside the margin and inside the volume.
+    """
+    shape_zyx = truth.m_czyx.shape[1:]
+    factor = unit_factor(volume, truth)
+    seen_yx = _inside(shape_zyx[1], truth.voxel_nm, margin_nm)[:, None] & _inside(
+        shape_zyx[2], truth.voxel_nm, margin_nm
+    )
+    magnetic_zyx = np.any(truth.m_czyx != 0, axis=0) & seen_yx
+    r_czyx = resample(
+        np.stack([volume.mx, volume.my, volume.mz]), volume.voxel_nm, shape_zyx, truth.voxel_nm
+    )
+    compared_zyx = magnetic_zyx & np.all(np.isfinite(r_czyx), axis=0)
+    if not compared_zyx.any():
+        raise ValueError(
+            f"no magnetic voxel of the truth lies inside the volume and {margin_nm:g} nm from its "
+            "border; compare with a smaller margin"
+        )
+    r_cn = r_czyx[:, compared_zyx].astype(np.float64) * factor
+    t_cn = truth.m_czyx[:, compared_zyx].astype(np.float64)
+    lengths_n = np.linalg.norm(r_cn, axis=0) * np.linalg.norm(t_cn, axis=0)
+    defined_n = lengths_n > 0
+    cosine_n = np.clip(np.sum(r_cn * t_cn, axis=0)[defined_n] / lengths_n[defined_n], -1, 1)
+    half_y_nm, half_x_nm = ((n * truth.voxel_nm) / 2 - margin_nm for n in shape_zyx[1:])
+    return {
+        "voxels": int(compared_zyx.sum()),
+        "not_covered_fraction": float(1 - compared_zyx.sum() / magnetic_zyx.sum()),
+        "margin_nm": float(margin_nm),
+        "scaled_by_true_delta": factor != 1.0,
+        "components": {
+            name: {
+                "correlation": _correlation(r_n, t_n),
+                "amplitude_ratio": _ratio(r_n, t_n),
+                "rms_error": float(np.sqrt(np.mean((r_n - t_n) ** 2))),
+            }
+            for name, r_n, t_n in zip(("mx", "my", "mz"), r_cn, t_cn, strict=True)
+        },
+        "amplitude_ratio": _ratio(r_cn, t_cn),
+        "relative_vector_error": float(np.sqrt(np.sum((r_cn - t_cn) ** 2) / np.sum(t_cn**2))),
+        "median_angle_error_deg": (
+            float(np.degrees(np.median(np.arccos(cosine_n)))) if defined_n.any() else None
+        ),
+        "undefined_angle_fraction": float(1 - defined_n.mean()),
+        "singularities": match_singularities(
+            found, truth.singularities, half_xy_nm=(half_x_nm, half_y_nm), within_nm=within_nm
+        ),
+    }
+
+
+def match_singularities(
+    found: Sequence[PointCharge],
+    true: Sequence[TrueSingularity],
+    *,
+    half_xy_nm: tuple[float, float] = (np.inf, np.inf),
+    within_nm: float = MATCH_WITHIN_NM,
+) -> dict[str, Any]:
+    """Assign found singularities to true ones so that as many as possible match, and those as
+    closely as possible.
+
+    A pair is never farther apart than ``within_nm``. Charges do not enter the assignment: each pair
+    states both.
+
+    Args:
+        found: singularities found in a volume.
+        true: those of the truth.
+        half_xy_nm: only what lies inside ``|x|``, ``|y|`` of this size is judged: a singularity at
+            the border of what the views see is neither missed nor false, and a pair counts if one
+            of its two lies inside.
+        within_nm: the farthest match.
+
+    Returns:
+        ``{"true": n, "found": n, "within_nm": .., "matched": [{"true": {..}, "found": {..},
+        "distance_nm": .., "same_sign": ..}], "missed": [{..}], "false": [{..}]}``; a point is
+        ``{"x_nm", "y_nm", "z_nm", "charge"}``, a true one has its ``kind`` too.
+
+    >>> bloch_point = TrueSingularity(0.0, 0.0, 80.0, -1.0, "Bloch point")
+    >>> near = TrueSingularity(0.0, 30.0, 40.0, -1.0, "")
+    >>> match_singularities([near], [bloch_point])["matched"][0]["distance_nm"]
+    50.0
+    """
+    distance_nm = np.array(
+        [
+            [np.hypot(np.hypot(f.x_nm - t.x_nm, f.y_nm - t.y_nm), f.z_nm - t.z_nm) for t in true]
+            for f in found
+        ]
+    ).reshape(len(found), len(true))
+    too_far = within_nm * (1 + min(len(found), len(true)))
+    rows, columns = linear_sum_assignment(np.where(distance_nm <= within_nm, distance_nm, too_far))
+    pairs = [
+        (int(i), int(j))
+        for i, j in zip(rows, columns, strict=True)
+        if distance_nm[i, j] <= within_nm
+    ]
+
+    def judged(point: PointCharge) -> bool:
+        return abs(point.x_nm) <= half_xy_nm[0] and abs(point.y_nm) <= half_xy_nm[1]
+
+    matched = [
+        {
+            "true": _point(true[j]),
+            "found": _point(found[i]),
+            "distance_nm": float(distance_nm[i, j]),
+            "same_sign": bool(found[i].charge * true[j].charge > 0),
+        }
+        for i, j in sorted(pairs, key=lambda pair: distance_nm[pair])
+        if judged(found[i]) or judged(true[j])
+    ]
+    paired_found, paired_true = {i for i, _ in pairs}, {j for _, j in pairs}
+    missed = [_point(t) for j, t in enumerate(true) if j not in paired_true and judged(t)]
+    false = [_point(f) for i, f in enumerate(found) if i not in paired_found and judged(f)]
+    return {
+        "true": len(matched) + len(missed),
+        "found": len(matched) + len(false),
+        "within_nm": float(within_nm),
+        "matched": matched,
+        "missed": missed,
+        "false": false,
+    }
+
+
+def _point(point: PointCharge) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        name: float(getattr(point, name)) for name in ("x_nm", "y_nm", "z_nm", "charge")
+    }
+    if isinstance(point, TrueSingularity):
+        described["kind"] = point.kind
+    return described
+
+
+def _inside(n: int, voxel_nm: float, margin_nm: float) -> NDArray[np.bool_]:
+    from_centre_nm = np.abs(np.arange(n) - (n - 1) / 2) * voxel_nm
+    inside: NDArray[np.bool_] = from_centre_nm <= n * voxel_nm / 2 - margin_nm
+    return inside
+
+
+def _correlation(a_n: NDArray[np.float64], b_n: NDArray[np.float64]) -> float | None:
+    a_n, b_n = a_n - a_n.mean(), b_n - b_n.mean()
+    scale = np.sqrt(np.sum(a_n**2) * np.sum(b_n**2))
+    # A constant component leaves rounding errors of its mean behind, no correlation.
+    return float(np.sum(a_n * b_n) / scale) if scale > 1e-12 * a_n.size else None
+
+
+def _ratio(r: NDArray[np.float64], t: NDArray[np.float64]) -> float | None:
+    power = float(np.sum(t**2))
+    return float(np.sum(r * t)) / power if power > 0 else None
