@@ -1,0 +1,165 @@
+"""Process variables: caproto channel data with a hook that runs when a client writes.
+
+A hook is a coroutine. It runs after the new value has been stored and published, and the client's put-callback
+completes when it returns: that is how a motor or an exposure reports its end.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+from caproto import (
+    AccessRights,
+    ChannelChar,
+    ChannelData,
+    ChannelDouble,
+    ChannelEnum,
+    ChannelInteger,
+    ChannelShort,
+    ChannelString,
+)
+
+PutHook = Callable[[Any], Awaitable[None]]
+Database = dict[str, ChannelData]
+
+LONG_STRING_LENGTH = 1024
+"""Characters in a CHAR waveform, more than areaDetector's 256 so that deep folders fit."""
+
+
+class _Hooked:
+    """Adds a client-side put hook and an optional read-only flag to a caproto channel."""
+
+    on_put: PutHook | None = None
+    read_only: bool = False
+
+    def check_access(self, hostname: str, username: str) -> AccessRights:
+        """Return the rights of a client: read, and write unless the channel is a readback."""
+        if self.read_only:
+            return AccessRights.READ
+        return AccessRights.READ | AccessRights.WRITE
+
+    async def write_from_dbr(self, *args: Any, **kwargs: Any) -> None:
+        """Store and publish a client's value, then run the hook to its end."""
+        await super().write_from_dbr(*args, **kwargs)  # type: ignore[misc]  # caproto's class follows in the MRO
+        if self.on_put is not None:
+            await self.on_put(self.value)  # type: ignore[attr-defined]  # from caproto's class
+
+
+class _Double(_Hooked, ChannelDouble):  # type: ignore[misc]  # caproto is untyped
+    pass
+
+
+class _Integer(_Hooked, ChannelInteger):  # type: ignore[misc]  # caproto is untyped
+    pass
+
+
+class _Short(_Hooked, ChannelShort):  # type: ignore[misc]  # caproto is untyped
+    pass
+
+
+class _Menu(_Hooked, ChannelEnum):  # type: ignore[misc]  # caproto is untyped
+    pass
+
+
+class _String(_Hooked, ChannelString):  # type: ignore[misc]  # caproto is untyped
+    pass
+
+
+class _LongString(_Hooked, ChannelChar):  # type: ignore[misc]  # caproto is untyped
+    pass
+
+
+def double(
+    value: float = 0.0,
+    *,
+    units: str = "",
+    precision: int = 4,
+    limits: tuple[float, float] | None = None,
+    read_only: bool = False,
+) -> ChannelData:
+    """Make a floating point channel; `limits` are published as control and display limits."""
+    metadata: dict[str, float] = {}
+    if limits is not None:
+        low, high = limits
+        metadata = {
+            "lower_ctrl_limit": low,
+            "upper_ctrl_limit": high,
+            "lower_disp_limit": low,
+            "upper_disp_limit": high,
+        }
+    channel = _Double(
+        value=value, units=units, precision=precision, reported_record_type="ao", **metadata
+    )
+    channel.read_only = read_only
+    return channel
+
+
+def integer(value: int = 0, *, units: str = "", read_only: bool = False) -> ChannelData:
+    """Make a 32-bit integer channel."""
+    channel = _Integer(value=value, units=units, reported_record_type="longout")
+    channel.read_only = read_only
+    return channel
+
+
+def short(value: int = 0, *, read_only: bool = False) -> ChannelData:
+    """Make a 16-bit integer channel, the type of most fields of a motor record."""
+    channel = _Short(value=value)
+    channel.read_only = read_only
+    return channel
+
+
+def menu(choices: Sequence[str], value: int = 0, *, read_only: bool = False) -> ChannelData:
+    """Make an enumeration channel whose choices are `choices`, at number `value`."""
+    channel = _Menu(value=choices[value], enum_strings=tuple(choices), reported_record_type="mbbo")
+    channel.read_only = read_only
+    return channel
+
+
+def string(value: str = "", *, read_only: bool = False) -> ChannelData:
+    """Make a STRING channel (at most 39 characters)."""
+    channel = _String(value=value, reported_record_type="stringout")
+    channel.read_only = read_only
+    return channel
+
+
+def long_string(value: str = "", *, read_only: bool = False) -> ChannelData:
+    """Make a CHAR waveform that holds text, as areaDetector does for paths."""
+    channel = _LongString(
+        value=value, max_length=LONG_STRING_LENGTH, reported_record_type="waveform"
+    )
+    channel.read_only = read_only
+    return channel
+
+
+def raw_value(channel: ChannelData) -> Any:
+    """Return a channel's value as a number: the index for an enumeration."""
+    if isinstance(channel, ChannelEnum):
+        return channel.enum_strings.index(channel.value)
+    return channel.value
+
+
+async def post(channel: ChannelData, value: Any, **metadata: Any) -> None:
+    """Write `value` from the server side, and tell the subscribers only if something changed."""
+    if isinstance(channel, ChannelEnum) and isinstance(value, int | np.integer):
+        value = channel.enum_strings[int(value)]
+    if value != channel.value or metadata:
+        await channel.write(value, **metadata)
+
+
+def with_readback(
+    database: Database, name: str, make: Callable[..., ChannelData], *args: Any, **kwargs: Any
+) -> ChannelData:
+    """Add `name` and `name_RBV`, the areaDetector pair, and return the one that clients write.
+
+    A put is copied to the readback before any further hook runs.
+    """
+    setpoint = make(*args, **kwargs)
+    readback = make(*args, **kwargs, read_only=True)
+
+    async def follow(value: Any) -> None:
+        await post(readback, value)
+
+    setpoint.on_put = follow
+    database[name] = setpoint
+    database[f"{name}_RBV"] = readback
+    return setpoint

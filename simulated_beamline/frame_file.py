@@ -1,0 +1,61 @@
+"""The file that the simulated areaDetector writes: one growing HDF5 dataset, readable while it grows."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+DATASET = "/entry/data/data"
+UNIQUE_ID_DATASET = "/entry/instrument/NDAttributes/NDArrayUniqueId"
+
+
+class FrameFile:
+    """A single-writer-multiple-readers HDF5 file of uint16 frames.
+
+    The frames are in `DATASET`, shape (captured, ny, nx), one chunk per frame, flushed one by one: a reader that opens the
+    file with `swmr=True` sees every appended frame, also after the writer was killed. While it grows, the file is named
+    `final_path` + `temporary_suffix`; `close` gives it its final name.
+
+    Raises FileExistsError if either name is taken, other OSError where the folder cannot be written.
+    """
+
+    def __init__(self, final_path: Path, temporary_suffix: str, shape_vu: tuple[int, int]) -> None:
+        self.final_path = final_path
+        self.path = final_path.with_name(final_path.name + temporary_suffix)
+        if final_path.exists():
+            raise FileExistsError(f"{final_path}: exists already; frames are never overwritten")
+        self._file = h5py.File(self.path, "x", libver="latest")
+        entry = self._file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        data = entry.create_group("data")
+        data.attrs["NX_class"] = "NXdata"
+        data.attrs["signal"] = "data"
+        self._frames = data.create_dataset(
+            "data",
+            shape=(0, *shape_vu),
+            maxshape=(None, *shape_vu),
+            chunks=(1, *shape_vu),
+            dtype="<u2",
+        )
+        self._ids = self._file.create_dataset(
+            UNIQUE_ID_DATASET, shape=(0,), maxshape=(None,), chunks=(1024,), dtype="<i4"
+        )
+        self._file.swmr_mode = True
+
+    def append(self, frame_vu: NDArray[np.uint16], unique_id: int) -> int:
+        """Append one frame and flush it; returns its index in the file."""
+        index = int(self._frames.shape[0])
+        self._ids.resize(index + 1, axis=0)
+        self._ids[index] = unique_id
+        self._ids.flush()
+        self._frames.resize(index + 1, axis=0)
+        self._frames[index] = frame_vu
+        self._frames.flush()
+        return index
+
+    def close(self) -> None:
+        """Close the file and give it its final name."""
+        self._file.close()
+        if self.path != self.final_path:
+            self.path.rename(self.final_path)

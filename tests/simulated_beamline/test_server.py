@@ -1,0 +1,89 @@
+"""The simulated beamline over real Channel Access, driven by ophyd's own classes."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def clients(simulated_beamline) -> Iterator[SimpleNamespace]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
+        from ophyd.areadetector import ADComponent, AreaDetector
+        from ophyd.areadetector.cam import CamBase
+        from ophyd.areadetector.plugins import HDF5Plugin_V34
+
+    class Ccd(AreaDetector):
+        cam = ADComponent(CamBase, "cam1:")
+        hdf = ADComponent(HDF5Plugin_V34, "HDF1:")
+
+    class Shutter(EpicsSignal):
+        pass
+
+    names = SimpleNamespace(
+        theta=EpicsMotor("SIM:GON:THETA", name="theta"),
+        jaw_up=EpicsMotor("SIM:SLIT:UP", name="jaw_up"),
+        ccd=Ccd("SIM:CCD:", name="ccd"),
+        shutter=EpicsSignal("SIM:SHUTTER:Status", write_pv="SIM:SHUTTER:Cmd", name="shutter"),
+        current=EpicsSignalRO("SIM:RING:Current", name="current"),
+    )
+    for device in vars(names).values():
+        device.wait_for_connection(timeout=10)
+    assert Component is not None
+    yield names
+    for device in vars(names).values():
+        device.destroy()
+
+
+def test_a_motor_moves_and_reports(clients):
+    status = clients.theta.set(12.5)
+    status.wait(timeout=10)
+    assert status.success
+    assert clients.theta.position == 12.5
+    assert clients.theta.egu == "deg"
+    assert clients.theta.limits == (-70.0, 70.0)
+
+
+def test_a_motor_refuses_a_target_outside_its_limits(clients):
+    from ophyd.utils import LimitError
+
+    with pytest.raises(LimitError):
+        clients.theta.set(71.0)
+
+
+def test_frames_are_written_by_the_server_and_readable_while_it_writes(
+    clients, simulated_beamline, tmp_path: Path
+):
+    hdf, cam = clients.ccd.hdf, clients.ccd.cam
+    clients.shutter.set(1).wait(timeout=10)
+    cam.image_mode.set(0).wait(timeout=10)
+    cam.acquire_time.set(2.0).wait(timeout=10)
+    hdf.file_path.set(str(tmp_path)).wait(timeout=10)
+    hdf.file_name.set("frames").wait(timeout=10)
+    hdf.file_template.set("%s%s.h5").wait(timeout=10)
+    hdf.temp_suffix.set(".tmp").wait(timeout=10)
+    hdf.num_capture.set(0).wait(timeout=10)
+    hdf.capture.set(1).wait(timeout=10)
+    assert hdf.full_file_name.get() == f"{tmp_path}/frames.h5"
+    for number in range(1, 4):
+        cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+        assert hdf.num_captured.get() == number
+        with h5py.File(tmp_path / "frames.h5.tmp", swmr=True) as file:
+            assert file["/entry/data/data"].shape == (number, 256, 256)
+    hdf.capture.set(0).wait(timeout=10)
+    assert not (tmp_path / "frames.h5.tmp").exists()
+    with h5py.File(tmp_path / "frames.h5") as file:
+        frames = file["/entry/data/data"]
+        assert frames.chunks == (1, 256, 256)
+        assert frames.dtype == np.dtype("<u2")
+        assert not np.array_equal(frames[0], frames[1])
+
+
+def test_every_signal_of_ophyd_connects(clients):
+    clients.ccd.wait_for_connection(all_signals=True, timeout=20)
