@@ -1,0 +1,434 @@
+"""Search a field for what is localised: Bloch points in space, merons and skyrmions in a layer.
+
+See `topology` for the definitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from mistral_txm.reconstruction.lattice_charge import (
+    Bool,
+    Float,
+    UndefinedDirectionError,
+    cell_charges,
+    charge_of_cells,
+    checked_field,
+    checked_voxel,
+    defined_directions,
+    plane_angles,
+)
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+RESOLUTION_NM = 84.0
+"""The smallest box side with a stable charge in the published measurement."""
+
+
+@dataclass(frozen=True)
+class Singularity:
+    """A point singularity (Bloch point): position from the volume's centre and charge.
+
+    `charge` is the lattice charge of a box around the point; `radius_nm` is half the side of the
+    smallest such box from which the charge stays the same up to the resolution.
+    """
+
+    x_nm: float
+    y_nm: float
+    z_nm: float
+    charge: int
+    radius_nm: float
+
+
+@dataclass(frozen=True)
+class PlanarCharge:
+    """A charge in a plane z = const: of a whole layer ("layer") or of a spot ("meron", "skyrmion").
+
+    `charge` is None where the direction is undefined somewhere in the plane. For spots (x, y) is
+    the centre and `radius_nm` the radius within which the charge was summed; for layers x, y and
+    radius are None and `z0_nm`, `z1_nm` are the layer's lowest and highest voxel centre.
+    """
+
+    kind: Literal["layer", "meron", "skyrmion"]
+    z_nm: float
+    charge: float | None
+    x_nm: float | None = None
+    y_nm: float | None = None
+    radius_nm: float | None = None
+    z0_nm: float | None = None
+    z1_nm: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A field made ready for a search.
+
+    `smooth_czyx` is m without what is finer than the resolution can show; it tells *where*
+    something is. `support_zyx` is where it has a meaning: where m is defined, and small holes
+    inside that. `defined_zyx` is where m itself is defined.
+    """
+
+    m_czyx: NDArray[Any]
+    smooth_czyx: NDArray[Any]
+    defined_zyx: Bool
+    support_zyx: Bool
+    voxel_nm: float
+    resolution_nm: float
+
+
+def _without_small_holes(defined_zyx: Bool, size_voxels: float) -> Bool:
+    """Return the mask with undefined places filled that are enclosed and not longer than a size."""
+    if defined_zyx.all():
+        return defined_zyx
+    labels, _ = ndimage.label(~defined_zyx)
+    filled = defined_zyx.copy()
+    for label, where in enumerate(ndimage.find_objects(labels), start=1):
+        enclosed = all(s.start > 0 and s.stop < n for s, n in zip(where, labels.shape, strict=True))
+        if enclosed and max(s.stop - s.start for s in where) <= size_voxels:
+            filled[where] |= labels[where] == label
+    return filled
+
+
+def prepared(
+    m_czyx: ArrayLike, voxel_nm: float, resolution_nm: float, minimum_norm: float | None
+) -> Prepared:
+    """Return the field ready for a search (see `find_singularities` for the arguments)."""
+    field, voxel = checked_field(m_czyx), checked_voxel(voxel_nm)
+    if not (np.isfinite(resolution_nm) and resolution_nm > 0):
+        raise ValueError(f"resolution_nm: expected a positive length in nm, got {resolution_nm}")
+    if min(field.shape[1:]) < 2:
+        raise ValueError(f"m: at least 2 voxels are needed along each axis, got {field.shape[1:]}")
+    defined = defined_directions(field, minimum_norm)
+    support = _without_small_holes(defined, resolution_nm / voxel)
+    # Full width at half maximum: a quarter of the resolution. Direction alone matters, so dividing
+    # by the smoothed mask is not needed.
+    sigma_voxels = resolution_nm / 4.0 / 2.3548 / voxel
+    smooth = np.where(defined, field, field.dtype.type(0))
+    if sigma_voxels > 0.3:
+        for component in smooth:
+            ndimage.gaussian_filter(
+                component, sigma_voxels, output=component, mode="nearest", truncate=3.0
+            )
+    # Exactly opposite neighbours (a singularity on the line between two voxels) have no solid
+    # angle; a constant far below any noise removes the tie and moves nothing.
+    smooth += (1e-5 * np.sqrt(np.mean(smooth**2)) * np.array([0.71, 0.58, 0.40])).astype(
+        smooth.dtype
+    )[:, None, None, None]
+    return Prepared(field, smooth, defined, support, voxel, resolution_nm)
+
+
+def _zero_of_cell(corners_czyx: Float) -> Float:
+    """Return where the trilinear field of a cell vanishes, (z, y, x) in units of the cell, 0 to 1.
+
+    Newton's method from the middle; the middle where it does not converge inside the cell.
+    """
+    t = np.full(3, 0.5)
+    for _ in range(20):
+        weights = [np.array([1 - s, s]) for s in t]
+        slope = np.array([-1.0, 1.0])
+        value = np.einsum("czyx,z,y,x->c", corners_czyx, *weights)
+        jacobian = np.stack(
+            [
+                np.einsum(
+                    "czyx,z,y,x->c",
+                    corners_czyx,
+                    *[slope if a == axis else weights[a] for a in range(3)],
+                )
+                for axis in range(3)
+            ],
+            axis=1,
+        )
+        if abs(np.linalg.det(jacobian)) < 1e-12 * np.abs(jacobian).max() ** 3:
+            break
+        step = np.linalg.solve(jacobian, value)
+        t = t - step
+        if np.any(np.abs(t - 0.5) > 2.0):
+            break
+        if np.abs(step).max() < 1e-6:
+            if np.all((t > -1e-6) & (t < 1 + 1e-6)):
+                return t
+            break
+    return np.full(3, 0.5)
+
+
+def _annihilated(
+    position_tc: Float, charge_t: NDArray[np.int64], reach: float
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Cancel pairs of opposite sign within reach, the closest first, and group what is left.
+
+    A group holds points of one sign, linked by distances within reach: (indices, charges left).
+    """
+    left = charge_t.copy()
+    pairs = KDTree(position_tc).query_pairs(reach, output_type="ndarray")
+    if pairs.size:
+        apart = np.linalg.norm(position_tc[pairs[:, 0]] - position_tc[pairs[:, 1]], axis=1)
+        for i, j in pairs[np.argsort(apart, kind="stable")]:
+            if left[i] * left[j] < 0:
+                both = np.sign(left[i]) * min(abs(left[i]), abs(left[j]))
+                left[i] -= both
+                left[j] += both
+    waiting = set(np.flatnonzero(left).tolist())
+    groups = []
+    while waiting:
+        front = [waiting.pop()]
+        members = []
+        while front:
+            i = front.pop()
+            members.append(i)
+            near = [
+                j
+                for j in waiting
+                if left[j] * left[i] > 0
+                and np.linalg.norm(position_tc[j] - position_tc[i]) <= reach
+            ]
+            waiting.difference_update(near)
+            front.extend(near)
+        group = np.array(sorted(members))
+        groups.append((group, left[group]))
+    return groups
+
+
+def _enclosing_box(
+    defined_zyx: Bool, cell_zyx: Sequence[int], reach: int
+) -> list[list[int]] | None:
+    """Return the voxel corners of a box of `reach` cells around a cell, cut back to defined faces.
+
+    A face with undefined voxels moves towards the cell until it has none, so that the box of a
+    singularity in a thin layer is as flat as the layer. None where that is not possible.
+    """
+    box = [
+        [max(c - reach, 0), min(c + 1 + reach, n - 1)]
+        for c, n in zip(cell_zyx, defined_zyx.shape, strict=True)
+    ]
+    changed = True
+    while changed:
+        changed = False
+        for axis in range(3):
+            for end, step, limit in ((0, 1, cell_zyx[axis]), (1, -1, cell_zyx[axis] + 1)):
+                while True:
+                    face = [slice(first, last + 1) for first, last in box]
+                    face[axis] = slice(box[axis][end], box[axis][end] + 1)
+                    if defined_zyx[tuple(face)].all():
+                        break
+                    if box[axis][end] == limit:
+                        return None
+                    box[axis][end] += step
+                    changed = True
+    return box
+
+
+def _certified_radius_nm(field: Prepared, cell_zyx: Sequence[int], charge: int) -> float | None:
+    """Return half the side of the smallest box from which the charge is stable up to the
+    resolution.
+
+    None if the boxes of m itself (not smoothed) do not confirm the charge.
+    """
+    largest = max(1, int(np.ceil((field.resolution_nm / field.voxel_nm - 1) / 2)))
+    radius_nm = None
+    for reach in range(largest, -1, -1):
+        box = _enclosing_box(field.defined_zyx, cell_zyx, reach)
+        if box is None:
+            break
+        first = [low for low, _ in box]
+        cells = np.ones([high - low for low, high in box], dtype=bool)
+        try:
+            found = charge_of_cells(field.m_czyx, field.defined_zyx, cells, first, "box")
+        except UndefinedDirectionError:
+            break
+        if found != charge:
+            break
+        radius_nm = max(cells.shape) / 2 * field.voxel_nm
+    return radius_nm
+
+
+def find_singularities(
+    m_czyx: ArrayLike,
+    voxel_nm: float,
+    *,
+    resolution_nm: float = RESOLUTION_NM,
+    minimum_norm: float | None = None,
+) -> list[Singularity]:
+    """Search a volume for point singularities (Bloch points) that the data can resolve.
+
+    1. Where |m| < `minimum_norm` the direction is undefined and left out; undefined places no
+       longer than the resolution and enclosed by defined ones (the core of a blurred singularity)
+       count as unknown inside, not as an edge. Put m = 0 where there is no magnetic material.
+    2. m is smoothed with a full width of a quarter of the resolution, and the charge of every cell
+       is computed in the lattice form. The position is where the trilinear field of the cell
+       vanishes.
+    3. Charges of opposite sign closer than the resolution cancel, the closest first; those of the
+       same sign closer than the resolution are one singularity of their sum, in their middle.
+    4. Each is confirmed on m itself: boxes around it that grow to a side of the resolution (flatter
+       where the layer is thinner) must have its charge. `radius_nm` is half the (longest) side of
+       the smallest box from which all have. What is not confirmed is not reported.
+
+    Strongest and best confirmed first: sorted by |charge|, then radius.
+    """
+    field = prepared(m_czyx, voxel_nm, resolution_nm, minimum_norm)
+    return singularities_of(field)
+
+
+def singularities_of(field: Prepared) -> list[Singularity]:
+    """Return what `find_singularities` does."""
+    charges = cell_charges(field.smooth_czyx, field.support_zyx)
+    cells = np.argwhere(charges)
+    if cells.shape[0] == 0:
+        return []
+    charge = charges[tuple(cells.T)].astype(np.int64)
+    zero = np.stack(
+        [
+            _zero_of_cell(field.smooth_czyx[:, k : k + 2, j : j + 2, i : i + 2].astype(np.float64))
+            for k, j, i in cells
+        ]
+    )
+    position = cells + zero  # in voxels, z y x
+    found = []
+    for group, left in _annihilated(position, charge, field.resolution_nm / field.voxel_nm):
+        total = int(left.sum())
+        middle = np.average(position[group], axis=0, weights=np.abs(left))
+        limit = np.array(field.defined_zyx.shape) - 2
+        cell = [int(c) for c in np.clip(np.floor(middle), 0, limit)]
+        radius_nm = _certified_radius_nm(field, cell, total)
+        if radius_nm is None:
+            continue
+        offset = (np.array(field.defined_zyx.shape) - 1) / 2
+        z_nm, y_nm, x_nm = ((middle - offset) * field.voxel_nm).tolist()
+        found.append(Singularity(x_nm, y_nm, z_nm, total, radius_nm))
+    return sorted(found, key=lambda s: (-abs(s.charge), s.radius_nm, s.z_nm, s.y_nm, s.x_nm))
+
+
+def _layers(defined_zyx: Bool) -> list[tuple[int, int]]:
+    """Return the first and last slice of each layer in which m is defined.
+
+    A layer is a run of slices that hold at least half as many defined voxels as the fullest one.
+    """
+    count = np.count_nonzero(defined_zyx, axis=(1, 2))
+    if count.max() == 0:
+        return []
+    full = np.concatenate([[False], 2 * count >= count.max(), [False]])
+    edges = np.flatnonzero(full[1:] != full[:-1])
+    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def layer_charges(
+    m_czyx: ArrayLike,
+    voxel_nm: float,
+    *,
+    resolution_nm: float = RESOLUTION_NM,
+    minimum_norm: float | None = None,
+) -> list[PlanarCharge]:
+    """Return the planar charge of each magnetic layer's middle slice, over the whole field of view.
+
+    A layer is a run of slices in which m is defined. The charge is that of `planar_charge`, of the
+    field at the resolution (see `find_singularities`); None where m is undefined anywhere in that
+    slice.
+    """
+    return layer_charges_of(prepared(m_czyx, voxel_nm, resolution_nm, minimum_norm))
+
+
+def layer_charges_of(field: Prepared) -> list[PlanarCharge]:
+    """Return what `layer_charges` does."""
+    middle = (field.defined_zyx.shape[0] - 1) / 2
+    charges = []
+    for first, last in _layers(field.defined_zyx):
+        k = (first + last) // 2
+        angle = float(
+            plane_angles(
+                np.ascontiguousarray(field.smooth_czyx[:, k]),
+                np.ascontiguousarray(field.support_zyx[k]),
+            ).sum()
+        )
+        charges.append(
+            PlanarCharge(
+                "layer",
+                z_nm=(k - middle) * field.voxel_nm,
+                charge=None if np.isnan(angle) else angle / (4.0 * np.pi),
+                z0_nm=(first - middle) * field.voxel_nm,
+                z1_nm=(last - middle) * field.voxel_nm,
+            )
+        )
+    return charges
+
+
+def find_merons(
+    m_czyx: ArrayLike,
+    voxel_nm: float,
+    *,
+    resolution_nm: float = RESOLUTION_NM,
+    minimum_norm: float | None = None,
+    smallest_charge: float = 0.3,
+) -> list[PlanarCharge]:
+    """Search the middle slice of each magnetic layer for localised planar charge.
+
+    The charge density (solid angle per square, of the field at the resolution) is summed in discs
+    around its extremes, up to a radius of twice the resolution; the disc is the one where |Q|
+    stops to grow. What reaches `smallest_charge` is reported: as "meron" below 0.75, as "skyrmion"
+    above. A spot closer than its radius or the resolution to a stronger one, or with undefined m
+    in its disc, is not. Strongest first.
+    """
+    return merons_of(prepared(m_czyx, voxel_nm, resolution_nm, minimum_norm), smallest_charge)
+
+
+def merons_of(field: Prepared, smallest_charge: float) -> list[PlanarCharge]:
+    """Return what `find_merons` does."""
+    voxel, resolution = field.voxel_nm, field.resolution_nm
+    nz, ny, nx = field.defined_zyx.shape
+    largest = max(2, round(2 * resolution / voxel))
+    found: list[PlanarCharge] = []
+    for first, last in _layers(field.defined_zyx):
+        k = (first + last) // 2
+        z_nm = (k - (nz - 1) / 2) * voxel
+        density = plane_angles(
+            np.ascontiguousarray(field.smooth_czyx[:, k]),
+            np.ascontiguousarray(field.support_zyx[k]),
+        ) / (4.0 * np.pi)
+        blurred = ndimage.gaussian_filter(
+            np.nan_to_num(density), resolution / 2.3548 / voxel, mode="constant"
+        )
+        strength = np.abs(blurred)
+        size = 2 * max(1, round(resolution / voxel / 2)) + 1
+        # A disc of the resolution with the smallest charge, spread evenly, gives this density.
+        faint = 0.25 * smallest_charge / (np.pi * (resolution / voxel) ** 2)
+        peaks = np.argwhere(
+            (strength == ndimage.maximum_filter(strength, size)) & (strength > faint)
+        )
+        spots = []
+        for j, i in peaks:
+            rows = slice(max(j - largest, 0), j + largest + 1)
+            columns = slice(max(i - largest, 0), i + largest + 1)
+            near = density[rows, columns]
+            distance = np.hypot(
+                np.arange(rows.start, rows.start + near.shape[0])[:, None] - j,
+                np.arange(columns.start, columns.start + near.shape[1]) - i,
+            )
+            best, best_radius = 0.0, 0
+            for radius in range(1, largest + 1):
+                charge = float(near[distance <= radius].sum())
+                if not abs(charge) >= abs(best) - 0.02:  # also where it is undefined
+                    break
+                if abs(charge) > abs(best):
+                    best, best_radius = charge, radius
+            if abs(best) >= smallest_charge:
+                spots.append((best, best_radius, j, i))
+        chosen: list[tuple[float, int, int, int]] = []
+        for spot in sorted(spots, key=lambda s: -abs(s[0])):
+            apart = [np.hypot(spot[2] - other[2], spot[3] - other[3]) for other in chosen]
+            reach = [max(resolution / voxel, other[1]) for other in chosen]
+            if all(a > r for a, r in zip(apart, reach, strict=True)):
+                chosen.append(spot)
+        for charge, radius, j, i in chosen:
+            found.append(
+                PlanarCharge(
+                    "meron" if abs(charge) < 0.75 else "skyrmion",
+                    z_nm=z_nm,
+                    charge=charge,
+                    x_nm=float(i - (nx - 2) / 2) * voxel,
+                    y_nm=float(j - (ny - 2) / 2) * voxel,
+                    radius_nm=radius * voxel,
+                )
+            )
+    return sorted(found, key=lambda p: -abs(p.charge or 0.0))
