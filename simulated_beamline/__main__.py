@@ -11,7 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mistral_txm.simulated_beamline.beamline import Beamline
+from mistral_txm.simulated_beamline.sample import Sample
 from mistral_txm.simulated_beamline.server import PREFIX, Server, bind_loopback
+from mistral_txm.simulated_beamline.textures import load
+from mistral_txm.simulated_beamline.truth import write_truth
 
 FRAME_PIXELS = {"small": 256, "medium": 256, "paper": 1024}
 
@@ -67,7 +70,9 @@ async def serve(arguments: argparse.Namespace) -> None:
         print(json.dumps(ready), flush=True)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as worker:
-        beamline = Beamline((pixels, pixels), arguments.seed)
+        sample = Sample(load(arguments.texture), arguments.seed)
+        write_truth(arguments.data / "truth.h5", sample, pixels, arguments.seed)
+        beamline = Beamline(sample, (pixels, pixels), arguments.seed)
         server = Server(beamline, arguments.time_scale, worker)
         await server.run(listener, stop, announce)
 

@@ -16,6 +16,7 @@ os.environ.setdefault("CAPROTO_SERVER_HIGH_LOAD_TIMEOUT_SEC", "0.001")
 
 from caproto.asyncio.server import Context  # noqa: E402  # after the setting above
 
+from mistral_txm.simulated_beamline import source
 from mistral_txm.simulated_beamline.area_detector import Camera, HDF5FilePlugin  # noqa: E402
 from mistral_txm.simulated_beamline.beamline import Beamline  # noqa: E402
 from mistral_txm.simulated_beamline.channels import Database, double, menu, post  # noqa: E402
@@ -110,9 +111,7 @@ class Server:
         self._shutter_status = menu(("Closed", "Open"), read_only=True)
         self._shutter_command.on_put = self._shutter_put
         self._azimuth = double(0.0, units="deg", precision=3)
-        self._ring_current = double(
-            beamline.ring_current_ma(), units="mA", precision=4, read_only=True
-        )
+        self._ring_current = double(source.CURRENT_MA, units="mA", precision=4, read_only=True)
         self.database[f"{PREFIX}SHUTTER:Cmd"] = self._shutter_command
         self.database[f"{PREFIX}SHUTTER:Status"] = self._shutter_status
         self.database[f"{PREFIX}SAMPLE:Azimuth"] = self._azimuth
