@@ -220,11 +220,13 @@ class PolarizationPositions(_Section):
         raise ValueError(f"helicity {helicity!r}: expected +1 or -1")
 
 
-class SampleOut(_Section):
-    """Where the open beam passes beside the sample, as an offset from the sample's place."""
+class SamplePlaces(_Section):
+    """Where the sample stands in the beam, and where the open beam passes beside it."""
 
-    offset_x_um: float
-    offset_z_um: float
+    in_x_um: float
+    in_z_um: float
+    out_x_um: float
+    out_z_um: float
 
 
 class ShutterSettings(_Section):
@@ -277,7 +279,7 @@ class Configuration(_Section):
     name: str
     axes: Axes
     polarization: PolarizationPositions
-    sample_out: SampleOut
+    sample_position: SamplePlaces
     shutter: ShutterSettings
     ring_current: RingCurrentSettings
     ccd: CcdSettings
@@ -286,21 +288,28 @@ class Configuration(_Section):
 
     @model_validator(mode="after")
     def _positions_within_limits(self) -> Self:
-        for helicity, positions in (
-            ("positive", self.polarization.positive),
-            ("negative", self.polarization.negative),
-        ):
-            for axis_name, key in (
-                ("jaw_down", "jaw_down_mm"),
-                ("jaw_up", "jaw_up_mm"),
-                ("zone_plate_z", "zone_plate_z_um"),
-            ):
-                axis: Axis = getattr(self.axes, axis_name)
+        used = {
+            "polarization.positive": self.polarization.positive,
+            "polarization.negative": self.polarization.negative,
+            "sample_position": self.sample_position,
+        }
+        keys = {
+            "jaw_down_mm": "jaw_down",
+            "jaw_up_mm": "jaw_up",
+            "zone_plate_z_um": "zone_plate_z",
+            "in_x_um": "sample_x",
+            "in_z_um": "sample_z",
+            "out_x_um": "sample_x",
+            "out_z_um": "sample_z",
+        }
+        for section, positions in used.items():
+            for key in type(positions).model_fields:
+                axis: Axis = getattr(self.axes, keys[key])
                 position: float = getattr(positions, key)
                 if not axis.low_limit <= position <= axis.high_limit:
                     raise ValueError(
-                        f"polarization.{helicity}.{key} = {position} lies outside the limits of "
-                        f"axes.{axis_name}, {axis.low_limit} to {axis.high_limit} {axis.unit}"
+                        f"{section}.{key} = {position} lies outside the limits of "
+                        f"axes.{keys[key]}, {axis.low_limit} to {axis.high_limit} {axis.unit}"
                     )
         return self
 

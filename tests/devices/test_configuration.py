@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from mistral_txm.devices.configuration import (
     SIMULATED,
     Address,

@@ -1,0 +1,119 @@
+"""Steps that a device performs beside the RunEngine's thread, and that a pause can interrupt."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ophyd.status import DeviceStatus, StatusBase
+from ophyd.utils import UnknownStatusFailure, WaitTimeoutError
+
+
+class Interrupted(Exception):
+    """`Motion.interrupt` was called: the steps end here."""
+
+
+class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
+    """The status of a device that works through steps in a thread of its own.
+
+    The steps take the motion, and use its waits, which end them when somebody interrupts: a
+    RunEngine that pauses stops all devices and expects their statuses to finish quietly. Whatever
+    the steps raise fails the status.
+    """
+
+    def __init__(self, device: Any, steps: "Callable[[Motion], None]") -> None:
+        super().__init__(device)
+        self._change = threading.Condition()
+        self._is_interrupted = False
+        self._failed_by_interrupt = True
+        self._thread = threading.Thread(
+            target=self._run, args=(steps,), name=f"{device.name} motion", daemon=True
+        )
+        self._thread.start()
+
+    def interrupt(self, *, success: bool) -> None:
+        """End the steps at their next wait; `success`: the status then counts as one."""
+        with self._change:
+            self._failed_by_interrupt = not success
+            self._is_interrupted = True
+            self._change.notify_all()
+
+    def notify(self, **_: Any) -> None:
+        """Let `wait_until` look again; takes what a signal tells its subscribers."""
+        with self._change:
+            self._change.notify_all()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if somebody interrupted."""
+        if self._is_interrupted:
+            raise Interrupted
+
+    def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until something is true that `notify` announces; False if it is not in time.
+
+        Raises
+        ------
+        Interrupted
+            If the motion was interrupted before.
+        """
+        with self._change:
+            in_time = self._change.wait_for(
+                lambda: self._is_interrupted or reached(), timeout=timeout_s
+            )
+        self.check()
+        return bool(in_time)
+
+    def wait_for(self, status: StatusBase, timeout_s: float, complaint: Callable[[], str]) -> None:
+        """Wait for another status.
+
+        Raises
+        ------
+        TimeoutError
+            After `timeout_s`, with the line that `complaint` makes then.
+        Interrupted
+            If the motion was interrupted in the mean time.
+        RuntimeError
+            If the other status failed without saying why.
+        """
+        try:
+            status.wait(timeout_s)
+        except WaitTimeoutError:
+            self.check()
+            raise TimeoutError(complaint()) from None
+        except UnknownStatusFailure:
+            self.check()
+            raise RuntimeError(complaint()) from None
+        self.check()
+
+    def rest(self, duration_s: float) -> None:
+        """Do nothing for a while, unless interrupted."""
+        self.wait_until(lambda: False, duration_s)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join(timeout_s)
+
+    def _run(self, steps: "Callable[[Motion], None]") -> None:
+        try:
+            steps(self)
+        except Interrupted as interruption:
+            if self._failed_by_interrupt:
+                self.set_exception(interruption)
+            else:
+                self.set_finished()
+        except Exception as failure:  # whatever it is, it belongs to the plan that waits
+            self.set_exception(failure)
+        else:
+            self.set_finished()
+
+
+def last_seen(signal: Any, unit: str = "") -> str:
+    """Say what a signal last was and how old that is, without asking the control system.
+
+    Returns
+    -------
+    str
+        Such as ``SIM:GON:THETA.RBV = 3.2 deg, 5.1 s old``.
+    """
+    age_s = time.time() - signal.timestamp
+    return f"{signal.pvname} = {signal._readback} {unit}".rstrip() + f", {age_s:.1f} s old"

@@ -1,0 +1,140 @@
+"""Where the sample is: in the beam or beside it, and how it was turned by hand."""
+
+import math
+from typing import Any, NamedTuple
+
+from ophyd import Component, Device, Signal
+from ophyd.signal import AttributeSignal
+from ophyd.status import DeviceStatus
+
+from mistral_txm.devices.axis import Axis
+from mistral_txm.devices.configuration import SamplePlaces
+from mistral_txm.devices.motion import Motion
+
+
+class Key(NamedTuple):
+    """What tells the exposures of a series apart.
+
+    `phi_deg` and `theta_deg` are those of the plan, not readbacks; `helicity` is +1 or -1, or 0 for
+    a dark frame; `repeat` counts from 0.
+    """
+
+    phi_deg: float
+    theta_deg: float
+    helicity: int
+    repeat: int
+
+
+class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
+    """Set to ``in`` or ``out``: brings the sample to its place, or out of the beam's way.
+
+    The sample's place is a pair of signals, `in_x_um` and `in_z_um`; they begin with the
+    configuration's values. The readback is derived from the stages: ``in``, ``out`` or ``between``.
+    """
+
+    readback = Component(AttributeSignal, "where", kind="hinted", write_access=False)
+    in_x_um = Component(Signal, kind="config")
+    in_z_um = Component(Signal, kind="config")
+    out_x_um = Component(Signal, kind="config")
+    out_z_um = Component(Signal, kind="config")
+
+    def __init__(self, *, name: str, places: SamplePlaces, x: Axis, z: Axis) -> None:
+        super().__init__(name=name)
+        self.readback.name = name
+        self.x, self.z = x, z
+        for key, value in places.model_dump().items():
+            getattr(self, key).put(value)
+        self._motion: Motion | None = None
+
+    @property
+    def where(self) -> str:
+        """``in``, ``out`` or ``between``, as the stages stand."""
+        for place in ("in", "out"):
+            x_um, z_um = self._place(place)
+            if self.x.is_at(x_um) and self.z.is_at(z_um):
+                return place
+        return "between"
+
+    def set(self, new_position: str, **_: Any) -> Motion:
+        """Move both stages; the status fails if one did not arrive.
+
+        Raises
+        ------
+        ValueError
+            If it is neither ``in`` nor ``out``.
+        """
+        if new_position not in ("in", "out"):
+            raise ValueError(f"{self.name}: {new_position!r}: expected 'in' or 'out'")
+        x_um, z_um = self._place(new_position)
+
+        def steps(motion: Motion) -> None:
+            targets = ((self.x, x_um), (self.z, z_um))
+            started = [(axis, axis.set(to)) for axis, to in targets if not axis.is_at(to)]
+            for axis, status in started:
+                axis.wait_in(motion, status)
+
+        self._motion = Motion(self, steps)
+        return self._motion
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop both stages where they are."""
+        if self._motion is not None and not self._motion.done:
+            self._motion.interrupt(success=success)
+            self.x.stop(success=success)
+            self.z.stop(success=success)
+
+    def _place(self, place: str) -> tuple[float, float]:
+        return getattr(self, f"{place}_x_um").get(), getattr(self, f"{place}_z_um").get()
+
+
+class Azimuth(Device):  # type: ignore[misc]  # ophyd is untyped
+    """How the sample is turned about its normal, in degrees, as a person said, and when.
+
+    No motor turns it: the sample is taken out, turned and mounted again. Not a number until
+    somebody says; the timestamp says when somebody did.
+    """
+
+    readback = Component(Signal, value=math.nan, kind="hinted")
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name)
+        self.readback.name = name
+
+    @property
+    def phi_deg(self) -> float:
+        """The angle that was given last."""
+        return float(self.readback.get())
+
+    def set(self, phi_deg: float, **_: Any) -> DeviceStatus:
+        """Take what a person said.
+
+        Raises
+        ------
+        ValueError
+            If it is not a number of degrees between -360 and 360.
+        """
+        if not -360 <= phi_deg <= 360:
+            raise ValueError(f"{self.name}: {phi_deg} deg: expected a number from -360 to 360")
+        self.readback.put(float(phi_deg))
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+
+class ExposureKey(Device):  # type: ignore[misc]  # ophyd is untyped
+    """The key of the exposure that comes next: columns of every Event."""
+
+    phi_deg = Component(Signal, value=0.0)
+    theta_deg = Component(Signal, value=0.0)
+    helicity = Component(Signal, value=0)
+    repeat = Component(Signal, value=0)
+
+    def set(self, key: Key, **_: Any) -> DeviceStatus:
+        """Take the key of the next exposure."""
+        self.phi_deg.put(float(key.phi_deg))
+        self.theta_deg.put(float(key.theta_deg))
+        self.helicity.put(int(key.helicity))
+        self.repeat.put(int(key.repeat))
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
