@@ -3,20 +3,37 @@
 import argparse
 import asyncio
 import json
+import math
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mistral_txm.devices.configuration import load_configuration
+from mistral_txm.simulated_beamline import textures
 from mistral_txm.simulated_beamline.beamline import Beamline
 from mistral_txm.simulated_beamline.sample import Sample
-from mistral_txm.simulated_beamline.server import PREFIX, Server, bind_loopback
-from mistral_txm.simulated_beamline.textures import load
+from mistral_txm.simulated_beamline.server import LOOPBACK, Server, bind_loopback
 from mistral_txm.simulated_beamline.truth import write_truth
 
 FRAME_PIXELS = {"small": 256, "medium": 256, "paper": 1024}
+
+
+def _time_scale(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of 0 or more")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 0 (any free port) to 65535")
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,30 +43,39 @@ def parser() -> argparse.ArgumentParser:
         description="Simulated beamline: an EPICS Channel Access server on loopback, until Ctrl-C.",
     )
     result.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder")
-    result.add_argument("--size", choices=sorted(FRAME_PIXELS), default="small")
-    result.add_argument("--texture", default="stripes", metavar="NAME", help="magnetic texture")
+    result.add_argument(
+        "--size",
+        choices=sorted(FRAME_PIXELS),
+        default="small",
+        help="frames of 256 x 256 pixels, or 1024 x 1024 (paper)",
+    )
+    result.add_argument("--texture", choices=textures.names(), default="stripes")
     result.add_argument("--seed", type=int, default=1, metavar="N", help="of noise and sample")
     result.add_argument(
         "--time-scale",
-        type=float,
+        type=_time_scale,
         default=0.0,
         metavar="X",
-        help="multiplies exposures and moves; 1 is real time, 0 leaves computing time alone",
+        help="multiplies exposures and moves: 1 is real time, 0 leaves computing time alone",
     )
-    result.add_argument("--port", type=int, default=0, metavar="N", help="0: any free port")
+    result.add_argument(
+        "--port", type=_port, default=0, metavar="N", help="Channel Access port; 0: any free one"
+    )
     result.add_argument(
         "--lifeline", action="store_true", help="exit when standard input reaches its end"
     )
     return result
 
 
-async def serve(arguments: argparse.Namespace) -> None:
-    """Serve until a signal, or the end of standard input with --lifeline."""
+async def serve(
+    server: Server, listener: socket.socket, announcement: str, *, lifeline: bool
+) -> None:
+    """Serve until SIGTERM, SIGINT, or the end of standard input where that is the lifeline."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if arguments.lifeline:
+    if lifeline:
 
         def watch_standard_input() -> None:
             while sys.stdin.buffer.read(4096):
@@ -57,32 +83,40 @@ async def serve(arguments: argparse.Namespace) -> None:
             loop.call_soon_threadsafe(stop.set)
 
         threading.Thread(target=watch_standard_input, name="lifeline", daemon=True).start()
-    listener = bind_loopback(arguments.port)
-    pixels = FRAME_PIXELS[arguments.size]
-
-    def announce() -> None:
-        ready = {
-            "ready": True,
-            "port": listener.getsockname()[1],
-            "prefix": PREFIX,
-            "data": str(arguments.data),
-        }
-        print(json.dumps(ready), flush=True)
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as worker:
-        sample = Sample(load(arguments.texture), arguments.seed)
-        write_truth(arguments.data / "truth.h5", sample, pixels, arguments.seed)
-        beamline = Beamline(sample, (pixels, pixels), arguments.seed)
-        server = Server(beamline, arguments.time_scale, worker)
-        await server.run(listener, stop, announce)
+    await server.run(listener, stop, lambda: print(announcement, flush=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the simulated beamline; returns the exit code, 2 for bad input."""
+    """Run the simulated beamline; returns the exit code, 2 for input that cannot be used."""
     arguments = parser().parse_args(argv)
-    arguments.data.mkdir(parents=True, exist_ok=True)
-    asyncio.run(serve(arguments))
+    data: Path = arguments.data
+    try:
+        listener = bind_loopback(arguments.port)
+    except OSError as error:
+        return _refuse(f"port {arguments.port} on {LOOPBACK}: {error.strerror or error}")
+    pixels = FRAME_PIXELS[arguments.size]
+    sample = Sample(textures.load(arguments.texture), arguments.seed)
+    with listener, ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as worker:
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+            write_truth(data / "truth.h5", sample, pixels, arguments.seed)
+        except OSError as error:
+            return _refuse(f"--data {data}: {error.strerror or error}")
+        beamline = Beamline(sample, (pixels, pixels), arguments.seed)
+        server = Server(load_configuration(), beamline, arguments.time_scale, worker)
+        ready = {
+            "ready": True,
+            "port": listener.getsockname()[1],
+            "prefix": server.prefix,
+            "data": str(data),
+        }
+        asyncio.run(serve(server, listener, json.dumps(ready), lifeline=arguments.lifeline))
     return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"simulated beamline: {reason}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A CCD behind areaDetector's process variables: the ADBase camera and the NDFileHDF5 plug-in, ADCore R3.4.
+"""A CCD behind areaDetector's process variables: the ADBase camera and the NDFileHDF5 plug-in.
 
-Source: ADCore documentation (areaDetector.html, pluginDoc.html, NDPluginFile.html, NDFileHDF5.html) and the record
-names in ADBase.template, NDPluginBase.template, NDFile.template and NDFileHDF5.template. `Acquire` and `Capture` are
-busy records: a put-callback completes when the acquisition or the capture ends. Callbacks block, so a frame is in
-its file before `Acquire` falls.
+Source: ADCore R3 documentation (areaDetector, pluginDoc, NDPluginFile, NDFileHDF5) and the record
+names in ADBase.template, NDPluginBase.template, NDFile.template and NDFileHDF5.template. `Acquire`
+and `Capture` are busy records: a put-callback completes when the acquisition or the capture ends.
+Callbacks block, so a frame is in its file before `Acquire` falls. A file is never overwritten.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mistral_txm.simulated_beamline.channels import (
     Database,
+    add_fixed,
     double,
     integer,
     long_string,
@@ -175,7 +176,7 @@ class HDF5FilePlugin:
         return int(self._captured.value)
 
     async def _file_path_put(self, value: str) -> None:
-        """Add the trailing slash, create folders as CreateDirectory allows, look whether the path exists."""
+        """Add the trailing slash, create folders as CreateDirectory allows, look for the path."""
         path = value if value.endswith("/") else f"{value}/"
         folder = Path(path)
         depth = -int(self._create_directory.value)
@@ -195,10 +196,8 @@ class HDF5FilePlugin:
 
     async def _capture_put(self, value: str) -> None:
         if value == "Capture":
-            if self._capturing:
-                return
-            await self._begin_capture()
-            if self._capturing:
+            if not self._capturing:
+                await self._begin_capture()
                 await self._capture_ended.wait()
         else:
             await self.end_capture()
@@ -209,7 +208,7 @@ class HDF5FilePlugin:
         await post(self._captured, 0)
         if self._write_mode.value != "Stream":
             await self._report_error("FileWriteMode must be Stream")
-            await post(self._capture, 0)
+            await self._capture_done()
             return
         self._capturing = True
         self._capture_ended.clear()
@@ -269,14 +268,21 @@ class HDF5FilePlugin:
             await self.end_capture()
 
     async def end_capture(self) -> None:
-        """Close the file under its final name; nothing to do where no capture is going on."""
+        """End a capture and give its file its final name."""
+        await self._end_capture(FrameFile.complete)
+
+    async def abandon_capture(self) -> None:
+        """End a capture that is not complete: its file keeps its temporary name."""
+        await self._end_capture(FrameFile.close)
+
+    async def _end_capture(self, end: Callable[[FrameFile], None]) -> None:
         async with self._writing:
             if not self._capturing:
                 return
             file, self._file = self._file, None
             if file is not None:
                 try:
-                    await asyncio.get_running_loop().run_in_executor(self._worker, file.close)
+                    await asyncio.get_running_loop().run_in_executor(self._worker, end, file)
                 except OSError as error:
                     await self._report_error(f"cannot close: {error}")
             await self._capture_done()
@@ -489,20 +495,26 @@ class Camera:
                 "PoolUsedMem": double(units="MiB"),
             },
         )
-        for name, value in {"BinX": 1, "BinY": 1, "MinX": 0, "MinY": 0}.items():
-            self._fixed(database, prefix + name, value)
-        self._fixed(database, f"{prefix}SizeX", nx)
-        self._fixed(database, f"{prefix}SizeY", ny)
-        pair("NumExposures", integer, 1)
-        pair("Gain", double, 1.0)
-        pair("DataType", menu, DATA_TYPES, 3)
-        pair("ColorMode", menu, COLOR_MODES)
-        pair("TriggerMode", menu, ("Internal", "External"))
-        pair("FrameType", menu, ("Normal", "Background", "FlatField", "DblCorrelation"))
-        pair("ReverseX", menu, NO_YES)
-        pair("ReverseY", menu, NO_YES)
-        pair("ShutterMode", menu, ("None", "EPICS PV", "Detector output"))
-        pair("ShutterControl", menu, ("Close", "Open"), 1)
+        fixed: dict[str, ChannelData] = {
+            "BinX": integer(1),
+            "BinY": integer(1),
+            "MinX": integer(0),
+            "MinY": integer(0),
+            "SizeX": integer(nx),
+            "SizeY": integer(ny),
+            "NumExposures": integer(1),
+            "Gain": double(1.0),
+            "DataType": menu(DATA_TYPES, 3),
+            "ColorMode": menu(COLOR_MODES),
+            "TriggerMode": menu(("Internal", "External")),
+            "FrameType": menu(("Normal", "Background", "FlatField", "DblCorrelation")),
+            "ReverseX": menu(NO_YES),
+            "ReverseY": menu(NO_YES),
+            "ShutterMode": menu(("None", "EPICS PV", "Detector output")),
+            "ShutterControl": menu(("Close", "Open"), 1),
+        }
+        for name, setpoint in fixed.items():
+            add_fixed(database, prefix + name, setpoint)
         pair("ShutterOpenDelay", double)
         pair("ShutterCloseDelay", double)
         for name in ("ShutterCloseEPICS", "ShutterControlEPICS", "ShutterOpenEPICS"):
@@ -511,17 +523,6 @@ class Camera:
         database[f"{prefix}ReadStatus"] = menu(("Done", "Read"))
         database[f"{prefix}AsynIO"] = menu(("Disconnected", "Connected"), 1)
         database[f"{prefix}NDAttributesFile"] = long_string()
-
-    def _fixed(self, database: Database, name: str, value: int) -> None:
-        """Add a pair whose readback stays at `value`: the chip is read as a whole, unbinned."""
-        setpoint = with_readback(database, name, integer, value)
-        readback = database[f"{name}_RBV"]
-
-        async def restore(_value: int) -> None:
-            await post(setpoint, value)
-            await post(readback, value)
-
-        setpoint.on_put = restore
 
     async def _acquire_put(self, value: str) -> None:
         if value != "Acquire":

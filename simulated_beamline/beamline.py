@@ -116,6 +116,12 @@ class Beamline:
             absorbance_vu += np.float32(materials.absorption_per_nm(material, energy_ev)) * path_nm
         return optics.blur(np.exp(-absorbance_vu), PIXEL_NM, defocus_um, energy_ev)
 
+    def prepare(self, state: State) -> None:
+        """Render the view of a state ahead of its first exposure."""
+        pose = pose_of(state)
+        if pose is not None:
+            self._views(pose)
+
     def expected_photons(self, state: State, index: int) -> Image | None:
         """Return the expected photons per pixel in exposure `index`; None where no light comes."""
         intensity, degree = source.accepted(state.energy_ev, state.jaw_down_mm, state.jaw_up_mm)

@@ -1,7 +1,7 @@
 """Process variables: caproto channel data with a hook that runs when a client writes.
 
-A hook is a coroutine. It runs after the new value has been stored and published, and the client's put-callback
-completes when it returns: that is how a motor or an exposure reports its end.
+A hook is a coroutine. It runs after the new value has been stored and published, and the client's
+put-callback completes when it returns: that is how a motor or an exposure reports its end.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,8 +40,8 @@ class _Hooked:
 
     async def write_from_dbr(self, *args: Any, **kwargs: Any) -> None:
         """Store and publish a client's value, then run the hook to its end."""
-        await super().write_from_dbr(*args, **kwargs)  # type: ignore[misc]  # caproto's class follows in the MRO
-        if self.on_put is not None:
+        await super().write_from_dbr(*args, **kwargs)  # type: ignore[misc]  # caproto's class
+        follows in the MRO if self.on_put is not None:
             await self.on_put(self.value)  # type: ignore[attr-defined]  # from caproto's class
 
 
@@ -163,3 +163,17 @@ def with_readback(
     database[name] = setpoint
     database[f"{name}_RBV"] = readback
     return setpoint
+
+
+def add_fixed(database: Database, name: str, setpoint: ChannelData) -> None:
+    """Add `name` and `name_RBV` of a setting that the hardware lacks: a put springs back."""
+    value = setpoint.value
+    readback = type(setpoint)(**setpoint.__getnewargs_ex__()[1])
+    readback.read_only = True
+
+    async def restore(_value: Any) -> None:
+        await post(setpoint, value)
+
+    setpoint.on_put = restore
+    database[name] = setpoint
+    database[f"{name}_RBV"] = readback

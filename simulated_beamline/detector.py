@@ -1,7 +1,8 @@
 """The CCD: from expected photons to counts.
 
 Direct detection: an absorbed photon makes E / 3.65 eV electrons in silicon. Gain, full well, read
-noise, offset and dark current of the camera are not published; the values are assumptions with a name.
+noise, offset and dark current of the camera are not published; the values are assumptions with a
+name.
 """
 
 import numpy as np

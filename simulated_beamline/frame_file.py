@@ -1,4 +1,4 @@
-"""The file that the simulated areaDetector writes: one growing HDF5 dataset, readable while it grows."""
+"""The file that the simulated camera writes: one growing HDF5 dataset, readable while it grows."""
 
 from pathlib import Path
 
@@ -13,11 +13,13 @@ UNIQUE_ID_DATASET = "/entry/instrument/NDAttributes/NDArrayUniqueId"
 class FrameFile:
     """A single-writer-multiple-readers HDF5 file of uint16 frames.
 
-    The frames are in `DATASET`, shape (captured, ny, nx), one chunk per frame, flushed one by one: a reader that opens the
-    file with `swmr=True` sees every appended frame, also after the writer was killed. While it grows, the file is named
-    `final_path` + `temporary_suffix`; `close` gives it its final name.
+    The frames are in `DATASET`, shape (captured, ny, nx), one chunk per frame, flushed one by one:
+    a reader that opens the file with `swmr=True` sees every appended frame, also after the writer
+    was killed. While it grows, the file is named `final_path` + `temporary_suffix`; `complete`
+    gives it its final name.
 
-    Raises FileExistsError if either name is taken, other OSError where the folder cannot be written.
+    Raises FileExistsError if either name is taken: what was exposed is never overwritten. Other
+    OSError where the folder cannot be written.
     """
 
     def __init__(self, final_path: Path, temporary_suffix: str, shape_vu: tuple[int, int]) -> None:
@@ -55,6 +57,10 @@ class FrameFile:
         return index
 
     def close(self) -> None:
+        """Close the file; it keeps its temporary name, as files do that are not complete."""
+        self._file.close()
+
+    def complete(self) -> None:
         """Close the file and give it its final name."""
         self._file.close()
         if self.path != self.final_path:

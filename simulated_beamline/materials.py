@@ -1,9 +1,10 @@
 """Absorption and dichroism of the materials around the Fe L edges.
 
-All numbers here are assumptions of the simulation, chosen so that the film transmits 20 to 60 % as in
-the experiment: the non-resonant coefficients have the size that tables of atomic scattering factors
-give at 700 eV (Henke, Gullikson, Davis, At. Data Nucl. Data Tables 54, 181 (1993)), the resonances
-the shape and size of measured Fe L2,3 spectra (Chen et al., Phys. Rev. Lett. 75, 152 (1995)).
+All numbers here are assumptions of the simulation, chosen so that the film transmits 20 to 60 % as
+in the experiment: the non-resonant coefficients have the size that tables of atomic scattering
+factors give at 700 eV (Henke, Gullikson, Davis, At. Data Nucl. Data Tables 54, 181 (1993)), the
+resonances the shape and size of measured Fe L2,3 spectra (Chen et al., Phys. Rev. Lett. 75, 152
+(1995)).
 """
 
 import math
@@ -19,7 +20,7 @@ FE_L3_EV = 707.4
 FE_L2_EV = 720.5
 LORENTZ_HALF_WIDTH_EV = {"L3": 0.7, "L2": 1.0}
 RESOLVING_POWER = 2000.0
-"""Of the monochromator [Hierro-Rodriguez et al. 2020]; the line is a Gaussian of that full width."""
+"""Of the monochromator [Hierro-Rodriguez et al. 2020]; its line is a Gaussian of that width."""
 
 SMOOTH_PER_NM = {DICHROIC: 0.0014, "NdCo5": 0.0020, "Si3N4": 0.0013, "Au": 0.0110}
 """Non-resonant absorption coefficients at `REFERENCE_EV`, in 1/nm; they fall with the cube of E."""
@@ -28,7 +29,7 @@ L2_PEAK_PER_NM = 0.0011
 L3_STEP_PER_NM = 0.0004
 L2_STEP_PER_NM = 0.0002
 L3_DICHROISM_PER_NM = 0.0022
-"""Half the difference of the absorption coefficients of fully circular light, m along k and against."""
+"""Half the difference of the coefficients for m along k and against, fully circular light."""
 L2_DICHROISM_PER_NM = -0.0010
 
 _GAUSS_PER_FULL_WIDTH = 1 / (2 * math.sqrt(2 * math.log(2)))

@@ -1,14 +1,15 @@
-"""A motor record: the fields and the behaviour of the EPICS record of that name, on a perfect mechanism.
+"""A motor record: fields and behaviour of the EPICS record of that name, on a perfect mechanism.
 
-Source: EPICS motor module, motorRecord documentation (fields DMOV, MOVN, MSTA, LVIO, SET, STOP, TWF). DMOV makes a
-1-0-1 transition for every move, also where nothing has to move, as the record promises.
+Source: EPICS motor module, motorRecord documentation (fields DMOV, MOVN, MSTA, LVIO, SET, STOP,
+TWF). DMOV makes a 1-0-1 transition for every move, also where nothing has to move, as the record
+promises.
 """
 
 import asyncio
 import math
 from dataclasses import dataclass
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelData
+from caproto import ChannelData
 
 from mistral_txm.simulated_beamline.channels import (
     Database,
@@ -48,8 +49,9 @@ class MotorSettings:
 class MotorRecord:
     """One motor record at `prefix`, its channels put into `database`.
 
-    `time_scale` multiplies the duration of a motion, `|distance| / VELO + 2 ACCL`, into wall time; at 0 a motion ends at
-    once. `dial_position` is where the mechanism stands, whatever offset a user has set.
+    `time_scale` multiplies the duration of a motion, `|distance| / VELO + 2 ACCL`, into wall time;
+    at 0 a motion ends at once. `dial_position` is where the mechanism stands, whatever offset is
+    set.
     """
 
     def __init__(
@@ -158,10 +160,9 @@ class MotorRecord:
         await self.move(float(target))
 
     async def move(self, target: float) -> None:
-        """Move to `target` (user coordinates); returns at the end of the motion, or when another one supersedes it.
+        """Move to `target`, in user coordinates; return at the end, or when another move starts.
 
-        A target outside the limits or not finite moves nothing: LVIO rises, VAL goes back, RBV carries a LINK-free
-        MINOR soft-limit alarm until the next good move.
+        A target outside the limits or not finite moves nothing: LVIO rises and VAL goes back.
         """
         self._move_number += 1
         number = self._move_number
@@ -198,7 +199,7 @@ class MotorRecord:
     async def _travel(
         self, number: int, start: float, target: float, duration_s: float
     ) -> float | None:
-        """Wait while the motor travels; return where it ends, or None where another motion took over."""
+        """Wait while the motor travels; return where it ends, None where another move took over."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         while (elapsed_s := loop.time() - began_s) < duration_s:
@@ -250,8 +251,3 @@ class MotorRecord:
         if value:
             await post(self._fields["TWR"], 0)
             await self.move(self._number("VAL") - self._number("TWV"))
-
-    async def set_alarm(self, status: AlarmStatus, severity: AlarmSeverity) -> None:
-        """Put an alarm on the readback, where a client's monitors see it."""
-        await self._fields["RBV"].alarm.write(status=status, severity=severity)
-        await post(self._fields["SEVR"], int(severity))

@@ -1,13 +1,15 @@
-"""The sample: layers, texture and fiducials, and their exact line integrals for any tilt and azimuth.
+"""The sample: layers, texture, fiducials, and their exact line integrals in any pose.
 
-Frames and signs are those of the design: sample frame (x, y, z) with z the film normal; mounted with
-azimuth phi, r' = Rz(phi) r; beam k' = (sin theta, 0, cos theta) in the stage frame; a point projects
-to u = x' cos theta - z' sin theta, v = y'. The ray of a detector point (u, v) passes the height z at
+Frames and signs are those of the design: sample frame (x, y, z) with z the film normal; mounted
+with azimuth phi, r' = Rz(phi) r; beam k' = (sin theta, 0, cos theta) in the stage frame; a point
+projects to u = x' cos theta - z' sin theta, v = y'. The ray of a detector point (u, v) passes the
+height z at
 
     x' = (u + z sin theta) / cos theta,   y' = v,   dl = dz / cos theta,
 
-and the integrals over a layer are sums over midpoints in z at most `STEP_NM` apart, on rays that are
-`SUBSAMPLES` times finer than the pixels in u and in v. Nothing here is shared with the reconstruction.
+and the integrals over a layer are sums over midpoints in z at most `STEP_NM` apart, on rays that
+are `SUBSAMPLES` times finer than the pixels in u and in v. Nothing here is shared with the
+reconstruction.
 """
 
 import math
@@ -71,8 +73,8 @@ class View:
 def _integrator(field: Field) -> Callable[..., None]:
     """Compile the sum over one layer for a texture's field."""
 
-    @njit(fastmath=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]  # numba
-    def integrate(
+    @njit(fastmath=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]  #
+    numba def integrate(
         dichroic_vu: Image,
         path_vu: Image,
         heights_nm: NDArray[np.float32],
@@ -188,7 +190,7 @@ class Sample:
         self.fiducials_nm = fiducial_positions_nm(seed, texture.top_nm + FIDUCIAL_RADIUS_NM)
 
     def view(self, pose: Pose, shape_vu: tuple[int, int]) -> View:
-        """Integrate along every ray of an image of `shape_vu` pixels, centred on the detector's axis.
+        """Integrate along every ray of an image of `shape_vu` pixels about the detector's axis.
 
         Raises ValueError for a tilt of 90 deg or more: no ray leaves such a film.
         """

@@ -1,10 +1,11 @@
-"""The Channel Access server of the simulated beamline: process variables, motors, camera, on loopback alone."""
+"""The Channel Access server of the simulated beamline, on loopback alone."""
 
 import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,49 +15,44 @@ from numpy.typing import NDArray
 # caproto reads this when it is imported: by default it holds back monitors by 10 ms.
 os.environ.setdefault("CAPROTO_SERVER_HIGH_LOAD_TIMEOUT_SEC", "0.001")
 
-from caproto.asyncio.server import Context  # noqa: E402  # after the setting above
+from caproto.asyncio.server import Context
 
+from mistral_txm.devices.configuration import Axis, Configuration
 from mistral_txm.simulated_beamline import source
-from mistral_txm.simulated_beamline.area_detector import Camera, HDF5FilePlugin  # noqa: E402
-from mistral_txm.simulated_beamline.beamline import Beamline  # noqa: E402
-from mistral_txm.simulated_beamline.channels import Database, double, menu, post  # noqa: E402
-from mistral_txm.simulated_beamline.motor import MotorRecord, MotorSettings  # noqa: E402
-from mistral_txm.simulated_beamline.state import State  # noqa: E402
+from mistral_txm.simulated_beamline.area_detector import Camera, HDF5FilePlugin
+from mistral_txm.simulated_beamline.beamline import Beamline
+from mistral_txm.simulated_beamline.channels import Database, double, menu, post
+from mistral_txm.simulated_beamline.motor import MotorRecord, MotorSettings
+from mistral_txm.simulated_beamline.state import State
 
 LOOPBACK = "127.0.0.1"
-PREFIX = "SIM:"
 
-STAGE = MotorSettings("um", -2000.0, 2000.0, velocity=200.0, acceleration_s=0.1, precision=4)
-MOTORS: dict[str, tuple[str, MotorSettings]] = {
-    "theta": (
-        "GON:THETA",
-        MotorSettings("deg", -70.0, 70.0, velocity=1.0, acceleration_s=0.2, precision=4),
-    ),
-    "sample_x": ("GON:X", STAGE),
-    "sample_y": ("GON:Y", STAGE),
-    "sample_z": ("GON:Z", STAGE),
-    "zone_plate_z": (
-        "ZP:Z",
-        MotorSettings("um", -1000.0, 1000.0, velocity=50.0, acceleration_s=0.1, precision=4),
-    ),
-    "jaw_up": (
-        "SLIT:UP",
-        MotorSettings("mm", -10.0, 10.0, 0.5, 0.2, precision=4, initial=2.5),
-    ),
-    "jaw_down": (
-        "SLIT:DOWN",
-        MotorSettings("mm", -10.0, 10.0, 0.5, 0.2, precision=4, initial=1.5),
-    ),
-    "energy": (
-        "MONO:ENERGY",
-        MotorSettings("eV", 270.0, 2600.0, 5.0, 0.5, precision=3, initial=707.4),
-    ),
+
+@dataclass(frozen=True)
+class Mechanics:
+    """How a motor moves, in its own unit: assumptions of the right size."""
+
+    velocity: float
+    acceleration_s: float
+    initial: float = 0.0
+    precision: int = 4
+
+
+MECHANICS = {
+    "theta": Mechanics(velocity=1.0, acceleration_s=0.2),
+    "sample_x": Mechanics(velocity=200.0, acceleration_s=0.1),
+    "sample_y": Mechanics(velocity=200.0, acceleration_s=0.1),
+    "sample_z": Mechanics(velocity=200.0, acceleration_s=0.1),
+    "zone_plate_z": Mechanics(velocity=50.0, acceleration_s=0.1),
+    "jaw_up": Mechanics(velocity=0.5, acceleration_s=0.2, initial=2.5),
+    "jaw_down": Mechanics(velocity=0.5, acceleration_s=0.2, initial=1.5),
+    "energy": Mechanics(velocity=5.0, acceleration_s=0.5, initial=707.4, precision=3),
 }
-"""Address after the prefix, and settings, of each motor; the names are those of `state.State` without units."""
+"""The motors by the names of the configuration's axes; they start where the beamline is set up."""
 
 
 class LoopbackContext(Context):  # type: ignore[misc]  # caproto is untyped
-    """caproto's server on a socket that is already bound to loopback, without Nagle's delay, without broadcasts."""
+    """caproto's server on a socket that is already bound to loopback, and without broadcasts."""
 
     def __init__(self, database: Database, listener: socket.socket) -> None:
         super().__init__(database, interfaces=[LOOPBACK])
@@ -75,7 +71,8 @@ class LoopbackContext(Context):  # type: ignore[misc]  # caproto is untyped
 def bind_loopback(port: int) -> socket.socket:
     """Bind a listening socket for Channel Access on loopback; port 0 takes a free one.
 
-    The same UDP port is tried, too, since clients search for the server there. Accepted connections inherit TCP_NODELAY.
+    The same UDP port is tried, too, since clients search for the server there. Accepted connections
+    inherit TCP_NODELAY: with Nagle's algorithm, caproto's default, a round trip takes 44 ms.
 
     Raises OSError where the port is taken.
     """
@@ -98,36 +95,72 @@ def bind_loopback(port: int) -> socket.socket:
 
 
 class Server:
-    """Wires the process variables to the physics in `beamline`."""
+    """Wires the process variables of `configuration` to the physics in `beamline`.
 
-    def __init__(self, beamline: Beamline, time_scale: float, worker: Executor) -> None:
+    `time_scale` multiplies exposures and motions into wall time; frames are rendered and written in
+    `worker`, which must run one job at a time.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        beamline: Beamline,
+        time_scale: float,
+        worker: Executor,
+    ) -> None:
+        if configuration.simulation is None:
+            raise ValueError(f"{configuration.name}: not simulated, the section [simulation] lacks")
         self.database: Database = {}
         self._beamline = beamline
+        self._worker = worker
         self._motors = {
-            name: MotorRecord(self.database, PREFIX + address, settings, time_scale)
-            for name, (address, settings) in MOTORS.items()
+            name: self._make_motor(name, getattr(configuration.axes, name), time_scale)
+            for name in MECHANICS
         }
         self._shutter_command = menu(("Close", "Open"))
         self._shutter_status = menu(("Closed", "Open"), read_only=True)
         self._shutter_command.on_put = self._shutter_put
         self._azimuth = double(0.0, units="deg", precision=3)
-        self._ring_current = double(source.CURRENT_MA, units="mA", precision=4, read_only=True)
-        self.database[f"{PREFIX}SHUTTER:Cmd"] = self._shutter_command
-        self.database[f"{PREFIX}SHUTTER:Status"] = self._shutter_status
-        self.database[f"{PREFIX}SAMPLE:Azimuth"] = self._azimuth
-        self.database[f"{PREFIX}RING:Current"] = self._ring_current
-        self.file_plugin = HDF5FilePlugin(
-            self.database, f"{PREFIX}CCD:HDF1:", beamline.shape_vu, worker
-        )
+        self._ring_current = double(source.CURRENT_MA, units="mA", read_only=True)
+        shutter = configuration.shutter.address.name
+        self.database[f"{shutter}Cmd"] = self._shutter_command
+        self.database[f"{shutter}Status"] = self._shutter_status
+        self.database[configuration.simulation.azimuth_address.name] = self._azimuth
+        self.database[configuration.ring_current.address.name] = self._ring_current
+        ccd = configuration.ccd.address.name
+        self.file_plugin = HDF5FilePlugin(self.database, f"{ccd}HDF1:", beamline.shape_vu, worker)
         Camera(
             self.database,
-            f"{PREFIX}CCD:cam1:",
+            f"{ccd}cam1:",
             beamline.shape_vu,
             self,
             self.file_plugin,
             worker,
             time_scale,
         )
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all process variables begin with."""
+        first, last = min(self.database), max(self.database)
+        differing = (
+            i for i, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1
+        )
+        return first[: next(differing, len(first))]
+
+    def _make_motor(self, name: str, axis: Axis, time_scale: float) -> MotorRecord:
+        mechanics = MECHANICS[name]
+        settings = MotorSettings(
+            units=axis.unit,
+            low_limit=axis.low_limit,
+            high_limit=axis.high_limit,
+            velocity=mechanics.velocity,
+            acceleration_s=mechanics.acceleration_s,
+            precision=mechanics.precision,
+            initial=mechanics.initial,
+            description=name.replace("_", " "),
+        )
+        return MotorRecord(self.database, axis.address.name, settings, time_scale)
 
     async def _shutter_put(self, value: str) -> None:
         await post(self._shutter_status, 1 if value == "Open" else 0)
@@ -161,7 +194,8 @@ class Server:
     async def run(
         self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
     ) -> None:
-        """Serve until `stop` is set; `ready` is called once clients can connect. Ends an open capture."""
+        """Serve until `stop` is set; `ready` is called once clients can connect. A file
+        that is being captured then is closed, and keeps its temporary name."""
         started = asyncio.Event()
 
         async def on_start(_library: Any) -> None:
@@ -176,9 +210,11 @@ class Server:
             starting.cancel()
             serving.result()
         ready()
+        # The first view compiles the texture: better now than in the first exposure.
+        self._worker.submit(self._beamline.prepare, self.state(0.0))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        await self.file_plugin.end_capture()
+        await self.file_plugin.abandon_capture()
         serving.cancel()
         await serving

@@ -4,8 +4,8 @@ Three directions on a lattice triangle span the signed solid angle Omega with
 
     tan(Omega / 2) = a . (b x c) / (1 + a.b + b.c + c.a)
 
-(A. Van Oosterom, J. Strackee, IEEE Trans. Biomed. Eng. 30, 125 (1983)). Summed over a closed surface
-and divided by 4 pi it is an integer, the charge inside; over a square, the planar charge.
+(A. Van Oosterom, J. Strackee, IEEE Trans. Biomed. Eng. 30, 125 (1983)). Summed over a closed
+surface and divided by 4 pi it is an integer, the charge inside; over a square, the planar charge.
 """
 
 from collections.abc import Callable

@@ -1,15 +1,15 @@
 """The bending magnet: intensity and circular polarization against the vertical angle, ring current.
 
-Source: K.-J. Kim, X-Ray Data Booklet (LBNL), section 2.1, and Nucl. Instrum. Methods A 246, 67 (1986):
-at photon energy E and vertical angle psi the flux per angle is
+Source: K.-J. Kim, X-Ray Data Booklet (LBNL), section 2.1, and Nucl. Instrum. Methods A 246, 67
+(1986): at photon energy E and vertical angle psi the flux per angle is
 
     d2F / (d theta d psi)  ~  y^2 (1 + X^2)^2 [K_2/3(xi)^2 + X^2 / (1 + X^2) K_1/3(xi)^2],
 
     y = E / E_c,   X = gamma psi,   xi = y (1 + X^2)^(3/2) / 2,
 
 where the first term is the light polarized in the orbit plane and the second the light polarized
-across it, a quarter of a wave apart. The circular degree is therefore 2 a b / (a^2 + b^2) of the two
-amplitudes, positive above the orbit plane, negative below, zero in it.
+across it, a quarter of a wave apart. The circular degree is therefore 2 a b / (a^2 + b^2) of the
+two amplitudes, positive above the orbit plane, negative below, zero in it.
 """
 
 import hashlib

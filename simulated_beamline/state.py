@@ -1,4 +1,4 @@
-"""The state of the beamline at one exposure, as a frozen value: what the physics sees of the control system."""
+"""The state of the beamline at one exposure: what the physics sees of the control system."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class State:
     """Everything that a frame depends on, apart from the number of the frame.
 
-    Angles in degrees, stages in micrometres, jaws in millimetres at `source.JAW_DISTANCE_M` from the source,
-    energy in eV, exposure in seconds. Two equal states give the same frames.
+    Angles in degrees, stages in micrometres, jaws in millimetres at `source.JAW_DISTANCE_M` from
+    the source, energy in eV, exposure in seconds. Two equal states give the same frames.
     """
 
     theta_deg: float

@@ -1,10 +1,10 @@
 """Magnetic textures: analytic samples with known truth, one small module each.
 
-A module names its layers, a compiled function `field(x, y, z) -> (mx, my, mz, density)` in nm of the
-sample frame, and its singularities. `field` is evaluated inside magnetic layers alone; (mx, my, mz)
-is a unit vector and `density` the part of the film's material that is there (1 in a continuous
-film). It is inlined into loops over whole rows: without branches and library calls it runs several
-times faster, hence `cos_turns` and `sin_turns`.
+A module names its layers, a compiled function `field(x, y, z) -> (mx, my, mz, density)` in nm of
+the sample frame, and its singularities. `field` is evaluated inside magnetic layers alone; (mx,
+my, mz) is a unit vector and `density` the part of the film's material that is there (1 in a
+continuous film). It is inlined into loops over whole rows: without branches and library calls it
+runs several times faster, hence `cos_turns` and `sin_turns`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numba import njit
 
-Field = Callable[[float, float, float], tuple[float, float, float, float]]
+Field = Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]]
+"""float32 scalars inside a compiled loop."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ begins there. The direction is that of
 
     V = (a_x(z) Im psi, V_y, a_z(z) Re psi),
 
-where V_y is small in the stripes. In permalloy a_x and a_z do not vanish, so V can vanish only on the
-two lines psi = 0. On the second, V_y > 0 everywhere: a meron. On the first, V_y changes sign once, in
-the middle of the upper permalloy layer: a Bloch point, the only zero of V there. (NdCo5 is not
-magnetic at the Fe edge, and V means nothing in it.) The dimensions follow Hierro-Rodriguez et al.,
-Nat. Commun. 11, 6382 (2020); the field itself is a model.
+where V_y is small in the stripes. In permalloy a_x and a_z do not vanish, so V can vanish only on
+the two lines psi = 0. On the second, V_y > 0 everywhere: a meron. On the first, V_y changes sign
+once, in the middle of the upper permalloy layer: a Bloch point, the only zero of V there. (NdCo5
+is not magnetic at the Fe edge, and V means nothing in it.) The dimensions follow Hierro-Rodriguez
+et al., Nat. Commun. 11, 6382 (2020); the field itself is a model.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -52,7 +54,7 @@ _PER_MEANDER = np.float32(1 / MEANDER_PERIOD_NM)
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
-def field(x: float, y: float, z: float) -> tuple[float, float, float, float]:
+def field(x: Any, y: Any, z: Any) -> tuple[Any, Any, Any, Any]:
     """Return (mx, my, mz, density) at a point in nm."""
     turns = x * _PER_PERIOD + _MEANDER * sin_turns(y * _PER_MEANDER)
     real, imaginary = cos_turns(turns), sin_turns(turns)

@@ -1,5 +1,7 @@
 """A permalloy film magnetized along +z everywhere: the case whose signs are known by heart."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -7,7 +9,7 @@ from mistral_txm.simulated_beamline.textures import Layer, Texture
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
-def field(x: float, y: float, z: float) -> tuple[float, float, float, float]:
+def field(x: Any, y: Any, z: Any) -> tuple[Any, Any, Any, Any]:
     """Return (mx, my, mz, density) at a point in nm."""
     nothing = np.float32(0) * (x + y + z)
     return nothing, nothing, np.float32(1) + nothing, np.float32(1) + nothing

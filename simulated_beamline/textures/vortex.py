@@ -5,6 +5,8 @@
 No point singularity; in the plane the core covers the upper half of the sphere: a meron.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -18,7 +20,7 @@ _CORE = np.float32(CORE_NM)
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
-def field(x: float, y: float, z: float) -> tuple[float, float, float, float]:
+def field(x: Any, y: Any, z: Any) -> tuple[Any, Any, Any, Any]:
     """Return (mx, my, mz, density) at a point in nm."""
     square = x * x + y * y + np.float32(0) * z
     norm = np.float32(1) / np.sqrt(square + _CORE * _CORE)
