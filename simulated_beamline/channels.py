@@ -40,8 +40,8 @@ class _Hooked:
 
     async def write_from_dbr(self, *args: Any, **kwargs: Any) -> None:
         """Store and publish a client's value, then run the hook to its end."""
-        await super().write_from_dbr(*args, **kwargs)  # type: ignore[misc]  # caproto's class
-        follows in the MRO if self.on_put is not None:
+        await super().write_from_dbr(*args, **kwargs)  # type: ignore[misc]  # mixed in
+        if self.on_put is not None:
             await self.on_put(self.value)  # type: ignore[attr-defined]  # from caproto's class
 
 

@@ -73,8 +73,8 @@ class View:
 def _integrator(field: Field) -> Callable[..., None]:
     """Compile the sum over one layer for a texture's field."""
 
-    @njit(fastmath=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]  #
-    numba def integrate(
+    @njit(fastmath=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+    def integrate(
         dichroic_vu: Image,
         path_vu: Image,
         heights_nm: NDArray[np.float32],

@@ -143,10 +143,10 @@ class Server:
     def prefix(self) -> str:
         """What the names of all process variables begin with."""
         first, last = min(self.database), max(self.database)
-        differing = (
-            i for i, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1
-        )
-        return first[: next(differing, len(first))]
+        length = 0
+        while first[length] == last[length]:
+            length += 1
+        return first[:length]
 
     def _make_motor(self, name: str, axis: Axis, time_scale: float) -> MotorRecord:
         mechanics = MECHANICS[name]
