@@ -1,0 +1,306 @@
+"""MARTApp's HDF5 files at its three stages, so that the same data can be processed there and here.
+
+A. E. Herguedas-Alonso et al., J. Synchrotron Rad. 32 (2025),
+https://doi.org/10.1107/S1600577525004485: one file per image (`read_image`), one per helicity
+(`read_normalized`), one per tilt series before the reconstruction (`read_aligned`,
+`write_aligned`). MARTApp's result is read by `volume_file.read_volume` and written by
+`exports.export_volume`. Its pixel sizes are in um; angles in deg; the absorbance is A(+/-) = -ln
+T(+/-).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mistral_txm.reconstruction.files import (
+    FileError,
+    open_hdf5,
+    read_array,
+    replaced_when_complete,
+)
+
+__all__ = [
+    "AlignedSeries",
+    "NormalizedStack",
+    "RawImage",
+    "read_aligned",
+    "read_image",
+    "read_normalized",
+    "write_aligned",
+    "write_image",
+    "write_normalized",
+]
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AlignedSeries:
+    """A tilt series one step before reconstruction: aligned stacks [view, v, u] of one azimuth.
+
+    `dichroic_tvu` is S = (A(+) - A(-)) / 2 and `absorption_tvu` (A(+) + A(-)) / 2, both without
+    unit. The other stacks are there if the file had them: the aligned A(+) and A(-), and the same
+    before alignment.
+    """
+
+    theta_deg: Float64
+    dichroic_tvu: Float32
+    absorption_tvu: Float32
+    positive_tvu: Float32 | None = None
+    negative_tvu: Float32 | None = None
+    original_positive_tvu: Float32 | None = None
+    original_negative_tvu: Float32 | None = None
+
+
+_STACKS = {
+    "dichroic_tvu": "MagneticSignal2DAligned",
+    "absorption_tvu": "Absorption2DAligned",
+    "positive_tvu": "2DAlignedPositiveStack",
+    "negative_tvu": "2DAlignedNegativeStack",
+    "original_positive_tvu": "OriginalPositiveStack",
+    "original_negative_tvu": "OriginalNegativeStack",
+}
+_NEEDED = ("dichroic_tvu", "absorption_tvu")
+
+
+def read_aligned(path: Path) -> AlignedSeries:
+    """Read MARTApp's file before reconstruction: `Angles` {N} (deg) and stacks {N, H, W}.
+
+    `MagneticSignal2DAligned` and `Absorption2DAligned` are needed; where one is missing but both
+    `2DAlignedPositiveStack` and `2DAlignedNegativeStack` are there, it is computed from them.
+
+    Raises `FileError` for a missing or wrong file, dataset, shape or value (NaN, Inf).
+    """
+    with open_hdf5(path) as file:
+        theta_deg = read_array(path, file, "Angles", shape=(None,), dtype=np.float64)
+        n = theta_deg.shape[0]
+        if np.abs(theta_deg).max() >= 90:
+            raise FileError(
+                f"{path}: dataset Angles reaches {np.abs(theta_deg).max():g} deg; expected tilts "
+                "between -90 and 90 deg"
+            )
+        both = all(_STACKS[name] in file for name in ("positive_tvu", "negative_tvu"))
+        stacks: dict[str, Float32] = {}
+        shape: tuple[int | None, ...] = (n, None, None)
+        for name, dataset in _STACKS.items():
+            if dataset in file or (name in _NEEDED and not both):
+                # what came before the alignment may be larger than what was kept
+                wanted = (n, None, None) if name.startswith("original") else shape
+                stacks[name] = read_array(path, file, dataset, shape=wanted)
+                if not name.startswith("original"):
+                    shape = stacks[name].shape
+    if "dichroic_tvu" not in stacks:
+        half = np.float32(0.5)
+        stacks["dichroic_tvu"] = half * (stacks["positive_tvu"] - stacks["negative_tvu"])
+    if "absorption_tvu" not in stacks:
+        half = np.float32(0.5)
+        stacks["absorption_tvu"] = half * (stacks["positive_tvu"] + stacks["negative_tvu"])
+    return AlignedSeries(theta_deg, **stacks)
+
+
+def write_aligned(path: Path, series: AlignedSeries) -> None:
+    """Write a tilt series as MARTApp's file before reconstruction, whole or not at all."""
+    shape = series.dichroic_tvu.shape
+    if series.theta_deg.ndim != 1 or len(shape) != 3 or shape[0] != series.theta_deg.shape[0]:
+        raise FileError(
+            f"{path}: {series.theta_deg.shape} angles and a dichroic stack of shape {shape} do not "
+            "belong together; expected (n,) and (n, v, u)"
+        )
+    if series.absorption_tvu.shape != shape:
+        raise FileError(
+            f"{path}: absorption stack of shape {series.absorption_tvu.shape}; expected {shape}"
+        )
+    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+        angles = file.create_dataset("Angles", data=np.asarray(series.theta_deg, dtype=np.float64))
+        angles.attrs["units"] = "degrees"
+        for name, dataset in _STACKS.items():
+            stack = getattr(series, name)
+            if stack is not None:
+                _write_stack(file, dataset, stack, np.float32)
+
+
+def _write_stack(group: Any, name: str, stack_tvu: NDArray[Any], dtype: type[np.generic]) -> None:
+    # One view a chunk, and no compression: the program that reads it may have no filter for it.
+    chunk = (1, *stack_tvu.shape[1:])
+    group.create_dataset(name, data=np.asarray(stack_tvu, dtype=dtype), chunks=chunk)
+
+
+@dataclass(frozen=True)
+class NormalizedStack:
+    """The exposures of one helicity as transmittance: frames [exposure, v, u], not yet averaged."""
+
+    transmittance_tvu: Float32
+    theta_deg: Float64
+    exposure_s: Float64
+    ring_current_ma: Float64
+    energy_ev: Float64
+    polarization: float
+    """As the file says: +1 or -1 at MARTApp; nan if it does not say."""
+    pixel_nm: float
+    """Effective pixel; nan if the file does not say."""
+
+
+def read_normalized(path: Path) -> NormalizedStack:
+    """Read MARTApp's file of one helicity: the group `TomoNormalized` with a stack {N, H, W}.
+
+    Raises `FileError` for a missing or wrong file, dataset, shape or value.
+    """
+    with open_hdf5(path) as file:
+        group = file.get("TomoNormalized")
+        if not isinstance(group, h5py.Group):
+            raise FileError(
+                f"{path}: group TomoNormalized is missing (found: {', '.join(sorted(file))})"
+            )
+        stack = read_array(path, group, "TomoNormalized", shape=(None, None, None))
+        n = stack.shape[0]
+
+        def per_view(name: str) -> Float64:
+            return read_array(path, group, name, shape=(n,), dtype=np.float64)
+
+        def one(name: str) -> float:
+            if name not in group:
+                return float("nan")
+            values = np.unique(read_array(path, group, name, dtype=np.float64))
+            if values.size != 1:
+                raise FileError(
+                    f"{path}: dataset TomoNormalized/{name} holds {values.size} different values; "
+                    "expected one"
+                )
+            return float(values[0])
+
+        pixel_um = one("x_pixel_size")
+        if "y_pixel_size" in group and not np.isclose(one("y_pixel_size"), pixel_um, rtol=1e-3):
+            raise FileError(
+                f"{path}: pixels of {pixel_um:g} x {one('y_pixel_size'):g} um; expected squares"
+            )
+        return NormalizedStack(
+            stack,
+            per_view("rotation_angle"),
+            per_view("ExpTimes"),
+            per_view("Currents"),
+            per_view("energy"),
+            one("polarisation"),
+            pixel_um * 1e3,
+        )
+
+
+def write_normalized(path: Path, stack: NormalizedStack) -> None:
+    """Write the exposures of one helicity as MARTApp does, whole or not at all."""
+    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+        group = file.create_group("TomoNormalized")
+        _write_stack(group, "TomoNormalized", stack.transmittance_tvu, np.float32)
+        group["TomoNormalized"].attrs["Number of Frames"] = stack.transmittance_tvu.shape[0]
+        for name, values, units in (
+            ("rotation_angle", stack.theta_deg, "degrees"),
+            ("ExpTimes", stack.exposure_s, "s"),
+            ("Currents", stack.ring_current_ma, "mA"),
+            ("energy", stack.energy_ev, "eV"),
+            ("x_pixel_size", [stack.pixel_nm * 1e-3], "um"),
+            ("y_pixel_size", [stack.pixel_nm * 1e-3], "um"),
+        ):
+            dataset = group.create_dataset(name, data=np.asarray(values, dtype=np.float64))
+            dataset.attrs["units"] = units
+        if not np.isnan(stack.polarization):
+            group.create_dataset("polarisation", data=[stack.polarization])
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One exposure: counts [v, u] and what the microscope noted with it (None: not noted)."""
+
+    counts_vu: NDArray[Any]
+    theta_deg: float
+    exposure_s: float
+    ring_current_ma: float | None
+    energy_ev: float | None
+    polarization: float | None
+    pixel_nm: float | None
+    flat: bool
+    metadata: dict[str, float | str | bool] = field(default_factory=dict)
+    """All scalars of the file's `metadata` group, under its names and in its units."""
+
+
+def read_image(path: Path) -> RawImage:
+    """Read MARTApp's file of one image: `data_1` {H, W} and scalars in `metadata`.
+
+    `metadata/angle` and `metadata/exposure_time` are needed. Raises `FileError`.
+    """
+    with open_hdf5(path) as file:
+        metadata: dict[str, float | str | bool] = {}
+        group = file.get("metadata")
+        if not isinstance(group, h5py.Group):
+            raise FileError(f"{path}: group metadata is missing (found: {', '.join(sorted(file))})")
+        for name, dataset in group.items():
+            if isinstance(dataset, h5py.Dataset) and dataset.size == 1:
+                value = np.asarray(dataset[()]).reshape(-1)[0]
+                if isinstance(value, bytes):
+                    metadata[name] = value.decode(errors="replace")
+                elif isinstance(value, (str, np.str_)):
+                    metadata[name] = str(value)
+                elif isinstance(value, np.bool_):
+                    metadata[name] = bool(value)
+                else:
+                    metadata[name] = float(value)
+        counts = file.get("data_1")
+        dtype = counts.dtype.type if isinstance(counts, h5py.Dataset) else np.float32
+        counts_vu = read_array(path, file, "data_1", shape=(None, None), dtype=dtype)
+
+    def number(name: str) -> float | None:
+        value = metadata.get(name)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def needed(name: str) -> float:
+        value = number(name)
+        if value is None:
+            raise FileError(f"{path}: metadata/{name} is missing or no number")
+        return value
+
+    pixel_um = number("pixel_size")
+    return RawImage(
+        counts_vu,
+        needed("angle"),
+        needed("exposure_time"),
+        number("machine_current"),
+        number("energy"),
+        number("polarisation"),
+        None if pixel_um is None else pixel_um * 1e3,
+        bool(metadata.get("FF", False)),
+        metadata,
+    )
+
+
+def write_image(path: Path, image: RawImage) -> None:
+    """Write one exposure as MARTApp does, whole or not at all."""
+    height, width = image.counts_vu.shape
+    pixel_um = None if image.pixel_nm is None else image.pixel_nm * 1e-3
+    metadata: dict[str, tuple[float | str | bool | None, str]] = {
+        **{name: (value, "") for name, value in image.metadata.items()},
+        "FF": (image.flat, ""),
+        "angle": (image.theta_deg, "degrees"),
+        "data_type": (str(image.counts_vu.dtype), ""),
+        "energy": (image.energy_ev, "eV"),
+        "exposure_time": (image.exposure_s, "s"),
+        "image_height": (height, "pixels"),
+        "image_width": (width, "pixels"),
+        "machine_current": (image.ring_current_ma, "mA"),
+        "output_file": (Path(path).name, ""),
+        "pixel_size": (pixel_um, "um"),
+        "polarisation": (image.polarization, ""),
+    }
+    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+        data = file.create_dataset("data_1", data=image.counts_vu)
+        data.attrs.update({"step": 1, "dataset": "data_1", "description": "raw data"})
+        file["data"] = h5py.SoftLink("data_1")
+        group = file.create_group("metadata")
+        for name, (value, units) in sorted(metadata.items()):
+            if value is not None:
+                group[name] = value
+                if units:
+                    group[name].attrs["units"] = units
