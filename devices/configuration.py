@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -76,16 +76,19 @@ class Address:
         return cls(scheme, name)
 
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _Address = Annotated[Address, BeforeValidator(Address.parse), PlainSerializer(str)]
 _Positive = Annotated[float, Field(gt=0)]
 _NotNegative = Annotated[float, Field(ge=0)]
 
 
-class _Section(BaseModel):
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys, wrong types and numbers that are not finite."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Axis(_Section):
+class Axis(Strict):
     """A motor: limits and tolerance are in the unit of the axis, which their keys carry.
 
     `low_limit`, `high_limit`, `tolerance` and `approach` give them without it, for code that treats
@@ -168,7 +171,7 @@ class AxisInEv(Axis):
     approach_eV: _NotNegative = 0.0
 
 
-class Axes(_Section):
+class Axes(Strict):
     """All motors."""
 
     theta: AxisInDeg
@@ -181,7 +184,7 @@ class Axes(_Section):
     energy: AxisInEv
 
 
-class HelicityPositions(_Section):
+class HelicityPositions(Strict):
     """What selects one helicity: two edges of the slit, and the focus of the light that passes."""
 
     jaw_down_mm: float
@@ -197,7 +200,7 @@ class HelicityPositions(_Section):
         return self
 
 
-class PolarizationPositions(_Section):
+class PolarizationPositions(Strict):
     """The pair of jaw positions and the focus of each helicity."""
 
     settle_time_s: _NotNegative
@@ -220,7 +223,7 @@ class PolarizationPositions(_Section):
         raise ValueError(f"helicity {helicity!r}: expected +1 or -1")
 
 
-class SamplePlaces(_Section):
+class SamplePlaces(Strict):
     """Where the sample stands in the beam, and where the open beam passes beside it."""
 
     in_x_um: float
@@ -229,20 +232,20 @@ class SamplePlaces(_Section):
     out_z_um: float
 
 
-class ShutterSettings(_Section):
+class ShutterSettings(Strict):
     """The shutter: a command and a status that verifies it."""
 
     address: _Address
     timeout_s: _Positive
 
 
-class RingCurrentSettings(_Section):
+class RingCurrentSettings(Strict):
     """The current of the storage ring, in mA."""
 
     address: _Address
 
 
-class CcdSettings(_Section):
+class CcdSettings(Strict):
     """The camera."""
 
     address: _Address
@@ -252,7 +255,7 @@ class CcdSettings(_Section):
     timeout_s: _Positive
 
 
-class Durations(_Section):
+class Durations(Strict):
     """How long things usually take, for estimates alone."""
 
     helicity_change_s: _NotNegative
@@ -260,13 +263,13 @@ class Durations(_Section):
     azimuth_change_s: _NotNegative
 
 
-class Simulation(_Section):
+class Simulation(Strict):
     """What only a simulated beamline has."""
 
     azimuth_address: _Address
 
 
-class Configuration(_Section):
+class Configuration(Strict):
     """Everything that is known about one beamline before it is asked.
 
     >>> configuration = load_configuration()
@@ -323,7 +326,17 @@ def load_configuration(path: Path | None = None) -> Configuration:
         If the file cannot be read, is not TOML, has an unknown key, lacks one, or holds a value of
         the wrong type or out of range: one line with file and line number.
     """
-    path = SIMULATED if path is None else path
+    return read_toml(SIMULATED if path is None else path, Configuration)
+
+
+def read_toml(path: Path, model: type[_Model]) -> _Model:
+    """Read a TOML file as a strict model.
+
+    Raises
+    ------
+    ConfigurationError
+        As `load_configuration`.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as refusal:
@@ -331,7 +344,7 @@ def load_configuration(path: Path | None = None) -> Configuration:
     except UnicodeDecodeError as refusal:
         raise ConfigurationError(f"{path}: not a text file in UTF-8") from refusal
     try:
-        return Configuration.model_validate(tomllib.loads(text))
+        return model.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as refusal:
         raise ConfigurationError(f"{path}: not TOML: {refusal}") from refusal
     except ValidationError as refusal:
@@ -340,7 +353,7 @@ def load_configuration(path: Path | None = None) -> Configuration:
             # An unknown key first: it explains the missing one of the same section.
             key=lambda pair: (pair[0]["type"] != "extra_forbidden", pair[1]),
         )
-        raise ConfigurationError(f"{path}:{line}: {explain(first, Configuration)}") from refusal
+        raise ConfigurationError(f"{path}:{line}: {explain(first, model)}") from refusal
 
 
 def explain(error: ErrorDetails, model: type[BaseModel]) -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ophyd.signal import AttributeSignal
 from ophyd.status import DeviceStatus, StatusBase
 from ophyd.utils import UnknownStatusFailure, WaitTimeoutError
 
@@ -105,6 +106,18 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
             self.set_exception(failure)
         else:
             self.set_finished()
+
+
+class DerivedSignal(AttributeSignal):  # type: ignore[misc]  # ophyd is untyped
+    """What a device derives from other signals, as of the moment when it is asked."""
+
+    def __init__(self, attr: str, **options: Any) -> None:
+        super().__init__(attr, write_access=False, **options)
+
+    def get(self, **options: Any) -> Any:
+        """Derive the value, and take its time."""
+        self._metadata["timestamp"] = time.time()
+        return super().get(**options)
 
 
 def last_seen(signal: Any, unit: str = "") -> str:

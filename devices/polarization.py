@@ -3,11 +3,10 @@
 from typing import Any
 
 from ophyd import Component, Device
-from ophyd.signal import AttributeSignal
 
 from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.configuration import PolarizationPositions
-from mistral_txm.devices.motion import Motion
+from mistral_txm.devices.motion import DerivedSignal, Motion
 
 
 class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -17,7 +16,7 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
     helicity's positions within their tolerance, 0 (not assigned) anywhere else.
     """
 
-    readback = Component(AttributeSignal, "helicity", kind="hinted", write_access=False)
+    readback = Component(DerivedSignal, "helicity", kind="hinted")
 
     def __init__(
         self,

@@ -4,12 +4,11 @@ import math
 from typing import Any, NamedTuple
 
 from ophyd import Component, Device, Signal
-from ophyd.signal import AttributeSignal
 from ophyd.status import DeviceStatus
 
 from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.configuration import SamplePlaces
-from mistral_txm.devices.motion import Motion
+from mistral_txm.devices.motion import DerivedSignal, Motion
 
 
 class Key(NamedTuple):
@@ -32,7 +31,7 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
     configuration's values. The readback is derived from the stages: ``in``, ``out`` or ``between``.
     """
 
-    readback = Component(AttributeSignal, "where", kind="hinted", write_access=False)
+    readback = Component(DerivedSignal, "where", kind="hinted")
     in_x_um = Component(Signal, kind="config")
     in_z_um = Component(Signal, kind="config")
     out_x_um = Component(Signal, kind="config")

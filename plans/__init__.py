@@ -1,1 +1,32 @@
-"""Bluesky plans: what is done, in which order."""
+"""Plans: what is done in which order; decisions on frozen values, apart from the messages."""
+
+from mistral_txm.devices.sample import Key
+from mistral_txm.plans.acquisition import PlanError
+from mistral_txm.plans.measurement import (
+    Measurement,
+    Sample,
+    estimate,
+    medium,
+    paper,
+    remaining,
+    small,
+    steps,
+)
+from mistral_txm.plans.tomography import darks, flats, tilt_series, vector_tomography
+
+__all__ = [
+    "Key",
+    "Measurement",
+    "PlanError",
+    "Sample",
+    "darks",
+    "estimate",
+    "flats",
+    "medium",
+    "paper",
+    "remaining",
+    "small",
+    "steps",
+    "tilt_series",
+    "vector_tomography",
+]

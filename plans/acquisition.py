@@ -1,0 +1,175 @@
+"""Exposures, and everything around them that has to be put back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky import Msg
+from bluesky.utils import MsgGenerator, short_uid
+
+from mistral_txm.devices.instrument import Instrument
+from mistral_txm.devices.sample import Key
+from mistral_txm.plans.measurement import Step
+
+
+class PlanError(ValueError):
+    """A plan cannot be carried out; found before anything moved, one line."""
+
+
+def columns(instrument: Instrument) -> tuple[Any, ...]:
+    """Return what is read into every Event."""
+    return (
+        instrument.ccd,
+        instrument.ring_current,
+        instrument.theta,
+        instrument.polarization,
+        instrument.key,
+    )
+
+
+def moved(instrument: Instrument) -> tuple[Any, ...]:
+    """Return the axes that a series moves, and puts back."""
+    return (
+        instrument.theta,
+        instrument.sample_x,
+        instrument.sample_z,
+        instrument.zone_plate_z,
+        instrument.jaw_down,
+        instrument.jaw_up,
+        instrument.energy,
+    )
+
+
+def take(instrument: Instrument, folder: str, step: Step) -> MsgGenerator[None]:
+    """Bring the beamline to the state of a step and take its exposures into one file.
+
+    The shutter is open during the exposures alone, and not at all for dark frames.
+    """
+    group = short_uid("state")
+    yield from bps.checkpoint()
+    if step.stream != "dark":
+        place = "out" if step.stream == "flat" else "in"
+        yield from bps.abs_set(instrument.sample_position, place, group=group)
+        yield from bps.abs_set(instrument.theta, step.theta_deg, group=group)
+        yield from bps.abs_set(instrument.polarization, step.helicity, group=group)
+    yield from bps.abs_set(instrument.ccd.cam.acquire_time, step.exposure_s, group=group)
+    file_name = f"{folder}/{step.file_name}"
+    yield from bps.abs_set(instrument.ccd.frame_file, file_name, group=group)
+    yield from bps.wait(group)
+    for key in step.keys:
+        yield from expose(instrument, step.stream, key)
+    yield from bps.checkpoint()
+    yield from bps.abs_set(instrument.shutter, "closed", group=group)
+    yield from bps.abs_set(instrument.ccd.frame_file, None, group=group)
+    yield from bps.wait(group)
+
+
+def expose(instrument: Instrument, stream: str, key: Key) -> MsgGenerator[None]:
+    """Expose once, and make one Event of it.
+
+    A pause before the frame is taken repeats the messages from the checkpoint on. From there on
+    nothing is repeated: the frame is on disk, and one Event is all that may come of it. (To read
+    a stream that was declared before never waits, so a pause cannot cut it in two.)
+    """
+    group = short_uid("exposure")
+    yield from bps.checkpoint()
+    yield from bps.abs_set(instrument.key, key, group=group)
+    light = "closed" if stream == "dark" else "open"
+    yield from bps.abs_set(instrument.shutter, light, group=group)
+    yield from bps.wait(group)
+    yield from bps.trigger(instrument.ccd, group=group)
+    yield from bps.wait(group)
+    yield from bpp.rewindable_wrapper(_record(instrument, stream), False)
+
+
+def _record(instrument: Instrument, stream: str) -> MsgGenerator[None]:
+    def readings() -> MsgGenerator[None]:
+        for device in columns(instrument):
+            yield from bps.read(device)
+
+    def drop(failure: Exception) -> MsgGenerator[None]:
+        yield from bps.drop()
+        raise failure
+
+    yield from bps.create(stream)
+    yield from bpp.contingency_wrapper(readings(), except_plan=drop, else_plan=bps.save)
+
+
+def series_run(
+    instrument: Instrument, folder: str, taken: Sequence[Step], metadata: Mapping[str, Any]
+) -> MsgGenerator[str]:
+    """Take steps as one run, baseline before and after, everything put back whatever happens.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+    """
+
+    def body() -> MsgGenerator[None]:
+        for stream in dict.fromkeys(step.stream for step in taken):
+            yield from bps.declare_stream(*columns(instrument), name=stream)
+        yield from bps.checkpoint()
+        yield from bps.mv(instrument.energy, metadata["measurement"]["energy_ev"])
+        for step in taken:
+            yield from take(instrument, folder, step)
+
+    # A plan that was halted may have left this off.
+    yield Msg("rewindable", None, True)
+    plan = bpp.run_wrapper(put_back(instrument, body()), md=dict(metadata))
+    staged = bpp.stage_wrapper(plan, [instrument.ccd])
+    uid: str = yield from bpp.baseline_wrapper(staged, instrument.baseline)
+    return uid
+
+
+def put_back(instrument: Instrument, plan: MsgGenerator[None]) -> MsgGenerator[None]:
+    """Run a plan; then close shutter and frame file and move the axes back, also after a failure.
+
+    If something cannot be put back, the rest still is. The failure of the plan stays the failure
+    that is reported; what could not be put back is added to it as notes.
+
+    Raises
+    ------
+    RuntimeError
+        If the plan succeeded, but not everything could be put back: one line.
+    """
+    before = {}
+    for axis in moved(instrument):
+        before[axis] = yield from bps.rd(axis)
+    failure = None
+    try:
+        yield from plan
+    except Exception as reason:  # an abort is one, too; raised again below
+        failure = reason
+    complaints = yield from _restore(instrument, before)
+    if failure is not None:
+        for complaint in complaints:
+            failure.add_note(complaint)
+        raise failure
+    if complaints:
+        raise RuntimeError("not everything was put back: " + "; ".join(complaints))
+
+
+def _restore(instrument: Instrument, before: Mapping[Any, float]) -> MsgGenerator[list[str]]:
+    targets = [(instrument.shutter, "closed"), (instrument.ccd.frame_file, None), *before.items()]
+    complaints = []
+    started = []
+    for device, target in targets:
+        group = short_uid("restore")
+        try:
+            yield from bps.abs_set(device, target, group=group)
+        except Exception as reason:  # the others still have to be put back
+            complaints.append(f"{device.name}: {_cause(reason)}")
+        else:
+            started.append((device, group))
+    for device, group in started:
+        try:
+            yield from bps.wait(group)
+        except Exception as reason:  # as above
+            complaints.append(f"{device.name}: {_cause(reason)}")
+    return complaints
+
+
+def _cause(reason: Exception) -> str:
+    return str(reason.__cause__ or reason)
