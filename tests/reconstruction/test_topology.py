@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mistral_txm.reconstruction import topology
 from scipy.spatial.transform import Rotation
+
+from mistral_txm.reconstruction import topology
 
 VOXEL_NM = 10.5
 
