@@ -17,13 +17,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from mistral_txm.services.truth import PointCharge
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import NDArray
+
+from mistral_txm.reconstruction.volume_file import Volume
+from mistral_txm.services.truth import PointCharge
 
 SIGNED_MAP = "RdBu_r"
 CYCLIC_MAP = "twilight_shifted"
 FRACTION_MAP = "cividis"
+COMPONENTS = ("mx", "my", "mz")
 COMPONENT_NAMES = ("$m_x$", "$m_y$", "$m_z$")
 # Okabe and Ito's palette, without its yellow.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -61,6 +64,12 @@ class Field:
     unit: str = ""
 
     @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Voxels along z, y and x."""
+        _, n_z, n_y, n_x = self.m_czyx.shape
+        return n_z, n_y, n_x
+
+    @property
     def limit(self) -> float:
         """Symmetric colour limit: 1 for unit magnetization, else what 99.5 % of the voxels stay
         below."""
@@ -77,6 +86,12 @@ class Field:
             else "component of $m$ (unit vector)"
         )
 
+    @property
+    def strongest_height_nm(self) -> float:
+        """Height of the slice with the largest sum of squares."""
+        power_z = np.nansum(np.square(self.m_czyx, dtype=np.float64), axis=(0, 2, 3))
+        return float(self.centres_nm("z")[int(np.argmax(power_z))])
+
     def index_of(self, position_nm: float, axis: Literal["z", "y", "x"]) -> int:
         """Index of the voxel that holds a position, the nearest one if it lies outside."""
         n = self.m_czyx.shape[1 + "zyx".index(axis)]
@@ -87,6 +102,11 @@ class Field:
         n = self.m_czyx.shape[1 + "zyx".index(axis)]
         centres: NDArray[np.float64] = (np.arange(n) - (n - 1) / 2) * self.voxel_nm
         return centres
+
+
+def field_of(volume: Volume) -> Field:
+    """The field of a volume, to draw."""
+    return Field(volume.m_czyx, volume.voxel_nm, "" if volume.unit == "1" else volume.unit)
 
 
 @dataclass(frozen=True)
@@ -163,7 +183,7 @@ def components_figure(
     extent = _extent_um(volume.m_czyx[0, 0], volume.voxel_nm)
     # With a truth a row is a component; without one the three stand side by side.
     figure = _figure(9.6, 8.6) if truth is not None else _figure(10.6, 3.75)
-    figure.suptitle(f"{title}, slice at z = {_signed(z_nm)} nm")
+    figure.suptitle(f"{title}, slice at z = {plain(z_nm)} nm")
     grid = (
         figure.subplots(3, 3, sharex=True, sharey=True)
         if truth is not None
@@ -171,7 +191,7 @@ def components_figure(
     )
     panels = np.atleast_2d(grid) if truth is not None else np.reshape(grid, (3, 1))
     k = volume.index_of(z_nm, "z")
-    drawn = None
+    drawn: Any = None
     for c, name in enumerate(COMPONENT_NAMES):
         for (column, m_czyx), axes in zip(columns, panels[c], strict=True):
             drawn = _image(
@@ -227,7 +247,7 @@ def direction_figure(
         for column, (title, m_czyx) in enumerate(columns):
             axes = figure.add_subplot(layout[row, column])
             _draw_direction(axes, m_czyx[:, volume.index_of(z_nm, "z")], volume)
-            axes.set_title(f"{name}, z = {_signed(z_nm)} nm: {title}")
+            axes.set_title(f"{name}, z = {plain(z_nm)} nm: {title}")
             axes.set_xlabel("x (µm)")
             axes.set_ylabel("y (µm)")
             _scale_bar(axes)
@@ -270,10 +290,10 @@ def section_figure(
     panel_width = 3.3 if truth is not None else 5.4
     panel_height = panel_width * (extent[3] - extent[2]) / (extent[1] - extent[0])
     figure = _figure(panel_width * len(columns) + 1.5, 3 * (panel_height + 0.22) + 1.1)
-    figure.suptitle(f"{title}, section at y = {_signed(y_nm)} nm")
+    figure.suptitle(f"{title}, section at y = {plain(y_nm)} nm")
     panels = figure.subplots(3, len(columns), sharex=True, sharey=True, squeeze=False)
     j = volume.index_of(y_nm, "y")
-    drawn = None
+    drawn: Any = None
     for c, name in enumerate(COMPONENT_NAMES):
         for (column, m_czyx), axes in zip(columns, panels[c], strict=True):
             part_czx = m_czyx[:, :, j, shown_x]
@@ -346,7 +366,7 @@ def data_fraction_figure(
             norm=norm,
             extent=_extent_um(fraction_zyx[k], voxel_nm),
         )
-        axes.set_title(f"{name}, z = {_signed(z_nm)} nm")
+        axes.set_title(f"{name}, z = {plain(z_nm)} nm")
         axes.set_xlabel("x (µm)")
         axes.set_ylabel("y (µm)")
         _scale_bar(axes)
@@ -361,7 +381,7 @@ def data_fraction_figure(
         extent=(-half_x_um, half_x_um, -half_z_nm, half_z_nm),
         aspect=1e-3,
     )
-    axes.set_title(f"section at y = {_signed(y_nm)} nm")
+    axes.set_title(f"section at y = {plain(y_nm)} nm")
     axes.set_xlabel("x (µm)")
     axes.set_ylabel("z (nm)")
     panels.append(axes)
@@ -423,7 +443,7 @@ def residual_figure(
             color=colour,
             label=name,
         )
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(float(np.max(residual_rms)) for _, _, residual_rms in views))
     axes.set_xlabel("tilt θ (deg)")
     axes.set_ylabel(f"rms residual ({unit})")
     axes.set_title("what the volume leaves of each view")
@@ -503,7 +523,7 @@ def _draw_direction(axes: Axes, m_cyx: NDArray[Any], volume: Field) -> None:
     )
     step = max(1, round(max(m_cyx.shape[1:]) / 20))
     offset = step // 2
-    longest = float(np.percentile(np.hypot(m_cyx[0], m_cyx[1]), 95)) or 1.0
+    longest = float(np.nanpercentile(np.hypot(m_cyx[0], m_cyx[1]), 95)) or 1.0
     y_um, x_um = ((np.arange(n)[offset::step] - (n - 1) / 2) * voxel_um for n in m_cyx.shape[1:])
     axes.quiver(
         x_um,
@@ -524,18 +544,13 @@ def _draw_direction(axes: Axes, m_cyx: NDArray[Any], volume: Field) -> None:
 def _colour_wheel(figure: Figure, where: Any) -> None:
     axes = figure.add_subplot(where)
     axis = np.linspace(-1, 1, 241)
-    x, y = np.meshgrid(axis, axis)
-    ring = (np.hypot(x, y) <= 1) & (np.hypot(x, y) >= 0.45)
-    colours = np.concatenate([direction_rgb(x, y, 0.0), ring[..., None].astype(float)], axis=2)
+    mx, my = np.meshgrid(axis, axis)
+    ring = (np.hypot(mx, my) <= 1) & (np.hypot(mx, my) >= 0.45)
+    colours = np.concatenate([direction_rgb(mx, my, 0.0), ring[..., None].astype(float)], axis=2)
     _image(axes, colours, extent=(-1, 1, -1, 1))
     axes.set_axis_off()
-    for label, position in (
-        ("+x", (1.28, 0)),
-        ("+y", (0, 1.25)),
-        ("−x", (-1.3, 0)),
-        ("−y", (0, -1.25)),
-    ):
-        axes.text(*position, label, ha="center", va="center")
+    for label, x, y in (("+x", 1.28, 0), ("+y", 0, 1.25), ("−x", -1.3, 0), ("−y", 0, -1.25)):
+        axes.text(x, y, label, ha="center", va="center")
     axes.set_xlim(-1.6, 1.6)
     axes.set_ylim(-1.5, 1.5)
 
@@ -567,18 +582,13 @@ def _scatter(
     limits = axes.get_xlim(), axes.get_ylim()
     for width, colour in ((2.6, "white"), (1.2, "black")):
         if found:
+            x, y = zip(*found, strict=True)
             axes.scatter(
-                *zip(*found, strict=True),
-                s=70,
-                facecolors="none",
-                edgecolors=colour,
-                linewidths=width,
-                zorder=5,
+                x, y, s=70, facecolors="none", edgecolors=colour, linewidths=width, zorder=5
             )
         if true:
-            axes.scatter(
-                *zip(*true, strict=True), s=45, marker="x", color=colour, linewidths=width, zorder=6
-            )
+            x, y = zip(*true, strict=True)
+            axes.scatter(x, y, s=45, marker="x", color=colour, linewidths=width, zorder=6)
     axes.set_xlim(limits[0])
     axes.set_ylim(limits[1])
 
@@ -595,7 +605,11 @@ def _image(axes: Axes, image: NDArray[Any], **drawing: Any) -> Any:
     return axes.imshow(image, origin="lower", **drawing)
 
 
-def _figure(width_inch: float, height_inch: float, layout: str = "compressed") -> Figure:
+def _figure(
+    width_inch: float,
+    height_inch: float,
+    layout: Literal["constrained", "compressed"] = "compressed",
+) -> Figure:
     """A figure whose layout, as it stands, also closes gaps between images in a regular grid."""
     return Figure(figsize=(width_inch, height_inch), layout=layout)
 
@@ -648,10 +662,10 @@ def _cycle(n: int) -> list[str]:
     return [LINE_COLOURS[i % len(LINE_COLOURS)] for i in range(n)]
 
 
-def _signed(value: float) -> str:
-    """A number with a true minus sign and no more digits than it has.
+def plain(value: float) -> str:
+    """A number in words for people: one decimal at most, a true minus sign.
 
-    >>> _signed(-84.0), _signed(0.04), _signed(5.25)
+    >>> plain(-84.0), plain(0.04), plain(5.25)
     ('−84', '0', '5.2')
     """
     text = f"{value:.1f}".removesuffix(".0")

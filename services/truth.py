@@ -15,35 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from mistral_txm.reconstruction import topology
+from mistral_txm.reconstruction.volume_file import Volume
+
 MATCH_WITHIN_NM = 100.0
 """Farthest distance at which a found singularity is taken for a true one: a little over the axial
 resolution of two azimuths (85 nm in the paper)."""
-
-
-class VectorVolume(Protocol):
-    """What is compared: three components ``[z, y, x]`` and their voxel; a reconstructed volume is
-    one."""
-
-    @property
-    def mx(self) -> NDArray[np.float32]:
-        """Component x."""
-
-    @property
-    def my(self) -> NDArray[np.float32]:
-        """Component y."""
-
-    @property
-    def mz(self) -> NDArray[np.float32]:
-        """Component z."""
-
-    @property
-    def voxel_nm(self) -> float:
-        """Edge of a voxel, nm."""
-
-    @property
-    def delta_per_nm(self) -> float | None:
-        """Dichroic constant the components were divided by, 1/nm; None: they are in units of the
-        signal."""
 
 
 class PointCharge(Protocol):
@@ -79,6 +56,22 @@ class TrueSingularity:
     z_nm: float
     charge: float
     kind: str
+
+
+@dataclass(frozen=True)
+class FoundSingularity:
+    """A singularity of a reconstructed volume.
+
+    ``radius_nm`` is that of the smallest region that holds the whole charge: the smaller, the
+    better it is confirmed.
+    """
+
+    x_nm: float
+    y_nm: float
+    z_nm: float
+    charge: float
+    kind: str
+    radius_nm: float
 
 
 @dataclass(frozen=True)
@@ -120,8 +113,8 @@ def read_truth(path: Path) -> Truth:
                     for low, high in np.atleast_2d(file.attrs["layers_nm"])
                 ),
                 singularities=tuple(
-                    TrueSingularity(*(float(value) for value in row[:4]), kind=_text(row[4]))
-                    for row in zip(*columns, strict=True)
+                    TrueSingularity(float(x), float(y), float(z), float(charge), _text(kind))
+                    for x, y, z, charge, kind in zip(*columns, strict=True)
                 ),
                 texture=_text(file.attrs.get("texture", "")),
             )
@@ -169,17 +162,133 @@ def resample(
     return m_czyx
 
 
-def unit_factor(volume: VectorVolume, truth: Truth) -> float:
+def unit_factor(volume: Volume, truth: Truth) -> float:
     """Factor that brings a volume to unit magnetization: ``1 / delta`` of the truth if it is in
     units of the signal."""
-    return 1.0 if volume.delta_per_nm else 1.0 / truth.delta_per_nm
+    return 1.0 / truth.delta_per_nm if volume.unit == "1/nm" else 1.0
+
+
+def in_layers(volume: Volume, layers_nm: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    """The field ``[component, z, y, x]`` of a volume, zero outside the magnetic layers if these are
+    known."""
+    m_czyx = volume.m_czyx
+    if layers_nm:
+        n_z = m_czyx.shape[1]
+        z_nm = (np.arange(n_z) - (n_z - 1) / 2) * volume.voxel_nm
+        m_czyx[:, ~np.any([(z_nm >= low) & (z_nm <= high) for low, high in layers_nm], axis=0)] = 0
+    return m_czyx
+
+
+def singularities_in_layers(
+    volume: Volume, layers_nm: Sequence[tuple[float, float]]
+) -> list[FoundSingularity]:
+    """Bloch points and merons of a volume, the strongest and best confirmed first.
+
+    A meron beside a Bloch point is left out: the planar charge of a slice changes at a Bloch point
+    anyway. Only the magnetic layers are searched where they are known: elsewhere a reconstruction
+    without a prior is a faint echo whose direction means nothing.
+    """
+    m_czyx = in_layers(volume, layers_nm)
+    found = [
+        FoundSingularity(p.x_nm, p.y_nm, p.z_nm, float(p.charge), "Bloch point", p.radius_nm)
+        for p in topology.find_singularities(m_czyx, volume.voxel_nm)
+    ]
+    points = list(found)
+    for spot in topology.find_merons(m_czyx, volume.voxel_nm):
+        if (
+            spot.kind == "meron"
+            and spot.x_nm is not None
+            and spot.y_nm is not None
+            and spot.charge is not None
+            and spot.radius_nm is not None
+            and all(
+                np.hypot(spot.x_nm - p.x_nm, spot.y_nm - p.y_nm) > MATCH_WITHIN_NM for p in points
+            )
+        ):
+            found.append(
+                FoundSingularity(
+                    spot.x_nm, spot.y_nm, spot.z_nm, spot.charge, spot.kind, spot.radius_nm
+                )
+            )
+    return found
+
+
+def margin_seen_by_all_nm(
+    width_nm: float, half_depth_nm: float, phi_deg: Sequence[float], steepest_tilt_deg: float
+) -> float:
+    """Lateral margin that leaves the square which every view of every azimuth sees undisturbed.
+
+    The square of half side a, turned by phi, must stay inside the field of half width w and off its
+    border by what a ray moves sideways in the film: ``a (|cos phi| + |sin phi|) + h tan(theta) <=
+    w``. At least half of the width is left: beyond that the whole field is disturbed, and only its
+    middle can be judged.
+
+    Args:
+        width_nm: lateral size of the field.
+        half_depth_nm: half height h of the magnetic part.
+        phi_deg: the azimuths.
+        steepest_tilt_deg: largest tilt of either sign.
+
+    >>> round(margin_seen_by_all_nm(2688.0, 120.0, [0.0], 55.0))
+    171
+    >>> round(margin_seen_by_all_nm(2688.0, 120.0, [0.0, 102.0], 55.0))
+    355
+    """
+    spread = max(abs(np.cos(np.radians(phi))) + abs(np.sin(np.radians(phi))) for phi in phi_deg)
+    sideways_nm = half_depth_nm * np.tan(np.radians(abs(steepest_tilt_deg)))
+    half_side_nm = (width_nm / 2 - sideways_nm) / spread
+    return float(min(width_nm / 2 - half_side_nm, width_nm / 4))
+
+
+def magnetic_pairs(
+    volume: Volume, truth: Truth, margin_nm: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Reconstructed and true vectors, ``[component, voxel]``, in the magnetic voxels of the truth.
+
+    The volume is interpolated linearly at the voxels of the truth and brought to unit magnetization
+    by `unit_factor`; voxels that it does not cover, or within the margin, are left out.
+
+    Returns:
+        Both, and the fraction of the voxels inside the margin that the volume covers.
+
+    Raises:
+        ValueError: no voxel is left.
+    """
+    shape_zyx = truth.m_czyx.shape[1:]
+    seen_yx = _inside(shape_zyx[1], truth.voxel_nm, margin_nm)[:, None] & _inside(
+        shape_zyx[2], truth.voxel_nm, margin_nm
+    )
+    magnetic_zyx = np.any(truth.m_czyx != 0, axis=0) & seen_yx
+    r_czyx = resample(volume.m_czyx, volume.voxel_nm, shape_zyx, truth.voxel_nm)
+    compared_zyx = magnetic_zyx & np.all(np.isfinite(r_czyx), axis=0)
+    if not compared_zyx.any():
+        raise ValueError(
+            f"no magnetic voxel of the truth lies inside the volume and {margin_nm:g} nm from its "
+            "border; compare with a smaller margin"
+        )
+    r_cn = r_czyx[:, compared_zyx].astype(np.float64) * unit_factor(volume, truth)
+    t_cn = truth.m_czyx[:, compared_zyx].astype(np.float64)
+    return r_cn, t_cn, float(compared_zyx.sum() / magnetic_zyx.sum())
+
+
+def angles_deg(r_cn: NDArray[np.float64], t_cn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angle between vectors ``[component, voxel]``, of those voxels where neither is zero.
+
+    >>> angles_deg(np.array([[1.0, 0], [0, 0], [0, 0]]), np.array([[1.0, 1], [1, 0], [0, 0]]))
+    array([45.])
+    """
+    lengths_n = np.linalg.norm(r_cn, axis=0) * np.linalg.norm(t_cn, axis=0)
+    defined_n = lengths_n > 0
+    cosine_n = np.sum(r_cn * t_cn, axis=0)[defined_n] / lengths_n[defined_n]
+    angle_deg: NDArray[np.float64] = np.degrees(np.arccos(np.clip(cosine_n, -1, 1)))
+    return angle_deg
 
 
 def compare_with_truth(
-    volume: VectorVolume,
+    volume: Volume,
     truth: Truth,
     *,
-    found: Sequence[PointCharge] = (),
+    found: Sequence[PointCharge] | None = None,
     margin_nm: float = 0.0,
     within_nm: float = MATCH_WITHIN_NM,
 ) -> dict[str, Any]:
@@ -202,7 +311,7 @@ def compare_with_truth(
     Args:
         volume: the three components, any grid with the same centre.
         truth: as read by `read_truth`.
-        found: singularities found in the volume.
+        found: singularities found in the volume; None: search them with `singularities_in_layers`.
         margin_nm: this much is left out at each lateral border of the truth, where not all views
             look.
         within_nm: the farthest match of a singularity.
@@ -210,32 +319,16 @@ def compare_with_truth(
     Raises:
         ValueError: no magnetic voxel is left inside the margin and inside the volume.
     """
-    shape_zyx = truth.m_czyx.shape[1:]
-    factor = unit_factor(volume, truth)
-    seen_yx = _inside(shape_zyx[1], truth.voxel_nm, margin_nm)[:, None] & _inside(
-        shape_zyx[2], truth.voxel_nm, margin_nm
-    )
-    magnetic_zyx = np.any(truth.m_czyx != 0, axis=0) & seen_yx
-    r_czyx = resample(
-        np.stack([volume.mx, volume.my, volume.mz]), volume.voxel_nm, shape_zyx, truth.voxel_nm
-    )
-    compared_zyx = magnetic_zyx & np.all(np.isfinite(r_czyx), axis=0)
-    if not compared_zyx.any():
-        raise ValueError(
-            f"no magnetic voxel of the truth lies inside the volume and {margin_nm:g} nm from its "
-            "border; compare with a smaller margin"
-        )
-    r_cn = r_czyx[:, compared_zyx].astype(np.float64) * factor
-    t_cn = truth.m_czyx[:, compared_zyx].astype(np.float64)
-    lengths_n = np.linalg.norm(r_cn, axis=0) * np.linalg.norm(t_cn, axis=0)
-    defined_n = lengths_n > 0
-    cosine_n = np.clip(np.sum(r_cn * t_cn, axis=0)[defined_n] / lengths_n[defined_n], -1, 1)
-    half_y_nm, half_x_nm = ((n * truth.voxel_nm) / 2 - margin_nm for n in shape_zyx[1:])
+    if found is None:
+        found = singularities_in_layers(volume, truth.layers_nm)
+    r_cn, t_cn, covered = magnetic_pairs(volume, truth, margin_nm)
+    angle_error_deg = angles_deg(r_cn, t_cn)
+    half_y_nm, half_x_nm = (n * truth.voxel_nm / 2 - margin_nm for n in truth.m_czyx.shape[2:])
     return {
-        "voxels": int(compared_zyx.sum()),
-        "not_covered_fraction": float(1 - compared_zyx.sum() / magnetic_zyx.sum()),
+        "voxels": r_cn.shape[1],
+        "not_covered_fraction": 1 - covered,
         "margin_nm": float(margin_nm),
-        "scaled_by_true_delta": factor != 1.0,
+        "scaled_by_true_delta": unit_factor(volume, truth) != 1.0,
         "components": {
             name: {
                 "correlation": _correlation(r_n, t_n),
@@ -247,9 +340,9 @@ def compare_with_truth(
         "amplitude_ratio": _ratio(r_cn, t_cn),
         "relative_vector_error": float(np.sqrt(np.sum((r_cn - t_cn) ** 2) / np.sum(t_cn**2))),
         "median_angle_error_deg": (
-            float(np.degrees(np.median(np.arccos(cosine_n)))) if defined_n.any() else None
+            float(np.median(angle_error_deg)) if angle_error_deg.size else None
         ),
-        "undefined_angle_fraction": float(1 - defined_n.mean()),
+        "undefined_angle_fraction": 1 - angle_error_deg.size / r_cn.shape[1],
         "singularities": match_singularities(
             found, truth.singularities, half_xy_nm=(half_x_nm, half_y_nm), within_nm=within_nm
         ),
@@ -266,8 +359,9 @@ def match_singularities(
     """Assign found singularities to true ones so that as many as possible match, and those as
     closely as possible.
 
-    A pair is never farther apart than ``within_nm``. Charges do not enter the assignment: each pair
-    states both.
+    A pair is never farther apart than ``within_nm``, and both have a whole charge (Bloch points),
+    or both a broken one (merons: |Q| is nearer to 1/2 than to 1). Signs do not enter the
+    assignment: each pair states both charges.
 
     Args:
         found: singularities found in a volume.
@@ -287,12 +381,8 @@ def match_singularities(
     >>> match_singularities([near], [bloch_point])["matched"][0]["distance_nm"]
     50.0
     """
-    distance_nm = np.array(
-        [
-            [np.hypot(np.hypot(f.x_nm - t.x_nm, f.y_nm - t.y_nm), f.z_nm - t.z_nm) for t in true]
-            for f in found
-        ]
-    ).reshape(len(found), len(true))
+    distance_nm = np.array([[_distance_nm(f, t) for t in true] for f in found])
+    distance_nm = distance_nm.reshape(len(found), len(true))
     too_far = within_nm * (1 + min(len(found), len(true)))
     rows, columns = linear_sum_assignment(np.where(distance_nm <= within_nm, distance_nm, too_far))
     pairs = [
@@ -325,6 +415,12 @@ def match_singularities(
         "missed": missed,
         "false": false,
     }
+
+
+def _distance_nm(a: PointCharge, b: PointCharge) -> float:
+    if (abs(a.charge) < 0.75) != (abs(b.charge) < 0.75):
+        return float(np.inf)
+    return float(np.hypot(np.hypot(a.x_nm - b.x_nm, a.y_nm - b.y_nm), a.z_nm - b.z_nm))
 
 
 def _point(point: PointCharge) -> dict[str, Any]:

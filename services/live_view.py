@@ -1,0 +1,254 @@
+"""What there is to see of a running measurement, gathered from the journal and the live files.
+
+`LiveView` looks at the files in a thread of its own, once for all who watch; each look makes a new
+`Snapshot`, an immutable value. A file that is missing or damaged leaves the last good content in
+place and a line in `Snapshot.problems`; it never stops the view.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mistral_txm.reconstruction.volume_file import read_volume
+from mistral_txm.services.exposures import STREAMS, Exposure
+from mistral_txm.services.figures import Field, field_of
+from mistral_txm.services.frame_files import FrameError
+from mistral_txm.services.journal import follow
+from mistral_txm.services.live_files import (
+    LIVE,
+    PAIR,
+    STATUS,
+    VOLUME,
+    FrameExamples,
+    read_pair,
+    read_status,
+)
+from mistral_txm.services.series_exposures import SeriesExposures
+
+logger = logging.getLogger(__name__)
+
+_Content = TypeVar("_Content")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a series is, from the documents of its runs alone."""
+
+    series: str
+    sample: str
+    planned: int
+    """Exposures planned, over all azimuths."""
+    taken: int
+    """Exposures of the plan that are recorded, each key once."""
+    state: str
+    """"measuring", or the exit status of the newest run: "success", "abort", "fail"."""
+    started_at: float
+    """Start of the newest run, s since 1970."""
+    taken_before: int
+    """Exposures that were there when the newest run started."""
+    newest: Exposure | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time to the end at the pace of the newest run; None before it has one or after its
+        end."""
+        taken = self.taken - self.taken_before
+        if self.newest is None or taken < 2 or self.state != "measuring":
+            return None
+        return (self.newest.time - self.started_at) / taken * (self.planned - self.taken)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look at everything. What is not there yet is None."""
+
+    version: int = 0
+    progress: Progress | None = None
+    frame_vu: NDArray[np.uint16] | None = None
+    """The newest exposure, counts ``[v, u]``."""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    pair: FrameExamples | None = None
+    volume: Field | None = None
+    problems: tuple[str, ...] = ()
+
+
+class _Watched(Generic[_Content]):
+    """A file that is read again when it was replaced; keeps the last good content."""
+
+    def __init__(self, read: Callable[[Path], _Content]) -> None:
+        self._read = read
+        self._seen: tuple[Path, int, int, int] | None = None
+        self.content: _Content | None = None
+        self.problem: str | None = None
+
+    def look(self, path: Path) -> None:
+        """Read the file if it is another one than at the last look."""
+        try:
+            state = path.stat()
+        except OSError:
+            if self._seen is None or self._seen[0] != path:
+                self.content = self.problem = None
+            return
+        seen = (path, state.st_ino, state.st_mtime_ns, state.st_size)
+        if seen == self._seen:
+            return
+        if self._seen is not None and self._seen[0] != path:
+            self.content = None
+        self._seen = seen
+        try:
+            self.content, self.problem = self._read(path), None
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as cause:
+            # Whatever a damaged file makes of its reader, the view goes on.
+            self.problem = str(cause)
+
+
+class LiveView:
+    """Looks at the data folder of a beamline until it is closed.
+
+    Args:
+        data: the data folder; it may still be empty, or not be there.
+        poll_s: time between two looks, s.
+    """
+
+    def __init__(self, data: Path, poll_s: float = 0.5) -> None:
+        self._data = data
+        self._poll_s = poll_s
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._series: dict[str, SeriesExposures] = {}
+        self._series_of: dict[str, str] = {}
+        self._newest_series: str | None = None
+        self._taken_before = 0
+        self._frame_of: Exposure | None = None
+        self._status = _Watched(read_status)
+        self._pair = _Watched(read_pair)
+        self._volume = _Watched(_read_field)
+        self.snapshot = Snapshot()
+        self._threads = [
+            threading.Thread(target=target, name=f"live view: {name}", daemon=True)
+            for name, target in (("journal", self._follow_journal), ("files", self._follow_files))
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _follow_journal(self) -> None:
+        for run_uid, name, doc in follow(self._data / "journal", self._stop, self._poll_s):
+            with self._lock:
+                try:
+                    self._take(run_uid, name, doc)
+                except (KeyError, TypeError, ValueError, IndexError) as cause:
+                    # Runs of other plans stand in the same journal.
+                    logger.info("run %s: %s document not followed: %r", run_uid, name, cause)
+
+    def _take(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
+        if name == "start":
+            uid = doc["series"]
+            series = self._series.setdefault(uid, SeriesExposures(doc))
+            self._series_of[run_uid] = self._newest_series = uid
+            self._taken_before = len(series.accepted())
+        if run_uid in self._series_of:
+            self._series[self._series_of[run_uid]].add(run_uid, name, doc)
+
+    def _follow_files(self) -> None:
+        while not self._stop.is_set():
+            self.look()
+            self._stop.wait(self._poll_s)
+
+    def look(self) -> Snapshot:
+        """Look once; the snapshot is a new one, with a higher version, only if something
+        changed."""
+        before = self.snapshot
+        progress = self._progress()
+        folder = self._folder(progress.series if progress is not None else None)
+        problems = []
+        if folder is not None:
+            for watched, name in (
+                (self._status, STATUS),
+                (self._pair, PAIR),
+                (self._volume, VOLUME),
+            ):
+                watched.look(folder / name)
+                if watched.problem is not None:
+                    problems.append(watched.problem)
+        frame_vu = before.frame_vu
+        newest = progress.newest if progress is not None else None
+        if newest is not None and newest != self._frame_of:
+            try:
+                frame_vu = newest.read()
+            except (FrameError, OSError, ValueError, KeyError) as cause:
+                problems.append(f"newest frame: {cause}")
+            else:
+                self._frame_of = newest
+        after = Snapshot(
+            version=before.version,
+            progress=progress,
+            frame_vu=frame_vu,
+            status=self._status.content or {},
+            pair=self._pair.content,
+            volume=self._volume.content,
+            problems=tuple(problems),
+        )
+        if any(
+            getattr(after, name) is not getattr(before, name)
+            and not _equal(getattr(after, name), getattr(before, name))
+            for name in ("progress", "frame_vu", "status", "pair", "volume", "problems")
+        ):
+            self.snapshot = replace(after, version=before.version + 1)
+        return self.snapshot
+
+    def _progress(self) -> Progress | None:
+        with self._lock:
+            if self._newest_series is None:
+                return None
+            series = self._series[self._newest_series]
+            run = series.runs[-1]
+            exposures = [exposure for stream in STREAMS for exposure in run.stream(stream)]
+            sample = run.start.get("sample", "")
+            return Progress(
+                series=series.uid,
+                sample=str(sample.get("name", "") if isinstance(sample, Mapping) else sample),
+                planned=series.planned,
+                taken=len(series.accepted()),
+                state=str(run.stop["exit_status"]) if run.stop is not None else "measuring",
+                started_at=float(run.start["time"]),
+                taken_before=self._taken_before,
+                newest=max(exposures, key=lambda exposure: exposure.time, default=None),
+            )
+
+    def _folder(self, series: str | None) -> Path | None:
+        """Folder of the live files: that of the series in the journal, else the newest one."""
+        if series:
+            return self._data / LIVE / series
+        try:
+            folders = [entry for entry in (self._data / LIVE).iterdir() if entry.is_dir()]
+            return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
+        except OSError:
+            return None
+
+
+def _read_field(path: Path) -> Field:
+    return field_of(read_volume(path))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return not isinstance(a, np.ndarray | Field | FrameExamples) and bool(a == b)

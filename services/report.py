@@ -1,0 +1,666 @@
+"""The report of a measurement: one HTML page with figures beside it, to be put into a logbook.
+
+`write_report` reads a volume (and the truth, where there is one), draws the figures of
+`mistral_txm.services.figures` as PNG files, and writes ``index.html`` with relative links to them.
+The page needs nothing from outside its folder.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mistral_txm.reconstruction import topology
+from mistral_txm.reconstruction.volume_file import Volume, read_volume
+from mistral_txm.services import figures
+from mistral_txm.services.figures import Field, Points, field_of, plain
+from mistral_txm.services.live_files import FrameExamples
+from mistral_txm.services.truth import (
+    FoundSingularity,
+    Truth,
+    angles_deg,
+    compare_with_truth,
+    in_layers,
+    magnetic_pairs,
+    margin_seen_by_all_nm,
+    read_truth,
+    resample,
+    singularities_in_layers,
+    unit_factor,
+)
+
+PAGE = "index.html"
+_LISTED = 12
+_PROFILED = 4
+_PIXELS_PER_CSS_PIXEL = 1.5
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    file: str
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _Table:
+    caption: str
+    rows: Sequence[Sequence[str]]
+    head: Sequence[str] = ()
+
+
+@dataclass
+class _Section:
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    tables: list[_Table] = field(default_factory=list)
+    figures: list[_Drawn] = field(default_factory=list)
+    beside: bool = False
+    """Figures stand side by side where the page is wide enough."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Everything the sections are made from."""
+
+    volume: Volume
+    field: Field
+    layers_nm: tuple[tuple[float, float], ...]
+    slices_nm: list[tuple[str, float]]
+    found: list[FoundSingularity]
+    points: Points
+    truth: Truth | None
+    true_field: Field | None
+    comparison: dict[str, Any] | None
+    frames: FrameExamples | None
+    summary: Mapping[str, Any]
+    output: Path
+
+    def draw(self, name: str, figure: Figure, caption: str) -> _Drawn:
+        """Write a figure as PNG and say how large the page shows it."""
+        path = self.output / f"{name}.png"
+        figure.savefig(path)
+        width, height = struct.unpack(">II", path.read_bytes()[16:24])
+        return _Drawn(
+            path.name,
+            caption,
+            round(width / _PIXELS_PER_CSS_PIXEL),
+            round(height / _PIXELS_PER_CSS_PIXEL),
+        )
+
+
+def write_report(
+    volume_path: Path,
+    output: Path,
+    *,
+    truth_path: Path | None = None,
+    frames: FrameExamples | None = None,
+    summary: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the figures of a volume as PNG files and one HTML page that shows them.
+
+    Args:
+        volume_path: a volume as ``mistral-txm reconstruct`` writes it.
+        output: folder for the page and its figures; made if it is not there.
+        truth_path: the ``truth.h5`` of the simulated beamline; with it every slice stands beside
+            the true one, and the errors are given.
+        frames: a raw frame and the images of its angle.
+        summary: numbers of the measurement, such as the ``summary.json`` of the demo. ``sample``
+            and ``series`` name the page; ``seconds`` is a mapping of stages to seconds; every other
+            number or text is listed under its name, one level of mappings deep.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: a file is not what it should be; the message names it.
+        OSError: the folder cannot be written.
+    """
+    subject = _prepare(volume_path, output, truth_path, frames, summary or {})
+    with mpl.rc_context(dict(figures.STYLE)):
+        sections = [section for section in _sections(subject) if section is not None]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(
+        resources.files("mistral_txm.services").joinpath("report.html").read_text(encoding="utf-8")
+    )
+    sample = _sample_name(subject.summary)
+    page = output / PAGE
+    page.write_text(
+        template.render(
+            title=f"Magnetization of {sample}" if sample else "Magnetization of a film",
+            subtitle=_subtitle(subject, volume_path),
+            tiles=_tiles(subject),
+            honest=_what_the_data_say(subject),
+            sections=sections,
+        ),
+        encoding="utf-8",
+    )
+    return page
+
+
+def _prepare(
+    volume_path: Path,
+    output: Path,
+    truth_path: Path | None,
+    frames: FrameExamples | None,
+    summary: Mapping[str, Any],
+) -> _Subject:
+    volume = read_volume(volume_path)
+    truth = read_truth(truth_path) if truth_path is not None else None
+    drawn = field_of(volume)
+    layers_nm = volume.layers_nm or (truth.layers_nm if truth is not None else ())
+    found = singularities_in_layers(volume, layers_nm)
+    true_field = comparison = None
+    if truth is not None:
+        m_czyx = resample(truth.m_czyx, truth.voxel_nm, drawn.shape_zyx, volume.voxel_nm)
+        true_field = replace(drawn, m_czyx=m_czyx / np.float32(unit_factor(volume, truth)))
+        comparison = compare_with_truth(
+            volume, truth, found=found, margin_nm=_margin_nm(volume, truth)
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    return _Subject(
+        volume=volume,
+        field=drawn,
+        layers_nm=layers_nm,
+        slices_nm=_slices_nm(drawn, layers_nm),
+        found=found,
+        points=Points(found, truth.singularities if truth is not None else ()),
+        truth=truth,
+        true_field=true_field,
+        comparison=comparison,
+        frames=frames,
+        summary=summary,
+        output=output,
+    )
+
+
+def _margin_nm(volume: Volume, truth: Truth) -> float:
+    half_depth_nm = max((abs(face) for layer in truth.layers_nm for face in layer), default=0.0)
+    width_nm = min(truth.m_czyx.shape[2:]) * truth.voxel_nm
+    views = volume.residuals
+    return margin_seen_by_all_nm(
+        width_nm,
+        half_depth_nm,
+        [phi_deg for phi_deg, _, _ in views] or [0.0],
+        max((float(np.max(np.abs(theta_deg))) for _, theta_deg, _ in views), default=0.0),
+    )
+
+
+def _slices_nm(drawn: Field, layers_nm: Sequence[tuple[float, float]]) -> list[tuple[str, float]]:
+    """Name and height of the slices that are shown: the middle of each layer, or the strongest
+    slice."""
+    if not layers_nm:
+        return [("strongest slice", drawn.strongest_height_nm)]
+    ordered = sorted(layers_nm)
+    names = {
+        1: ["magnetic layer"],
+        2: ["lower layer", "upper layer"],
+    }.get(len(ordered), [f"layer {number}" for number in range(1, len(ordered) + 1)])
+    middles_nm = [(low + high) / 2 for low, high in ordered]
+    return list(zip(names, middles_nm, strict=True))
+
+
+def _sections(subject: _Subject) -> Iterator[_Section | None]:
+    yield _measurement_section(subject)
+    yield _magnetization_section(subject)
+    yield _singularity_section(subject)
+    yield _truth_section(subject)
+    yield _data_section(subject)
+    yield _provenance_section(subject)
+
+
+def _measurement_section(subject: _Subject) -> _Section | None:
+    section = _Section("What was measured")
+    frames = subject.frames
+    if frames is not None:
+        sign = "+" if frames.helicity > 0 else "−"
+        view = f"azimuth {plain(frames.phi_deg)}°, tilt {plain(frames.theta_deg)}°"
+        section.figures.append(
+            subject.draw(
+                "frames",
+                figures.frames_figure(
+                    frames.frame_vu,
+                    frames.absorption_vu,
+                    frames.dichroic_vu,
+                    subject.volume.voxel_nm,
+                    view,
+                ),
+                f"One view of the sample ({view}). Left: a single raw frame of helicity {sign}, as "
+                "the camera gave it. Middle and right: sum and difference of both helicities after "
+                "dark, flat, ring current and exposure were corrected, repeats averaged, and the "
+                "logarithm taken. Grey values and colours span 99 % of the pixels.",
+            )
+        )
+    numbers, seconds = _numbers(subject.summary)
+    if numbers:
+        section.tables.append(_Table("Measurement", numbers))
+    if seconds:
+        section.tables.append(_Table("Time per stage", seconds, ("stage", "s")))
+    return section if section.figures or section.tables else None
+
+
+def _magnetization_section(subject: _Subject) -> _Section:
+    section = _Section("The magnetization")
+    truth = subject.true_field
+    beside = (
+        " Beside it the true field of the simulated sample, and the difference."
+        if truth is not None
+        else ""
+    )
+    marks = "Rings: singularities found" + ("; crosses: true ones." if subject.points.true else ".")
+    for number, (name, z_nm) in enumerate(subject.slices_nm, start=1):
+        section.figures.append(
+            subject.draw(
+                f"components_{number}",
+                figures.components_figure(subject.field, z_nm, name, truth, subject.points),
+                f"The three components in the {name} (z = {plain(z_nm)} nm).{beside} {marks}",
+            )
+        )
+    section.figures.append(
+        subject.draw(
+            "direction",
+            figures.direction_figure(subject.field, subject.slices_nm, truth, subject.points),
+            "Direction of the in-plane part: colour after the wheel and, so that nothing hangs on "
+            "colour alone, arrows (scaled in each panel; their length is the in-plane part). Grey: "
+            f"shorter than a tenth of the colour limit of the components. {marks}",
+        )
+    )
+    y_nm, x_nm, through = _section_through(subject)
+    section.figures.append(
+        subject.draw(
+            "section_xz",
+            figures.section_figure(
+                subject.field, y_nm, x_nm, through, subject.layers_nm, truth, subject.points
+            ),
+            f"Cross-section {through}, at y = {plain(y_nm)} nm; dashed: faces of the magnetic "
+            f"layers; arrows: (m_x, m_z).{beside}",
+        )
+    )
+    return section
+
+
+def _section_through(subject: _Subject) -> tuple[float, float, str]:
+    """Where the cross-section is: y, the middle in x, and what it goes through."""
+    if subject.found:
+        strongest = subject.found[0]
+        return strongest.y_nm, strongest.x_nm, "through the strongest singularity found"
+    if subject.points.true:
+        true = max(subject.points.true, key=lambda point: abs(point.charge))
+        return true.y_nm, true.x_nm, "through the strongest true singularity"
+    return 0.0, 0.0, "through the middle"
+
+
+def _singularity_section(subject: _Subject) -> _Section:
+    section = _Section("Singularities")
+    where = "in the magnetic layers" if subject.layers_nm else "in the whole volume"
+    n_points = sum(point.kind == "Bloch point" for point in subject.found)
+    n_merons = len(subject.found) - n_points
+    section.paragraphs.append(
+        f"Searched {where}: {_counted(n_points, 'Bloch point')} and "
+        f"{_counted(n_merons, 'meron')} found. The charge of a Bloch point is that of a closed "
+        "surface around it (an integer), the charge of a meron that of a disc in the middle slice "
+        "of its layer. The radius is that of the smallest surface or disc that holds the charge."
+    )
+    if subject.comparison is not None:
+        section.tables.append(_matched_table(subject))
+    elif subject.found:
+        section.tables.append(
+            _Table(
+                "Found",
+                [
+                    (
+                        f"{number}. {point.kind}",
+                        _position(asdict(point)),
+                        _charge(point.charge),
+                        plain(point.radius_nm),
+                    )
+                    for number, point in enumerate(subject.found[:_LISTED], start=1)
+                ],
+                ("", "(x, y, z) nm", "Q", "radius (nm)"),
+            )
+        )
+    if len(subject.found) > _LISTED and subject.comparison is None:
+        section.paragraphs.append(f"The {_LISTED} strongest of {len(subject.found)} are listed.")
+    profiles = _profiles(subject)
+    if profiles:
+        section.figures.append(
+            subject.draw(
+                "charge",
+                figures.charge_figure(
+                    profiles, [p.charge for p in subject.points.true if abs(p.charge) >= 0.75]
+                ),
+                "Charge inside a cube around each Bloch point found, against the side of the cube. "
+                "Markers: summed solid angles, an integer; lines: finite differences, as usual in "
+                "the literature. A line ends where the cube leaves the magnetic material.",
+            )
+        )
+    return section
+
+
+def _matched_table(subject: _Subject) -> _Table:
+    assert subject.comparison is not None
+    judged = subject.comparison["singularities"]
+    rows = [
+        (
+            pair["true"]["kind"],
+            _position(pair["true"]),
+            _charge(pair["true"]["charge"]),
+            _position(pair["found"]),
+            _charge(pair["found"]["charge"]),
+            plain(pair["distance_nm"]),
+        )
+        for pair in judged["matched"]
+    ]
+    rows += [
+        (point["kind"], _position(point), _charge(point["charge"]), "missed", "–", "–")
+        for point in judged["missed"]
+    ]
+    rows += [
+        ("not in the truth", "–", "–", _position(point), _charge(point["charge"]), "–")
+        for point in judged["false"][:_LISTED]
+    ]
+    more = len(judged["false"]) - _LISTED
+    if more > 0:
+        rows.append((f"and {more} more not in the truth", "–", "–", "–", "–", "–"))
+    return _Table(
+        f"True and found, matched within {plain(judged['within_nm'])} nm, "
+        f"{subject.comparison['margin_nm']:.0f} nm off the border of the field",
+        rows,
+        ("", "true (x, y, z) nm", "true Q", "found (x, y, z) nm", "found Q", "distance (nm)"),
+    )
+
+
+def _profiles(
+    subject: _Subject,
+) -> list[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Charge against box side of the strongest Bloch points, on the part of the field around
+    each."""
+    voxel_nm = subject.volume.voxel_nm
+    m_czyx = in_layers(subject.volume, subject.layers_nm)
+    largest = 24
+    profiles = []
+    for point in [p for p in subject.found if p.kind == "Bloch point"][:_PROFILED]:
+        block, centre_nm = _around(m_czyx, voxel_nm, point, largest // 2 + 2)
+        sides_nm = np.arange(2, largest + 1) * voxel_nm
+        charges: dict[str, list[float]] = {"lattice": [], "flux": []}
+        for side_nm in sides_nm:
+            for form, charge in (("lattice", topology.box_charge), ("flux", topology.box_flux)):
+                try:
+                    charges[form].append(
+                        float(charge(block, voxel_nm, center_nm=centre_nm, side_nm=float(side_nm)))
+                    )
+                except ValueError:  # the box leaves the block, or the magnetic material
+                    charges[form].append(np.nan)
+        name = f"at ({_position(asdict(point))}) nm"
+        profiles.append((name, sides_nm, np.array(charges["lattice"]), np.array(charges["flux"])))
+    return profiles
+
+
+def _around(
+    m_czyx: NDArray[np.float32], voxel_nm: float, point: FoundSingularity, reach: int
+) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """The part of a field around a point, and where in it the point is, from its centre."""
+    axes: tuple[Literal["z", "y", "x"], ...] = ("z", "y", "x")
+    slices, centre_nm = [], []
+    for axis, n in zip(axes, m_czyx.shape[1:], strict=True):
+        position = getattr(point, f"{axis}_nm") / voxel_nm + (n - 1) / 2
+        first, last = max(0, round(position) - reach), min(n, round(position) + reach + 1)
+        slices.append(slice(first, last))
+        centre_nm.append((position - (first + last - 1) / 2) * voxel_nm)
+    z_nm, y_nm, x_nm = centre_nm
+    return m_czyx[(slice(None), *slices)], (x_nm, y_nm, z_nm)
+
+
+def _truth_section(subject: _Subject) -> _Section | None:
+    comparison = subject.comparison
+    if comparison is None or subject.truth is None:
+        return None
+    section = _Section("Against the truth")
+    covered = 1 - comparison["not_covered_fraction"]
+    scaled = (
+        " The volume is in units of the signal; it was divided by the true δ for these numbers."
+        if comparison["scaled_by_true_delta"]
+        else ""
+    )
+    section.paragraphs.append(
+        f"Over {comparison['voxels']:,} magnetic voxels, {comparison['margin_nm']:.0f} nm off "
+        "the border of the field, which every view sees; the volume covers "
+        f"{covered:.0%} of them.{scaled}"
+    )
+    section.tables += [
+        _Table(
+            "Components",
+            [
+                (
+                    name,
+                    _number(values["correlation"], 3),
+                    _number(values["amplitude_ratio"], 2),
+                    _number(values["rms_error"], 2),
+                )
+                for name, values in comparison["components"].items()
+            ],
+            ("", "correlation", "amplitude that came back", "rms error"),
+        ),
+        _Table(
+            "Vectors",
+            [
+                ("relative vector error", _number(comparison["relative_vector_error"], 3)),
+                ("median angle error (deg)", _number(comparison["median_angle_error_deg"], 1)),
+                ("amplitude that came back", _number(comparison["amplitude_ratio"], 2)),
+            ],
+            ("", "value"),
+        ),
+    ]
+    r_cn, t_cn, _ = magnetic_pairs(subject.volume, subject.truth, comparison["margin_nm"])
+    errors_deg = angles_deg(r_cn, t_cn)
+    if errors_deg.size:
+        section.figures.append(
+            subject.draw(
+                "agreement",
+                figures.agreement_figure(
+                    r_cn,
+                    t_cn,
+                    [values["correlation"] for values in comparison["components"].values()],
+                    errors_deg,
+                ),
+                "Reconstructed against true value of each component (darker: more voxels, "
+                "logarithmic; dashed: equal), and the angle between both vectors.",
+            )
+        )
+    return section
+
+
+def _data_section(subject: _Subject) -> _Section | None:
+    section = _Section("What the data say", beside=True)
+    volume = subject.volume
+    if volume.data_fraction is not None:
+        section.figures.append(
+            subject.draw(
+                "data_fraction",
+                figures.data_fraction_figure(
+                    volume.data_fraction,
+                    volume.voxel_nm,
+                    subject.slices_nm,
+                    _section_through(subject)[0],
+                ),
+                "How much of each voxel comes from the data: 1 where the views determine it, "
+                "0 where it is what the prior, or the lack of one, says.",
+            )
+        )
+    if volume.residuals:
+        section.figures.append(
+            subject.draw(
+                "residual",
+                figures.residual_figure(
+                    [
+                        (f"azimuth {plain(phi_deg)}°", theta_deg, rms)
+                        for phi_deg, theta_deg, rms in volume.residuals
+                    ]
+                ),
+                "What the volume leaves of the dichroic signal of each view: noise, if the model "
+                "is right; a view that stands out deserves a look.",
+            )
+        )
+    return section if section.figures else None
+
+
+def _provenance_section(subject: _Subject) -> _Section | None:
+    rows = subject.volume.provenance
+    return _Section("How it was made", tables=[_Table("Provenance", rows)]) if rows else None
+
+
+def _what_the_data_say(subject: _Subject) -> str:
+    """One honest sentence on what comes from the data and what from a prior."""
+    volume = subject.volume
+    share = ""
+    if volume.data_fraction is not None:
+        fraction = volume.data_fraction[np.any(in_layers(volume, subject.layers_nm) != 0, axis=0)]
+        if fraction.size:
+            share = f" (on average {float(np.mean(fraction)):.0%} of a voxel of the layers)"
+    layers = ", ".join(f"{plain(low)} to {plain(high)} nm" for low, high in subject.layers_nm)
+    unseen = (
+        "the views cannot see fields that are gradients inside the magnet, nor what the missing "
+        "tilts would have shown"
+    )
+    if volume.prior == "none":
+        return (
+            f"No prior: everything shown comes from the data{share}; {unseen}, and that part is "
+            "absent here, not zero in the sample, so amplitudes are too low and layers are smeared "
+            "along z."
+        )
+    if volume.prior == "layers":
+        return (
+            f"From the data comes what the views determine{share}; {unseen}, and that part follows "
+            f"from the one assumption that only the layers are magnetic ({layers or 'as given'})."
+        )
+    if volume.prior == "norm":
+        return (
+            f"From the data comes what the views determine{share}; {unseen}, and that part follows "
+            f"from assumptions: only the layers are magnetic ({layers or 'as given'}), the "
+            "magnetization has unit length there, and neighbours are nearly parallel."
+        )
+    return (
+        f"Made with the prior “{volume.prior}”; {unseen}: that part of it is not measured{share}."
+    )
+
+
+def _tiles(subject: _Subject) -> list[tuple[str, str]]:
+    volume = subject.volume
+    n_z, n_y, n_x = volume.mx.shape
+    tiles = [
+        ("method", volume.method),
+        ("prior", volume.prior),
+        (
+            "δ (1/nm)" if volume.unit == "1" else "δ (1/nm): the field is in units of the signal",
+            f"{volume.delta_per_nm:.3g}"
+            if volume.delta_per_nm
+            else "not given: in units of signal",
+        ),
+        (f"voxels (x, y, z) of {plain(volume.voxel_nm)} nm", f"{n_x} × {n_y} × {n_z}"),
+    ]
+    n_views = sum(len(theta_deg) for _, theta_deg, _ in volume.residuals)
+    if n_views:
+        azimuths = ", ".join(f"{plain(phi)}°" for phi, _, _ in volume.residuals)
+        tiles.append((f"views, azimuths {azimuths}", str(n_views)))
+    if subject.comparison is not None:
+        correlations = [
+            values["correlation"] for values in subject.comparison["components"].values()
+        ]
+        tiles.append(
+            (
+                "correlation with the truth, x, y, z",
+                " ".join(_number(value, 2) for value in correlations),
+            )
+        )
+        judged = subject.comparison["singularities"]
+        tiles.append(
+            (
+                f"of {_counted(judged['true'], 'true singularity', 'true singularities')} found; "
+                f"{len(judged['false'])} false",
+                str(len(judged["matched"])),
+            )
+        )
+    else:
+        tiles.append(("singularities found", str(len(subject.found))))
+    return tiles
+
+
+def _numbers(
+    summary: Mapping[str, Any],
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Rows for the numbers of a measurement, and for its seconds per stage; what is deeper is left
+    out."""
+    numbers: list[tuple[str, str]] = []
+    seconds: list[tuple[str, str]] = []
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            inner = [(_words(key), _scalar(item)) for key, item in value.items()]
+            known = [(key, text) for key, text in inner if text is not None]
+            if name == "seconds":
+                seconds += known
+            else:
+                numbers += [(f"{_words(name)}: {key}", text) for key, text in known]
+        else:
+            text = _scalar(value)
+            if text is not None:
+                numbers.append((_words(name), text))
+    return numbers, seconds
+
+
+def _scalar(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "−")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence) and value:
+        texts = [_scalar(item) for item in value]
+        known = [text for text in texts if text is not None]
+        return ", ".join(known) if len(known) == len(texts) else None
+    return None
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _sample_name(summary: Mapping[str, Any]) -> str:
+    sample = summary.get("sample", "")
+    return str(sample.get("name", "") if isinstance(sample, Mapping) else sample)
+
+
+def _subtitle(subject: _Subject, volume_path: Path) -> str:
+    parts = [volume_path.name]
+    if subject.summary.get("series"):
+        parts.append(f"series {subject.summary['series']}")
+    if subject.truth is not None:
+        parts.append(f"simulated sample {subject.truth.texture!r}, compared with its truth")
+    return ", ".join(parts)
+
+
+def _position(point: Mapping[str, float]) -> str:
+    return ", ".join(f"{point[name]:.0f}".replace("-", "−") for name in ("x_nm", "y_nm", "z_nm"))
+
+
+def _charge(value: float) -> str:
+    return (f"{value:+.0f}" if value == round(value) else f"{value:+.2f}").replace("-", "−")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "not defined" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _counted(n: int, one: str, many: str | None = None) -> str:
+    return f"{n if n else 'no'} {one if n == 1 else many or one + 's'}"
