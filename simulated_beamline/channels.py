@@ -66,7 +66,14 @@ class _String(_Hooked, ChannelString):  # type: ignore[misc]  # caproto is untyp
 
 
 class _LongString(_Hooked, ChannelChar):  # type: ignore[misc]  # caproto is untyped
-    pass
+    async def write_from_dbr(self, data: Any, *args: Any, **kwargs: Any) -> None:
+        """Store a client's text; caproto cannot convert one that is empty."""
+        if np.any(np.frombuffer(data, np.uint8)):
+            await super().write_from_dbr(data, *args, **kwargs)
+        else:
+            await self.write("")
+            if self.on_put is not None:
+                await self.on_put("")
 
 
 def double(
