@@ -85,5 +85,6 @@ def test_frames_are_written_by_the_server_and_readable_while_it_writes(
         assert not np.array_equal(frames[0], frames[1])
 
 
+@pytest.mark.slow
 def test_every_signal_of_ophyd_connects(clients):
     clients.ccd.wait_for_connection(all_signals=True, timeout=20)
