@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .frame_files import FrameError, frame_crc32, path_of, read_frames
+from mistral_txm.services.frame_files import FrameError, frame_crc32, path_of, read_frames
 
 STREAMS = ("dark", "flat", "primary")
-"""Streams whose Events are exposures."""
+"""Streams whose Events are exposures, where they carry keys."""
 
 
 class Key(NamedTuple):
@@ -94,7 +94,8 @@ class RunExposures:
             case "stop":
                 self.stop = dict(doc)
             case "descriptor":
-                self._streams[doc["uid"]] = doc["name"]
+                if "key_phi_deg" in doc["data_keys"]:
+                    self._streams[doc["uid"]] = doc["name"]
             case "stream_resource":
                 self._resources[doc["uid"]] = (path_of(doc["uri"]), doc["parameters"]["dataset"])
             case "stream_datum":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEMPORARY_SUFFIX = ".tmp"
-"""Suffix of a file that the detector's server is still writing; it is dropped when the file is complete."""
+"""Suffix of a file that is still being written; the detector's server drops it at the end."""
 
 
 class FrameError(RuntimeError):
@@ -37,9 +37,10 @@ def path_of(uri: str) -> Path:
 
 
 def existing(path: Path) -> Path | None:
-    """Return where a file of frames is now: under its name, or under its temporary one; ``None`` if nowhere.
+    """Return where a file of frames is now, under its name or its temporary one, if anywhere.
 
-    The final name is asked again at the end, since the file may be renamed between the two questions.
+    The final name is asked again at the end, since the file may be renamed between the two
+    questions.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     return next((name for name in (path, temporary, path) if name.exists()), None)
@@ -47,7 +48,7 @@ def existing(path: Path) -> Path | None:
 
 @contextmanager
 def open_frames(path: Path) -> Any:
-    """Open a file of frames to read it, while it is written (single writer, multiple readers) or after.
+    """Open a file of frames to read it, after it was written or while it is.
 
     Raises
     ------
@@ -103,7 +104,8 @@ def read_frames(path: Path, dataset: str, numbers: Sequence[int]) -> NDArray[Any
                 frames.refresh()
             if numbers and not 0 <= min(numbers) <= max(numbers) < frames.shape[0]:
                 raise FrameError(
-                    f"{path}: frames {min(numbers)} to {max(numbers)} were asked for, {dataset} has {frames.shape[0]}"
+                    f"{path}: frames {min(numbers)} to {max(numbers)} were asked for, {dataset} has "
+                    f"{frames.shape[0]}"
                 )
             return _read(frames, numbers)
         except (KeyError, OSError) as error:
@@ -125,9 +127,10 @@ def _read(frames: h5py.Dataset, numbers: Sequence[int]) -> NDArray[Any]:
 
 
 def frame_crc32(frame: NDArray[np.unsignedinteger[Any]]) -> int:
-    """Return the CRC-32 of a frame: of its uint16 numbers, little-endian, in C order (zlib's polynomial).
+    """Return the CRC-32, as of zlib, of a frame's uint16 numbers, little-endian, in C order.
 
-    >>> frame_crc32(np.array([[1, 2], [3, 4]], dtype=np.uint16)) == zlib.crc32(bytes([1, 0, 2, 0, 3, 0, 4, 0]))
+    >>> frame = np.array([[1, 2], [3, 4]], dtype=np.uint16)
+    >>> frame_crc32(frame) == zlib.crc32(bytes([1, 0, 2, 0, 3, 0, 4, 0]))
     True
     """
     return zlib.crc32(cast("Any", np.ascontiguousarray(frame, dtype="<u2")))

@@ -1,16 +1,18 @@
-"""The journal: every document of every run, appended and synchronised to the local disk before the next step.
+"""The journal: every document of every run, on the local disk before the next step is taken.
 
-It is the truth that all else is derived from. Nothing but :class:`JournalWriter` runs inside the RunEngine; the catalog,
-the live reconstruction and the status follow the files in processes of their own, each at its own pace.
+It is the truth that all else is derived from. Nothing but :class:`JournalWriter` runs inside the
+RunEngine; the catalog, the live reconstruction and the status follow the files in processes of
+their own, each at its own pace.
 
-One file per run, ``<uid of the run>.jsonl``. The first line is a header, ``{"journal": 1, "time": .., "pid": .., "host":
-.., "program": ..}``. Every further line is one document::
+One file per run, ``<uid of the run>.jsonl``. The first line is a header, ``{"journal": 1, "time":
+.., "pid": .., "host": .., "program": ..}``. Every further line is one document::
 
     {"n": 17, "monotonic_s": 5123.25, "name": "event", "doc": {...}}
 
-``n`` counts from 0 within the run and is the order that counts, whatever the clocks do; ``monotonic_s`` is for durations.
-Not-a-number and infinity are written as ``NaN`` and ``Infinity``, as Python reads and writes them. A last line without
-its line end was cut by a crash and does not count: it was never acknowledged.
+``n`` counts from 0 within the run and is the order that counts, whatever the clocks do;
+``monotonic_s`` is for durations. Not-a-number and infinity are written as ``NaN`` and ``Infinity``,
+as Python reads and writes them. A last line without its line end was cut by a crash and does not
+count: it was never acknowledged.
 """
 
 import datetime
@@ -43,10 +45,10 @@ class JournalError(RuntimeError):
 
 
 class JournalWriter:
-    """The one callback of the RunEngine: appends each document to the file of its run and synchronises it.
+    """The one callback of the RunEngine: appends each document to the file of its run.
 
-    When it returns, the document is on the disk. It raises if that fails: an exposure that cannot be recorded must
-    not go on.
+    When it returns, the document is on the disk. It raises if that fails: an exposure that cannot
+    be recorded must not go on.
 
     Parameters
     ----------
@@ -56,7 +58,8 @@ class JournalWriter:
     Raises
     ------
     JournalError
-        If the disk refuses, or a document holds a value that JSON has no form for, naming its place in the document.
+        If the disk refuses, or a document holds a value that JSON has no form for, naming its place
+        in the document.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -92,7 +95,7 @@ class JournalWriter:
             self._forget(run_uid)
 
     def _run_uid(self, name: str, doc: Mapping[str, Any]) -> str:
-        """Find the run that a document belongs to, and remember which documents will refer to this one."""
+        """Find the run of a document, and remember a document that others will refer to."""
         if name == "start":
             run_uid = str(doc["uid"])
             self._open(run_uid)
@@ -108,8 +111,8 @@ class JournalWriter:
         run_uid = parent if reference == "run_start" else self._run_of.get(parent, "")
         if run_uid not in self._files:
             raise JournalError(
-                f"journal {self.directory}: a {name} document refers to {reference} {parent}, of which no open run "
-                "knows; subscribe the journal before the run starts"
+                f"journal {self.directory}: a {name} document refers to {reference} {parent}, of "
+                "which no open run knows; subscribe the journal before the run starts"
             )
         if name in ("descriptor", "resource", "stream_resource"):
             self._run_of[str(doc["uid"])] = run_uid
@@ -163,11 +166,11 @@ class JournalWriter:
 def plain(value: Any, where: str = "value") -> Any:
     """Return a value in the types that JSON knows, numbers and truth values with their type kept.
 
-    numpy scalars become Python numbers, arrays become nested lists, complex numbers pairs, dates ISO 8601 texts, paths
-    and bytes texts, enumerations their values.
+    numpy scalars become Python numbers, arrays become nested lists, complex numbers pairs, dates
+    ISO 8601 texts, paths and bytes texts, enumerations their values.
 
     >>> import numpy as np
-    >>> plain({"a": np.float32(0.5), "b": np.arange(2, dtype=np.uint16), "c": np.bool_(True), 7: (1, None)})
+    >>> plain({"a": np.float32(0.5), "b": np.arange(2), "c": np.bool_(True), 7: (1, None)})
     {'a': 0.5, 'b': [0, 1], 'c': True, '7': [1, None]}
 
     Raises
@@ -177,11 +180,11 @@ def plain(value: Any, where: str = "value") -> Any:
     """
     if isinstance(value, enum.Enum):
         value = value.value
-    if value is None or isinstance(value, (bool, int, float, str)):
-        if type(value) in (type(None), bool, int, float, str):
-            return value
-        base = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))
-        return base(value)
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    for base in (int, float, str):
+        if isinstance(value, base):
+            return base(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -201,7 +204,8 @@ def plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     raise JournalError(
-        f"{where} is a {type(value).__name__}, which cannot be recorded; give a number, a text, or a list of them"
+        f"{where} is a {type(value).__name__}, which cannot be recorded; give a number, a text, or a "
+        "list of them"
     )
 
 
@@ -276,8 +280,8 @@ class JournalTail:
         found = header["journal"]
         if found != JOURNAL_VERSION:
             raise JournalError(
-                f"{self.path}: journal version {found}, this program reads version {JOURNAL_VERSION}; use the program "
-                f"that wrote it ({header.get('program', 'unknown')})"
+                f"{self.path}: journal version {found}, this program reads version {JOURNAL_VERSION}; "
+                f"use the program that wrote it ({header.get('program', 'unknown')})"
             )
         self.header = header
 
@@ -296,7 +300,9 @@ class JournalTail:
 
 
 def read_journal(path: Path) -> Iterator[tuple[str, Document]]:
-    """Yield the documents of one run, ``(name, doc)``, in order, each once; a cut last line is left out.
+    """Yield the documents of one run, ``(name, doc)``, in order, each once.
+
+    A last line that was cut by a crash is left out.
 
     Raises
     ------
@@ -309,7 +315,8 @@ def read_journal(path: Path) -> Iterator[tuple[str, Document]]:
 def journal_files(directory: Path) -> list[Path]:
     """Return the journal files of a folder, the oldest run first; none if there is no folder.
 
-    The order is that of the times in the headers; a file whose header is not yet complete comes last.
+    The order is that of the times in the headers; a file whose header is not yet complete comes
+    last.
     """
     found = []
     for path in directory.glob("*.jsonl"):
@@ -326,10 +333,11 @@ def journal_files(directory: Path) -> list[Path]:
 def follow(
     directory: Path, stop: threading.Event, poll_s: float = 0.05
 ) -> Iterator[tuple[str, str, Document]]:
-    """Yield ``(run_uid, name, doc)`` of all runs, those there already and those to come, until ``stop`` is set.
+    """Yield ``(run_uid, name, doc)`` of all runs, those there and those to come, until ``stop``.
 
-    Each document comes exactly once, in order within its run; older runs come first. A follower that was restarted
-    gets everything again from the start. A file that cannot be read is reported once in the log and left out.
+    Each document comes exactly once, in order within its run; older runs come first. A follower
+    that was restarted gets everything again from the start. A file that cannot be read is reported
+    once in the log and left out.
 
     Parameters
     ----------

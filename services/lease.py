@@ -58,3 +58,28 @@ def _holder(path: Path) -> str:
         return "{user} on {host}, process {pid}, since {since}".format(**holder)
     except (ValueError, KeyError):
         return "its holder has not written its name yet"
+
+
+def acquiring(data: Path) -> bool:
+    """Return whether an acquisition holds the data folder now.
+
+    The lock is only asked where the holder that the lease names may still be alive, so that asking
+    never stands in the way of an acquisition that starts.
+    """
+    path = data / "acquisition.lease"
+    try:
+        holder = json.loads(path.read_text())
+        if holder["host"] == socket.gethostname():
+            os.kill(int(holder["pid"]), 0)
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError):
+        return False
+    except PermissionError:  # alive, and of another user
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,8 +1,9 @@
 """Helper processes that never outlive the process which started them.
 
-The parent holds the write end of a pipe that is the helper's standard input. However the parent ends, also by
-``kill -9``, the operating system closes that end, the helper reads the end of file and stops itself. Helpers run in a
-session of their own, so that Ctrl-C in a terminal reaches the parent alone, which then stops them in its own order.
+The parent holds the write end of a pipe that is the helper's standard input. However the parent
+ends, also by ``kill -9``, the operating system closes that end, the helper reads the end of file
+and stops itself. Helpers run in a session of their own, so that Ctrl-C in a terminal reaches the
+parent alone, which then stops them in its own order.
 """
 
 import contextlib
@@ -30,8 +31,9 @@ class ServiceError(RuntimeError):
 def watch_parent(grace_s: float = GRACE_S) -> threading.Thread:
     """Stop this process when its standard input ends, which is when its parent is gone.
 
-    A daemon thread waits for the end of file; it then sends SIGTERM to this process, and SIGKILL if that has not
-    ended it after ``grace_s`` seconds. Call it in a helper that was started with ``--lifeline``.
+    A daemon thread waits for the end of file; it then sends SIGTERM to this process, and SIGKILL if
+    that has not ended it after ``grace_s`` seconds. Call it in a helper that was started with
+    ``--lifeline``.
 
     Returns
     -------
@@ -56,13 +58,14 @@ def watch_parent(grace_s: float = GRACE_S) -> threading.Thread:
 class ServiceProcess:
     """One helper, ``python -m module arguments``, with a lifeline, a ready line and a log file.
 
-    The helper must print one line of JSON on its standard output when it is ready; its standard error, and whatever it
-    prints later, go to ``log``. Several helpers start side by side when each is started before the first is waited for:
+    The helper must print one line of JSON on its standard output when it is ready; its standard
+    error, and whatever it prints later, go to ``log``. Several helpers start side by side when each
+    is started before the first is waited for:
 
     .. code-block:: python
 
-        with ServiceProcess("mistral_txm.services.catalog", ["--data", "d", "--lifeline"], log=log) as catalog:
-            ...                                 # start others meanwhile
+        with ServiceProcess("mistral_txm.services.catalog", arguments, log=log) as catalog:
+            ...  # start others meanwhile
             address = catalog.wait_ready(60.0)["uri"]
 
     Parameters
@@ -138,7 +141,7 @@ class ServiceProcess:
                 env=None if self._environment is None else dict(self._environment),
                 start_new_session=True,
             )
-        assert self._process.stdout is not None  # noqa: S101 (asked for above)
+        assert self._process.stdout is not None
         threading.Thread(
             target=_drain, args=(self._process.stdout, self._lines, self.log), daemon=True
         ).start()
@@ -169,13 +172,13 @@ class ServiceProcess:
             ready = None
         if not isinstance(ready, dict):
             self._fail(f"printed {line[:80]!r} where one line of JSON was expected")
-        self._ready = ready
-        return ready
+        self._ready = {str(key): value for key, value in ready.items()}
+        return self._ready
 
     def stop(self, timeout_s: float = GRACE_S) -> None:
         """End the helper: SIGTERM, and SIGKILL if it is still there after ``timeout_s`` seconds.
-
-        Harmless when it has ended or was never started. A Ctrl-C while waiting kills the helper and is then raised.
+        Harmless when it has ended or was never started. A Ctrl-C while waiting kills the helper and
+        is then raised.
         """
         process, self._process = self._process, None
         if process is None:
@@ -200,7 +203,7 @@ class ServiceProcess:
 
 
 def _drain(output: IO[bytes], lines: "queue.SimpleQueue[bytes]", log: Path) -> None:
-    """Hand over the first line, append later ones to the log; an empty line says that the output has ended."""
+    """Hand over the first line and append later ones to the log; an empty line is the end."""
     with output:
         lines.put(output.readline())
         for line in output:

@@ -1,0 +1,369 @@
+"""The catalog of a data folder: its service, and how a program opens it.
+
+``python -m mistral_txm.services.catalog --data DIR`` runs the Tiled server as a child process,
+follows the journal and writes it into the catalog. When the server dies it is started again, on the
+same port, and what it had lost is written again from the journal; the acquisition never notices. It
+prints one line of JSON when the server answers.
+
+In ``DIR/catalog``: ``api_key`` (mode 0600, made once), ``address.json`` (where the server is, while
+it runs), ``progress.json`` (what has been written), ``profiles/`` (for
+``databroker.catalog["mistral_txm"]``), and the databases.
+"""
+
+import argparse
+import atexit
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from mistral_txm.services.journal import JournalTail, journal_files
+from mistral_txm.services.lifeline import ServiceError, ServiceProcess, watch_parent
+
+PROFILE = "mistral_txm"
+"""Name under which databroker finds the catalog."""
+START_S = 60.0
+"""Longest time that a server may take to start, s; 3 to 6 are usual, 16 on a busy machine."""
+POLL_S = 0.05
+"""Time between two looks at the journal, s."""
+RETRY_S = 1.0
+"""Time before another try when the server did not answer, s."""
+
+logger = logging.getLogger(__name__)
+
+
+class CatalogError(RuntimeError):
+    """The catalog cannot be served or opened; the message says which one, why, and what to do."""
+
+
+def catalog_environment(data: Path) -> dict[str, str]:
+    """Return the environment variables with which databroker finds the catalog of a data folder.
+
+    They must be set before databroker is imported::
+
+        os.environ.update(catalog_environment(data))
+        from databroker import catalog
+
+        catalog["mistral_txm"]
+
+    The key is among them: hand them to child processes, never to a log.
+    """
+    folder = _folder(data)
+    return {"TILED_PROFILES": str(folder / "profiles"), "TILED_API_KEY": _api_key(folder)}
+
+
+def open_catalog(data: Path, timeout_s: float = START_S) -> Any:
+    """Open the catalog of a data folder, as ``databroker.catalog[..]`` does.
+
+    If its service is running, it is asked; otherwise one is started that ends with this process,
+    and what the catalog lacks of the journal is written first. ``catalog[uid].primary.read()``
+    gives tables and frames, ``catalog.v1``, ``.v2`` and ``.v3`` the three flavours of databroker's
+    interface; they do not disturb each other.
+
+    Parameters
+    ----------
+    data
+        The data folder.
+    timeout_s
+        Longest time to wait for the server, and for it to catch up, s.
+
+    Raises
+    ------
+    CatalogError
+        If there is neither a catalog nor a journal, or the server does not answer.
+    """
+    folder = data / "catalog"
+    if not folder.exists() and not (data / "journal").exists():
+        raise CatalogError(
+            f"{data}: no measurement here, neither journal nor catalog; check --data"
+        )
+    address = _running(folder, timeout_s)
+    if address is None:
+        _start_for_this_process(data, timeout_s)
+        address = _running(folder, timeout_s)
+    if address is None:
+        raise CatalogError(
+            f"{data}: the catalog's server ended at once; see {data / 'logs' / 'catalog.log'}"
+        )
+    return _connect(address, _api_key(folder))
+
+
+def wait_until_written(data: Path, timeout_s: float) -> bool:
+    """Wait until the running service has written all that the journal holds now.
+
+    Returns
+    -------
+    bool
+        False if the time was over before; a run that the catalog refuses does not count.
+    """
+    wanted = {
+        path.stem: sum(1 for _ in JournalTail(path).read())
+        for path in journal_files(data / "journal")
+    }
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        written = _read_json(data / "catalog" / "progress.json").get("runs", {})
+        if all(
+            uid in written and (written[uid]["failed"] or written[uid]["documents"] >= count)
+            for uid, count in wanted.items()
+        ):
+            return True
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(POLL_S)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the service until SIGTERM, Ctrl-C, or the end of the parent."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mistral_txm.services.catalog", description="the catalog of a data folder"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="data folder")
+    parser.add_argument("--port", type=int, default=0, help="port on loopback; 0 takes a free one")
+    parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
+    options = parser.parse_args(argv)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s catalog %(levelname)s: %(message)s"
+    )
+    end = _End()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    if options.lifeline:
+        watch_parent()
+    try:
+        with _only_one(_folder(options.data)):
+            _serve(options.data, options.port, end)
+    except (CatalogError, ServiceError) as error:
+        print(error, file=sys.stderr)
+        return 3
+    return 0
+
+
+class _End:
+    """Signal handler: ends the program at once, or sets an event where the program asks for
+    that."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._gently = False
+
+    def __call__(self, *_: object) -> None:
+        self.event.set()
+        if not self._gently:
+            raise SystemExit(0)
+
+    @contextlib.contextmanager
+    def gently(self, yes: bool) -> Iterator[None]:
+        """Only set the event within the block, or end at once within it."""
+        before, self._gently = self._gently, yes
+        try:
+            yield
+        finally:
+            self._gently = before
+
+
+def _serve(data: Path, port: int, end: _End) -> None:
+    """Run server and writer; the parts that take seconds to start do so side by side."""
+    folder = _folder(data)
+    key = _api_key(folder)
+    (folder / "progress.json").unlink(missing_ok=True)
+    server = _server(data, port)
+    try:
+        server.start()
+        # A dead server must not hold the writer for long; Tiled reads these once, when imported.
+        os.environ.update(TILED_RETRY_ATTEMPTS="2", TILED_RETRY_TIMEOUT="3")
+        writing = import_module("mistral_txm.services.catalog_writer")
+        uri = str(server.wait_ready(START_S)["uri"])
+        writer = writing.CatalogWriter(data / "journal", uri, key)
+        profile = folder / "profiles" / f"{PROFILE}.yml"
+        profile.parent.mkdir(exist_ok=True)
+        _write_json(profile, {PROFILE: {"uri": uri}})
+        _write_json(folder / "address.json", {"uri": uri, "pid": os.getpid()})
+        print(json.dumps({"ready": True, "uri": uri}), flush=True)
+        shown: Any = None
+        with end.gently(True):
+            while not end.event.is_set():
+                if not server.running:
+                    server = _restart(data, uri, end)
+                pause_s = POLL_S
+                try:
+                    if writer.step(end.event.is_set):
+                        pause_s = 0.0
+                except writing.Unreachable as error:
+                    logger.warning("%s", error)
+                    pause_s = RETRY_S
+                if (runs := writer.progress()) != shown:
+                    _write_json(folder / "progress.json", {"pid": os.getpid(), "runs": runs})
+                    shown = runs
+                end.event.wait(pause_s)
+            writer.finish()
+    finally:
+        with end.gently(True):
+            (folder / "address.json").unlink(missing_ok=True)
+            server.stop()
+
+
+def _server(data: Path, port: int) -> ServiceProcess:
+    return ServiceProcess(
+        "mistral_txm.services.catalog_server",
+        ["--data", str(data), "--port", str(port), "--lifeline"],
+        log=data / "logs" / "catalog_server.log",
+        environment={k: v for k, v in os.environ.items() if not k.startswith("TILED_")},
+    )
+
+
+def _restart(data: Path, uri: str, end: _End) -> ServiceProcess:
+    """Start a new server where the dead one was, so that clients need not know."""
+    logger.error("the server has ended; it is started again")
+    server = _server(data, urlsplit(uri).port or 0)
+    try:
+        server.start()
+        with end.gently(False):
+            server.wait_ready(START_S)
+    except ServiceError as error:
+        logger.error("%s", error)
+        end.event.wait(RETRY_S)
+    except SystemExit:
+        server.stop()
+        raise
+    return server
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder for one service; the system drops the lock when the process ends, however it
+    does."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        for _ in range(20):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(POLL_S)  # somebody who only looks holds it for an instant
+        else:
+            address = _read_json(folder / "address.json")
+            raise CatalogError(
+                f"{folder}: its catalog is served already, by process "
+                f"{address.get('pid', 'unknown')} at {address.get('uri', 'an address not yet known')}; use that one"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _running(folder: Path, timeout_s: float) -> str | None:
+    """Return the address of the running service, ``None`` if none runs; wait for one that is
+    starting."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        if _unlocked(folder):
+            return None
+        uri = _read_json(folder / "address.json").get("uri")
+        if uri is not None:
+            return str(uri)
+        time.sleep(POLL_S)
+    raise CatalogError(
+        f"{folder}: its service has not been ready for {timeout_s:g} s; see the logs"
+    )
+
+
+def _unlocked(folder: Path) -> bool:
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _start_for_this_process(data: Path, timeout_s: float) -> None:
+    """Start a service that ends with this process, and wait until the catalog is whole."""
+    service = ServiceProcess(
+        "mistral_txm.services.catalog",
+        ["--data", str(data), "--lifeline"],
+        log=data / "logs" / "catalog.log",
+    )
+    service.start()
+    atexit.register(service.stop)
+    try:
+        service.wait_ready(timeout_s)
+    except ServiceError as error:
+        if _unlocked(data / "catalog"):
+            raise CatalogError(str(error)) from error
+        return  # another process has just started one
+    if not wait_until_written(data, timeout_s):
+        logger.warning("%s: the catalog is still behind the journal", data)
+
+
+def _connect(uri: str, api_key: str) -> Any:
+    """Make a client whose choice of flavour is its own."""
+    client = import_module("tiled.client")
+    container = import_module("tiled.client.container")
+    maps = import_module("tiled.utils")
+    container.Container.discover_clients_from_entrypoints()
+    common = container.DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"]
+
+    class OwnMap(maps.OneShotCachedMap):  # type: ignore[misc, name-defined]  # found at run time
+        """Which class reads what; a copy shares nothing with its original, so nothing mixes."""
+
+        def __copy__(self) -> "OwnMap":
+            return OwnMap({key: partial(self.__getitem__, key) for key in self})
+
+    clients = OwnMap({key: partial(common.__getitem__, key) for key in common})
+    return client.from_uri(uri, structure_clients=clients, api_key=api_key, cache=None)
+
+
+def _folder(data: Path) -> Path:
+    folder = data / "catalog"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _api_key(folder: Path) -> str:
+    """Return the key of the catalog; it is made at the first need, readable by its owner alone."""
+    path = folder / "api_key"
+    if not path.exists():
+        new = folder / f"api_key.{os.getpid()}"
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(new, path)
+        new.unlink()
+    return path.read_text().strip()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a file at once, so that readers see the old or the new content."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(json.dumps(content))
+    new.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a file of ours, nothing if it is not there."""
+    try:
+        return cast("dict[str, Any]", json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
