@@ -56,7 +56,7 @@ def charge(texture: Texture, singularity: Singularity) -> float:
     centre = np.array([singularity.x_nm, singularity.y_nm, singularity.z_nm])
     half = singularity.radius_nm
     cells = int(np.ceil(2 * half / CHARGE_STEP_NM))
-    if singularity.kind == "bloch_point":
+    if singularity.kind == "Bloch point":
         return cube_charge(directions, centre, half, cells)
     first, second = np.array([half, 0.0, 0.0]), np.array([0.0, half, 0.0])
     return square_charge(directions, centre, first, second, cells)

@@ -38,7 +38,7 @@ class Layer:
 class Singularity:
     """A place where something topological sits.
 
-    `kind` "bloch_point" is a point at which the direction is undefined; "meron" is a place in the
+    `kind` "Bloch point" is a point at which the direction is undefined; "meron" is a place in the
     plane z = `z_nm` about which the direction covers about half of the sphere. `radius_nm` says how
     far it reaches: the charge is that of a cube, or of a square in the plane, of twice that side.
     """
@@ -46,7 +46,7 @@ class Singularity:
     x_nm: float
     y_nm: float
     z_nm: float
-    kind: Literal["bloch_point", "meron"]
+    kind: Literal["Bloch point", "meron"]
     radius_nm: float
 
 

@@ -104,7 +104,7 @@ TEXTURE = Texture(
     ),
     field=field,
     singularities=(
-        Singularity(*BLOCH_POINT_NM, "bloch_point", radius_nm=30.0),
+        Singularity(*BLOCH_POINT_NM, "Bloch point", radius_nm=30.0),
         Singularity(*MERON_NM, 80.0, "meron", radius_nm=250.0),
         Singularity(*MERON_NM, -80.0, "meron", radius_nm=250.0),
         Singularity(*BLOCH_POINT_NM[:2], -80.0, "meron", radius_nm=250.0),

@@ -14,7 +14,7 @@ import pytest
 def clients(simulated_beamline) -> Iterator[SimpleNamespace]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
+        from ophyd import EpicsMotor, EpicsSignal, EpicsSignalRO
         from ophyd.areadetector import ADComponent, AreaDetector
         from ophyd.areadetector.cam import CamBase
         from ophyd.areadetector.plugins import HDF5Plugin_V34
@@ -35,10 +35,9 @@ def clients(simulated_beamline) -> Iterator[SimpleNamespace]:
     )
     for device in vars(names).values():
         device.wait_for_connection(timeout=10)
-    assert Component is not None
     yield names
-    for device in vars(names).values():
-        device.destroy()
+    names.shutter.set(0).wait(timeout=10)
+    names.theta.set(0.0).wait(timeout=10)
 
 
 def test_a_motor_moves_and_reports(clients):
@@ -88,3 +87,33 @@ def test_frames_are_written_by_the_server_and_readable_while_it_writes(
 @pytest.mark.slow
 def test_every_signal_of_ophyd_connects(clients):
     clients.ccd.wait_for_connection(all_signals=True, timeout=20)
+
+
+def test_ophyds_own_file_store_classes_work_unchanged(clients, tmp_path: Path):
+    """Stage, trigger, collect and unstage, with nothing of ours on the client's side."""
+    from ophyd import Component
+    from ophyd.areadetector import ADComponent, AreaDetector
+    from ophyd.areadetector.cam import CamBase
+    from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
+    from ophyd.areadetector.plugins import HDF5Plugin_V34
+
+    class Writer(HDF5Plugin_V34, FileStoreHDF5IterativeWrite):
+        pass
+
+    class Detector(AreaDetector):
+        cam = ADComponent(CamBase, "cam1:")
+        hdf = Component(Writer, "HDF1:", write_path_template=str(tmp_path))
+
+    clients.ccd.hdf.temp_suffix.set("").wait(timeout=10)
+    detector = Detector("SIM:CCD:", name="detector")
+    detector.wait_for_connection(timeout=10)
+    detector.stage()
+    detector.cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+    detector.hdf.generate_datum("image", 0.0, {})
+    documents = dict(detector.hdf.collect_asset_docs())
+    detector.unstage()
+    assert documents["resource"]["spec"] == "AD_HDF5"
+    path = Path(documents["resource"]["root"]) / documents["resource"]["resource_path"]
+    assert path.parent == tmp_path
+    with h5py.File(path) as file:
+        assert file["/entry/data/data"].shape == (1, 256, 256)

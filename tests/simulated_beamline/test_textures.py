@@ -54,8 +54,8 @@ def test_field_is_a_unit_vector(name):
 def test_stripes_hold_a_bloch_point_and_merons():
     texture = textures.load("stripes")
     charges = {(each.kind, each.z_nm): charge(texture, each) for each in texture.singularities}
-    bloch_point = next(each for each in texture.singularities if each.kind == "bloch_point")
-    assert charges["bloch_point", 80.0] == pytest.approx(-1, abs=1e-6)
+    bloch_point = next(each for each in texture.singularities if each.kind == "Bloch point")
+    assert charges["Bloch point", 80.0] == pytest.approx(-1, abs=1e-6)
     low, high = dichroic_layers_nm(texture)[1]
     assert low + 30 < bloch_point.z_nm < high - 30
     assert charges["meron", 80.0] == pytest.approx(-0.44, abs=0.06)
@@ -84,7 +84,7 @@ def test_no_other_point_singularity_in_the_magnetic_layers(name):
     expected = {
         (each.x_nm, each.y_nm, each.z_nm)
         for each in texture.singularities
-        if each.kind == "bloch_point"
+        if each.kind == "Bloch point"
     }
     step_nm, half_nm = 20.0, 1400.0
     axis = np.arange(-half_nm - 3.0, half_nm, step_nm)
@@ -132,8 +132,8 @@ def test_truth_file(tmp_path):
         assert m.dtype == np.float32
         assert m.shape == (3, 24, 64, 64)
         kinds = [kind.decode() for kind in file["singularities/kind"]]
-        assert kinds.count("bloch_point") == 1
-        assert file["singularities/charge"][kinds.index("bloch_point")] == pytest.approx(-1)
+        assert kinds.count("Bloch point") == 1
+        assert file["singularities/charge"][kinds.index("Bloch point")] == pytest.approx(-1)
         assert len(file["fiducials/x_nm"]) == len(sample.fiducials_nm)
     norm = np.linalg.norm(m, axis=0)
     z_nm = (np.arange(24) - 11.5) * 10.5
