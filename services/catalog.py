@@ -256,7 +256,8 @@ def _only_one(folder: Path) -> Iterator[None]:
             address = _read_json(folder / "address.json")
             raise CatalogError(
                 f"{folder}: its catalog is served already, by process "
-                f"{address.get('pid', 'unknown')} at {address.get('uri', 'an address not yet known')}; use that one"
+                f"{address.get('pid', 'unknown')} at {address.get('uri', 'an unknown address')}; "
+                "use that one"
             )
         yield
     finally:

@@ -104,8 +104,8 @@ def read_frames(path: Path, dataset: str, numbers: Sequence[int]) -> NDArray[Any
                 frames.refresh()
             if numbers and not 0 <= min(numbers) <= max(numbers) < frames.shape[0]:
                 raise FrameError(
-                    f"{path}: frames {min(numbers)} to {max(numbers)} were asked for, {dataset} has "
-                    f"{frames.shape[0]}"
+                    f"{path}: frames {min(numbers)} to {max(numbers)} were asked for, "
+                    f"{dataset} has {frames.shape[0]}"
                 )
             return _read(frames, numbers)
         except (KeyError, OSError) as error:

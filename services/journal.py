@@ -204,8 +204,8 @@ def plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     raise JournalError(
-        f"{where} is a {type(value).__name__}, which cannot be recorded; give a number, a text, or a "
-        "list of them"
+        f"{where} is a {type(value).__name__}, which cannot be recorded; give a number, a text, "
+        "or a list of them"
     )
 
 
@@ -280,8 +280,8 @@ class JournalTail:
         found = header["journal"]
         if found != JOURNAL_VERSION:
             raise JournalError(
-                f"{self.path}: journal version {found}, this program reads version {JOURNAL_VERSION}; "
-                f"use the program that wrote it ({header.get('program', 'unknown')})"
+                f"{self.path}: journal version {found}, this program reads version "
+                f"{JOURNAL_VERSION}; use the program that wrote it ({header.get('program', 'unknown')})"
             )
         self.header = header
 

@@ -112,9 +112,9 @@ def read_series(data: Path, series: str | None = None) -> list[SeriesRecord]:
 def planned_keys(start: dict[str, Any]) -> list[Key]:
     """Return the keys that a start document plans for its whole series, in order.
 
-    >>> planned_keys({"planned_keys": [[0.0, -55.0, 1, 2]]})
-    [Key(phi_deg=0.0, theta_deg=-55.0, helicity=1, repeat=0), Key(phi_deg=0.0, theta_deg=-55.0,
-    helicity=1, repeat=1)]"""
+    >>> planned_keys({"planned_keys": [[0.0, -55.0, 1, 1]]})
+    [Key(phi_deg=0.0, theta_deg=-55.0, helicity=1, repeat=0)]
+    """
     counts: dict[tuple[float, float, int], int] = {}
     keys = []
     for phi_deg, theta_deg, helicity, repeats in start.get("planned_keys", ()):
