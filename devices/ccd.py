@@ -157,6 +157,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         super().__init__(prefix, name=name)
         self.settings = settings
         self.frames_directory = frames_directory
+        self.cam.max_size.lazy_wait_for_connection = False
         staged = {
             self.cam.image_mode: self.cam.ImageMode.SINGLE,
             self.cam.array_callbacks: 1,

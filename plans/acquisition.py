@@ -80,12 +80,12 @@ def expose(instrument: Instrument, stream: str, key: Key) -> MsgGenerator[None]:
     yield from bps.wait(group)
     yield from bps.trigger(instrument.ccd, group=group)
     yield from bps.wait(group)
-    yield from bpp.rewindable_wrapper(_record(instrument, stream), False)
+    yield from bpp.rewindable_wrapper(_record(stream, columns(instrument)), False)
 
 
-def _record(instrument: Instrument, stream: str) -> MsgGenerator[None]:
+def _record(stream: str, devices: Sequence[Any]) -> MsgGenerator[None]:
     def readings() -> MsgGenerator[None]:
-        for device in columns(instrument):
+        for device in devices:
             yield from bps.read(device)
 
     def drop(failure: Exception) -> MsgGenerator[None]:
@@ -118,22 +118,23 @@ def series_run(
     # A plan that was halted may have left this off.
     yield Msg("rewindable", None, True)
     plan = bpp.run_wrapper(put_back(instrument, body()), md=dict(metadata))
-    staged = bpp.stage_wrapper(plan, [instrument.ccd])
-    uid: str = yield from bpp.baseline_wrapper(staged, instrument.baseline)
+    uid: str = yield from bpp.stage_wrapper(plan, [instrument.ccd])
     return uid
 
 
 def put_back(instrument: Instrument, plan: MsgGenerator[None]) -> MsgGenerator[None]:
-    """Run a plan; then close shutter and frame file and move the axes back, also after a failure.
+    """Run a plan between two readings of the baseline, and put back what it moved.
 
-    If something cannot be put back, the rest still is. The failure of the plan stays the failure
-    that is reported; what could not be put back is added to it as notes.
+    Shutter and frame file are closed and the axes moved back also after a failure. If something
+    cannot be put back, the rest still is. The failure of the plan stays the failure that is
+    reported; what could not be put back is added to it as notes.
 
     Raises
     ------
     RuntimeError
         If the plan succeeded, but not everything could be put back: one line.
     """
+    yield from _baseline(instrument)
     before = {}
     for axis in moved(instrument):
         before[axis] = yield from bps.rd(axis)
@@ -168,7 +169,16 @@ def _restore(instrument: Instrument, before: Mapping[Any, float]) -> MsgGenerato
             yield from bps.wait(group)
         except Exception as reason:  # as above
             complaints.append(f"{device.name}: {_cause(reason)}")
+    try:
+        yield from _baseline(instrument)
+    except Exception as reason:  # a run may end without it
+        complaints.append(f"baseline: {_cause(reason)}")
     return complaints
+
+
+def _baseline(instrument: Instrument) -> MsgGenerator[None]:
+    yield from bps.checkpoint()
+    yield from _record("baseline", instrument.baseline)
 
 
 def _cause(reason: Exception) -> str:

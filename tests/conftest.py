@@ -2,19 +2,29 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-# pyepics reads these when libca is loaded, once per process; a port chosen here therefore holds for
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+# libca reads these when ophyd is imported, once per process; a port chosen here therefore holds for
 # the session, and the server is told to take it.
 os.environ["EPICS_CA_ADDR_LIST"] = "127.0.0.1"
 os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
+os.environ["EPICS_CA_SERVER_PORT"] = str(_free_port())
 
 
 class SimulatedBeamline(NamedTuple):
@@ -44,12 +54,24 @@ def run_simulated_beamline(data: Path, *options: str) -> Iterator[SimulatedBeaml
 
 @pytest.fixture(scope="session")
 def simulated_beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedBeamline]:
-    """Serve a simulated beamline of size small; this process' Channel Access then points to it.
+    """Serve a simulated beamline of size small, which this process' Channel Access points to.
 
     Yields (port, data folder). libca reads its port once per process, so this is the one beamline
     that a test may reach through ophyd in this process.
     """
     data = tmp_path_factory.mktemp("beamline")
-    with run_simulated_beamline(data, "--seed", "1", "--time-scale", "0") as beamline:
-        os.environ["EPICS_CA_SERVER_PORT"] = str(beamline.port)
+    port = os.environ["EPICS_CA_SERVER_PORT"]
+    options = ("--seed", "1", "--time-scale", "0", "--port", port)
+    with run_simulated_beamline(data, *options) as beamline:
         yield beamline
+
+
+@pytest.fixture(scope="session")
+def instrument(simulated_beamline: SimulatedBeamline) -> Any:
+    """Return the devices of the simulated beamline, connected."""
+    from mistral_txm.devices.configuration import load_configuration
+    from mistral_txm.devices.instrument import make_instrument
+
+    devices = make_instrument(load_configuration(), simulated_beamline.data / "frames")
+    devices.connect(10.0)
+    return devices

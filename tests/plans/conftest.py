@@ -1,0 +1,178 @@
+"""A player of messages: runs a plan without an engine and without devices, and keeps the score."""
+
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from bluesky import Msg
+
+from mistral_txm.devices.configuration import load_configuration
+from mistral_txm.devices.instrument import Instrument
+from mistral_txm.devices.sample import Key
+from mistral_txm.plans.measurement import Darks, Exposures, Flats, Measurement, Sample
+
+
+class Stub:
+    """A device that only has a name: nobody may call it, messages may name it."""
+
+    parent = None
+
+    def __init__(self, name: str, **attributes: Any) -> None:
+        self.name = name
+        self.hints = {"fields": [name]}
+        self.__dict__.update(attributes)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError(f"{self.name} was called, not named in a message")
+
+    read = describe = read_configuration = describe_configuration = _refuse
+    set = stage = unstage = _refuse
+
+
+class DetectorStub(Stub):
+    """A stub that a plan may trigger."""
+
+    trigger = Stub._refuse
+
+
+AXES = ("theta", "sample_x", "sample_z", "zone_plate_z", "jaw_down", "jaw_up", "energy")
+
+
+class Player:
+    """Answers messages as a beamline would, and records what happened."""
+
+    def __init__(self, instrument: Instrument, answers: list[str]) -> None:
+        self.instrument = instrument
+        self.answers = answers
+        self.messages: list[Msg] = []
+        self.values: dict[str, Any] = {"sample_position": "in", "shutter": "closed"}
+        self.values |= {axis: 10.0 + index for index, axis in enumerate(AXES)}
+        self.values |= {"azimuth": 0.0, "polarization": 0, "ccd_frame_file": None}
+        self.events: list[tuple[str, Key]] = []
+        self.states: list[dict[str, Any]] = []
+        self.prompts: list[str] = []
+        self.starts: list[dict[str, Any]] = []
+        self.stops: list[str] = []
+        self.stream: str | None = None
+        self.pending: dict[Any, list[tuple[str, Any]]] = defaultdict(list)
+        self.open_file_at_trigger: list[str] = []
+        self.rewindable = True
+        self.staged: set[str] = set()
+
+    def play(
+        self, plan: Generator[Msg, Any, Any], fail_at: int = -1, failure: Exception | None = None
+    ) -> Any:
+        """Run to the end; throw `failure` in place of the answer to message `fail_at`."""
+        answer: Any = None
+        throw: Exception | None = None
+        while True:
+            try:
+                message = plan.throw(throw) if throw is not None else plan.send(answer)
+            except StopIteration as end:
+                return end.value
+            throw = failure if len(self.messages) == fail_at else None
+            self.messages.append(message)
+            if throw is None:
+                answer = self.answer(message)
+            elif message.command == "save":
+                self.stream = None  # the RunEngine closes the bundle before anything can fail
+
+    def answer(self, message: Msg) -> Any:
+        name = getattr(message.obj, "name", None)
+        match message.command:
+            case "open_run":
+                self.starts.append(dict(message.kwargs))
+                return f"run {len(self.starts)}"
+            case "close_run":
+                self.stops.append(message.kwargs.get("exit_status") or "success")
+            case "set":
+                self.pending[message.kwargs["group"]].append((name, message.args[0]))
+                if name in (*AXES, "polarization", "sample_position"):
+                    assert self.values["shutter"] == "closed", f"{name} moved in open light"
+            case "wait":
+                for device, value in self.pending.pop(message.kwargs["group"], []):
+                    self._arrive(device, value)
+            case "trigger":
+                assert self.values["ccd_frame_file"], "an exposure without a file"
+                self.states.append(dict(self.values))
+            case "create":
+                self.stream = message.kwargs["name"]
+            case "save":
+                assert self.stream is not None
+                if self.stream != "baseline":
+                    self.events.append((self.stream, self.values["key"]))
+                self.stream = None
+            case "drop":
+                self.stream = None
+            case "checkpoint":
+                assert self.stream is None, "a checkpoint inside an Event"
+            case "read":
+                return {name: {"value": self.values.get(name), "timestamp": 0.0}}
+            case "input":
+                self.prompts.append(message.kwargs["prompt"])
+                return self.answers.pop(0)
+            case "rewindable":
+                if message.args[0] is not None:
+                    self.rewindable = message.args[0]
+                return self.rewindable
+            case "stage":
+                self.staged.add(name)
+                return [message.obj]
+            case "unstage":
+                self.staged.discard(name)
+                return [message.obj]
+        return None
+
+    def _arrive(self, device: str, value: Any) -> None:
+        self.values[device] = value
+        if device == "polarization":
+            places = self.instrument.configuration.polarization.of(value)
+            self.values["jaw_down"], self.values["jaw_up"] = places.jaw_down_mm, places.jaw_up_mm
+            self.values["zone_plate_z"] = places.zone_plate_z_um
+        if device == "sample_position":
+            self.values["sample_x"] = {"in": 11.0, "out": 211.0}[value]
+
+
+@pytest.fixture
+def stub_instrument() -> Instrument:
+    ccd = DetectorStub(
+        "ccd",
+        cam=SimpleNamespace(acquire_time=Stub("ccd_cam_acquire_time")),
+        frame_file=Stub("ccd_frame_file"),
+        frames_directory=Path("/frames"),
+    )
+    names = [field.name for field in fields(Instrument) if field.name != "configuration"]
+    devices: dict[str, Any] = {name: Stub(name) for name in names} | {"ccd": ccd}
+    return Instrument(configuration=load_configuration(), **devices)
+
+
+@pytest.fixture
+def player(stub_instrument: Instrument) -> Callable[..., Player]:
+    def make(*answers: str) -> Player:
+        return Player(stub_instrument, list(answers))
+
+    return make
+
+
+@pytest.fixture
+def tiny() -> Measurement:
+    """Three angles, two azimuths, different exposures at high tilt."""
+    return Measurement(
+        sample=Sample(name="film"),
+        angles_deg=(-30.0, 0.0, 2.0),
+        azimuths_deg=(0.0, 102.0),
+        exposures=(
+            Exposures(up_to_deg=10.0, exposure_s=1.0, repeats=2),
+            Exposures(up_to_deg=55.0, exposure_s=2.0, repeats=3),
+        ),
+        flats=Flats(exposure_s=0.5, repeats=2, at_end=True),
+        darks=Darks(repeats=2),
+        energy_ev=707.4,
+    )
