@@ -1,0 +1,13 @@
+"""The examples in the docstrings are right."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["area_detector", "materials", "sample", "source"])
+def test_examples(module):
+    result = doctest.testmod(importlib.import_module(f"mistral_txm.simulated_beamline.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
