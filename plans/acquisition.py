@@ -1,6 +1,6 @@
 """Exposures, and everything around them that has to be put back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -115,8 +115,7 @@ def series_run(
         for step in taken:
             yield from take(instrument, folder, step)
 
-    # A plan that was halted may have left this off.
-    yield Msg("rewindable", None, True)
+    yield from _repeatable()
     plan = bpp.run_wrapper(put_back(instrument, body()), md=dict(metadata))
     uid: str = yield from bpp.stage_wrapper(plan, [instrument.ccd])
     return uid
@@ -153,27 +152,42 @@ def put_back(instrument: Instrument, plan: MsgGenerator[None]) -> MsgGenerator[N
 
 
 def _restore(instrument: Instrument, before: Mapping[Any, float]) -> MsgGenerator[list[str]]:
-    targets = [(instrument.shutter, "closed"), (instrument.ccd.frame_file, None), *before.items()]
     complaints = []
-    started = []
-    for device, target in targets:
-        group = short_uid("restore")
-        try:
-            yield from bps.abs_set(device, target, group=group)
-        except Exception as reason:  # the others still have to be put back
-            complaints.append(f"{device.name}: {_cause(reason)}")
-        else:
-            started.append((device, group))
-    for device, group in started:
-        try:
-            yield from bps.wait(group)
-        except Exception as reason:  # as above
-            complaints.append(f"{device.name}: {_cause(reason)}")
+
+    def move_all(targets: Iterable[tuple[Any, Any]]) -> MsgGenerator[None]:
+        started = []
+        for device, target in targets:
+            group = short_uid("restore")
+            try:
+                yield from bps.abs_set(device, target, group=group)
+            except Exception as reason:  # the others still have to be put back
+                complaints.append(f"{device.name}: {_cause(reason)}")
+            else:
+                started.append((device, group))
+        for device, group in started:
+            try:
+                yield from bps.wait(group)
+            except Exception as reason:  # as above
+                complaints.append(f"{device.name}: {_cause(reason)}")
+
+    yield from _repeatable()
+    yield from move_all([(instrument.shutter, "closed")])
+    yield from move_all([(instrument.ccd.frame_file, None), *before.items()])
     try:
         yield from _baseline(instrument)
     except Exception as reason:  # a run may end without it
         complaints.append(f"baseline: {_cause(reason)}")
     return complaints
+
+
+def _repeatable() -> MsgGenerator[None]:
+    """Let a pause repeat the messages from here on, and none from before.
+
+    A plan that ended inside an exposure may have left repetition off, or an Event open, where a
+    checkpoint is not allowed.
+    """
+    yield Msg("rewindable", None, False)
+    yield Msg("rewindable", None, True)
 
 
 def _baseline(instrument: Instrument) -> MsgGenerator[None]:

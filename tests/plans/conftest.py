@@ -79,7 +79,7 @@ class Player:
                 return end.value
             throw = failure if len(self.messages) == fail_at else None
             self.messages.append(message)
-            if throw is None:
+            if throw is None or message.command == "rewindable":
                 answer = self.answer(message)
             elif message.command == "save":
                 self.stream = None  # the RunEngine closes the bundle before anything can fail

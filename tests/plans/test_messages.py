@@ -18,6 +18,7 @@ from mistral_txm.plans import (
     tilt_series,
     vector_tomography,
 )
+from mistral_txm.plans.measurement import Darks, Flats
 
 MakePlayer = Callable[..., Any]
 
@@ -138,7 +139,8 @@ def final_state(scene: Any) -> dict[str, Any]:
 def test_everything_is_put_back_whatever_message_fails(
     player: MakePlayer, stub_instrument: Instrument, tiny: Measurement, failure: Exception
 ) -> None:
-    short = tiny.model_copy(update={"angles_deg": (-30.0, 2.0), "azimuths_deg": (0.0,)})
+    once = Flats(exposure_s=1.0, repeats=1)
+    short = tiny.model_copy(update={"angles_deg": (2.0,), "flats": once, "darks": Darks(repeats=1)})
     whole = player()
     before = final_state(whole)
     whole.play(tilt_series(stub_instrument, short, 0.0, series="s"))
@@ -152,8 +154,8 @@ def test_everything_is_put_back_whatever_message_fails(
         assert final_state(scene) == before, f"after a failure of message {fail_at}"
         assert scene.stream is None
         assert scene.staged == set()
-        assert scene.rewindable
         opened = fail_at > commands.index("open_run")
+        assert scene.rewindable or not opened
         assert len(scene.stops) == opened
 
 
