@@ -1,121 +1,71 @@
-"""The command `mistral-txm`: arguments in, one function of a room called, an exit code out.
+"""The command `mistral-txm`: arguments in, one function called, an exit code out.
 
-Exit codes: 0 success, 2 bad input, 3 a failed measurement or a refused action, 130 interrupted by Ctrl-C.
 Heavy imports wait until their command runs, so that ``--help`` answers at once.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from .session import DATA_VARIABLE, data_folder
+from .commands import CommandFailed, analysis, catalog, measurement, services
 
 BAD_INPUT = 2
-REFUSED = 3
+FAILED = 3
 INTERRUPTED = 130
-
-SIZES = ("small", "medium", "paper")
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Print one line and leave."""
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-class CommandError(Exception):
-    """A command ends here, with one line for the person and an exit code."""
-
-    def __init__(self, message: str, code: int = REFUSED) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Every refusal of an input, in whatever room, is a `ValueError` or an `OSError` with one line that
-    says what, where and what was expected; it is printed on stderr behind the command's name.
+    0 is success; 2 bad input, which every room refuses with a `ValueError` or an `OSError` whose one line
+    says what, where and what was expected; 3 a failed measurement or a refused action; 130 Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int | None] = arguments.command
-    name = f"mistral-txm {arguments.name}"
+    arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    run: Callable[[argparse.Namespace], None] = arguments.run
     try:
-        return command(arguments) or 0
-    except CommandError as refusal:
-        print(f"{name}: {_one_line(refusal)}", file=sys.stderr)
-        return refusal.code
+        run(arguments)
+    except CommandFailed as failure:
+        return _complain(arguments.name, failure, FAILED)
     except (ValueError, OSError) as refusal:
-        print(f"{name}: {_one_line(refusal)}", file=sys.stderr)
-        return BAD_INPUT
+        return _complain(arguments.name, refusal, BAD_INPUT)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _complain(arguments.name, "interrupted", INTERRUPTED)
+    return 0
 
 
-def _one_line(refusal: Exception) -> str:
-    if isinstance(refusal, OSError) and refusal.filename is not None and refusal.strerror:
-        return f"{refusal.filename}: {refusal.strerror}"
-    return " ".join(str(refusal).split())
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mistral-txm",
+        description="Measure and reconstruct magnetization in three dimensions with soft X-rays.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="name")
+    for group in (measurement, services, catalog, analysis):
+        group.add_commands(commands)
+    return parser
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON object on stdout."""
-    json.dump(value, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Bind ``--layers`` to its value, which may begin with a minus that argparse takes for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--layers":
+            joined[-1] = f"--layers={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
-    return value
-
-
-def non_negative_int(text: str) -> int:
-    """Parse a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 0")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    """Parse a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a finite number of at least 0")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """Parse a finite number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a finite number above 0")
-    return value
-
-
-def layers_nm(text: str) -> tuple[tuple[float, float], ...]:
-    """Parse magnetic layers, ``Z0:Z1[,Z0:Z1]`` in nm from the middle of the film.
-
-    >>> layers_nm("-120:-40,40:120")
-    ((-120.0, -40.0), (40.0, 120.0))
-    """
-    layers = []
-    for part in text.split(","):
-        try:
-            low, high = (float(edge) for edge in part.split(":"))
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{part!r}: expected Z0:Z1 in nm from the middle of the film, such as -120:-40"
-            ) from None
-        if not -1e5 < low < high < 1e5:
-            raise argparse.ArgumentTypeError(f"{part!r}: expected Z0 below Z1, both in nm")
-        layers.append((low, high))
-    return tuple(layers)
+def _complain(command: str, what: object, code: int) -> int:
+    if isinstance(what, OSError) and what.filename is not None and what.strerror:
+        what = f"{what.filename}: {what.strerror}"
+    print(f"mistral-txm {command}: {' '.join(str(what).split())}", file=sys.stderr)
+    return code

@@ -1,13 +1,14 @@
 """What an operator has at the prompt: RunEngine, catalog, devices and plans, wired together."""
 
+import atexit
 import os
 import signal
 import sys
-import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.lifeline import ServiceProcess
@@ -17,7 +18,151 @@ from .channel_access import use_control_server
 DATA_VARIABLE = "MISTRAL_TXM_DATA"
 """The environment variable that names the data folder."""
 
+CONNECT_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = 90.0
+
 
 def data_folder(data: str | os.PathLike[str] | None = None) -> Path:
     """Return the data folder: the one given, else `MISTRAL_TXM_DATA`, else ``./mistral-txm-data``."""
     return Path(data or os.environ.get(DATA_VARIABLE) or "mistral-txm-data").resolve()
+
+
+class Session(dict[str, Any]):
+    """The operator's namespace: a mapping whose names are attributes too.
+
+    ``globals().update(session)`` puts everything at the prompt; ``session.RE`` is the RunEngine. As a
+    context manager, or by `close`, it ends the processes that it started.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._exits = ExitStack()
+        self.services: dict[str, ServiceProcess] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the entry of that name."""
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the session has no {name!r}; it has {', '.join(self)}") from None
+
+    def close(self) -> None:
+        """End every process that this session started, last one first; more than once does no harm."""
+        self._exits.close()
+
+    def __enter__(self) -> Self:
+        """Return the session itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End what was started."""
+        self.close()
+
+
+def start(
+    simulated: bool = False,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    size: str = "small",
+    texture: str = "stripes",
+    seed: int = 0,
+    time_scale: float = 0.0,
+) -> Session:
+    """Start an acquisition and return the operator's namespace.
+
+    It holds ``RE`` (the RunEngine), ``cat`` (the databroker catalog), ``instrument`` and each of its
+    devices under its own name, the plans, and ``data`` (the data folder). The catalog, the live
+    reconstruction and the monitor page run in processes of their own; the RunEngine needs none of them.
+
+    Parameters
+    ----------
+    simulated
+        Start a simulated beamline and connect to it, instead of the one of the environment.
+    data
+        Data folder; by default `MISTRAL_TXM_DATA`, else ``./mistral-txm-data``.
+    config
+        TOML file of addresses, limits and focus positions; by default the packaged one.
+    size, texture, seed, time_scale
+        Of the simulated beamline: frames of the sizes ``small``, ``medium`` or ``paper``, the
+        magnetization's name, the seed of its noise, and how long an exposure of one second takes, s.
+
+    Raises
+    ------
+    ValueError
+        If the configuration is wrong.
+    LeaseError
+        If another acquisition uses the data folder.
+    ServiceError
+        If the simulated beamline does not start.
+    TimeoutError
+        If devices do not answer; the message names them.
+    """
+    folder = data_folder(data)
+    session = Session()
+    exits = session._exits
+    try:
+        exits.enter_context(acquisition_lease(folder))
+        simulation = {"size": size, "texture": texture, "seed": seed, "time_scale": time_scale}
+        if simulated:
+            _start_service(
+                session, "simulated_beamline", "mistral_txm.simulated_beamline", folder, simulation
+            )
+        for name in ("catalog", "live", "monitor"):
+            _start_service(session, name, f"mistral_txm.services.{name}", folder, {})
+        if simulated:
+            ready = session.services["simulated_beamline"].wait_ready(READY_TIMEOUT_S)
+            use_control_server(int(ready["port"]))
+        _wire(session, folder, None if config is None else Path(config), simulation if simulated else None)
+    except BaseException:
+        session.close()
+        raise
+    atexit.register(session.close)
+    return session
+
+
+def _start_service(
+    session: Session, name: str, module: str, data: Path, options: Mapping[str, object]
+) -> None:
+    """Start one helper process without waiting for it; the session's end ends it."""
+    arguments = ["--data", str(data), "--lifeline"]
+    for option, value in options.items():
+        arguments += [f"--{option.replace('_', '-')}", str(value)]
+    service = ServiceProcess(module, arguments, log=data / "logs" / f"{name}.log")
+    session.services[name] = session._exits.enter_context(service)
+
+
+def _wire(
+    session: Session, data: Path, config: Path | None, simulation: Mapping[str, object] | None
+) -> None:
+    """Build the RunEngine, the devices and the plans; ophyd is first imported here."""
+    from bluesky import RunEngine
+
+    from mistral_txm import plans
+    from mistral_txm.devices.configuration import load_configuration
+    from mistral_txm.devices.instrument import make_instrument
+    from mistral_txm.services.journal import JournalWriter
+
+    configuration = load_configuration(config)
+    instrument = make_instrument(configuration, data / "frames")
+    instrument.connect(CONNECT_TIMEOUT_S)
+    RE = RunEngine({})  # the name that every Bluesky operator types
+    RE.subscribe(session._exits.enter_context(JournalWriter(data / "journal")))
+    if simulation is not None:
+        from .simulated_operator import SimulatedOperator
+
+        RE.md["simulation"] = dict(simulation)
+        RE.register_command("input", SimulatedOperator(configuration))
+    session.update(
+        RE=RE,
+        data=data,
+        configuration=configuration,
+        instrument=instrument,
+        **instrument.devices,
+        **{name: getattr(plans, name) for name in plans.__all__},
+    )

@@ -1,0 +1,242 @@
+"""From files to results: `process`, `reconstruct`, `topology`, `export` and `report`."""
+
+import argparse
+from pathlib import Path
+
+from .arguments import (
+    data_option,
+    json_option,
+    layers_nm,
+    number,
+    number_above_zero,
+    print_json,
+    print_table,
+    whole_number,
+)
+
+METHODS = ("direct", "art", "sirt", "cgls")
+PRIORS = ("none", "layers", "norm")
+FORMATS = ("ovf", "vti", "tiff", "mrc", "martapp", "nxtomo")
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the parsers of this group."""
+    process = commands.add_parser(
+        "process", help="raw frames to aligned dichroic stacks", description=_process.__doc__
+    )
+    process.add_argument(
+        "raw",
+        nargs="+",
+        metavar="RAW",
+        help="MARTApp's files of one azimuth (the aligned file, or TomoNormalized of both helicities), or the uid "
+        "of a run or series of the data folder",
+    )
+    process.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="ALIGNED.h5",
+        help="one file per azimuth; with several, _phiNNN is put before the ending",
+    )
+    data_option(process)
+    process.set_defaults(run=_process)
+
+    reconstruct = commands.add_parser(
+        "reconstruct", help="aligned stacks to a volume", description=_reconstruct.__doc__
+    )
+    reconstruct.add_argument("files", nargs="+", type=Path, metavar="FILE", help="one per tilt series")
+    reconstruct.add_argument(
+        "--phi",
+        nargs="+",
+        type=number,
+        action="extend",
+        required=True,
+        metavar="DEG",
+        help="azimuth of each FILE, deg, in order",
+    )
+    reconstruct.add_argument("--output", type=Path, required=True, metavar="OUT.h5")
+    reconstruct.add_argument(
+        "--voxel-nm", type=number_above_zero, default=10.5, metavar="NM", help="default 10.5"
+    )
+    reconstruct.add_argument(
+        "--depth-voxels", type=whole_number(1), default=80, metavar="N", help="layers (default 80)"
+    )
+    reconstruct.add_argument("--method", choices=METHODS, default="direct")
+    reconstruct.add_argument(
+        "--prior",
+        choices=PRIORS,
+        default="none",
+        help="layers: where the magnetic layers are; norm: that, |m| = 1 there, and exchange smoothing",
+    )
+    reconstruct.add_argument(
+        "--layers",
+        type=layers_nm,
+        default=(),
+        metavar="Z0:Z1[,Z0:Z1]",
+        help="magnetic layers in nm from the middle of the film; layers and norm need them",
+    )
+    reconstruct.add_argument(
+        "--delta-per-nm",
+        type=number_above_zero,
+        metavar="D",
+        help="dichroic half-difference of the absorption coefficient, 1/nm; without it none and layers give m in "
+        "units of the signal, 1/nm, and norm estimates it",
+    )
+    json_option(reconstruct)
+    reconstruct.set_defaults(run=_reconstruct)
+
+    topology = commands.add_parser(
+        "topology", help="singularities and charges of a volume", description=_topology.__doc__
+    )
+    topology.add_argument("volume", type=Path, metavar="OUT.h5", help="HDF5 with mx, my, mz, or OVF")
+    json_option(topology)
+    topology.set_defaults(run=_topology)
+
+    export = commands.add_parser("export", help="for other programs", description=_export.__doc__)
+    export.add_argument("volume", type=Path, metavar="OUT.h5", help="a volume, or aligned stacks")
+    export.add_argument("--format", choices=FORMATS, required=True)
+    export.add_argument("--output", type=Path, required=True, metavar="PATH")
+    export.add_argument(
+        "--voxel-nm",
+        type=number_above_zero,
+        default=10.5,
+        metavar="NM",
+        help="pixel of aligned stacks, which do not carry it (default 10.5)",
+    )
+    export.set_defaults(run=_export)
+
+    report = commands.add_parser(
+        "report", help="the figures a person looks at", description=_report.__doc__
+    )
+    report.add_argument("volume", type=Path, metavar="OUT.h5")
+    report.add_argument("--output", type=Path, required=True, metavar="DIR")
+    report.set_defaults(run=_report)
+
+
+def _process(arguments: argparse.Namespace) -> None:
+    """Turn raw frames into aligned absorption and dichroic stacks, in MARTApp's format before reconstruction."""
+    from mistral_txm.services.processing import process
+
+    for path in process(arguments.raw, arguments.output, arguments.data):
+        print(path)
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    """Solve all tilt series jointly for the three components of the magnetization."""
+    from mistral_txm.reconstruction import Grid, TiltSeries, read_aligned, reconstruct, write_volume
+    from mistral_txm.reconstruction.volume_file import Volume, input_file
+
+    files, phis_deg = arguments.files, arguments.phi
+    if len(files) != len(phis_deg):
+        raise ValueError(f"{len(files)} files but {len(phis_deg)} azimuths: give one --phi per FILE, in order")
+    _writable(arguments.output)
+    aligned = [read_aligned(path) for path in files]
+    height, width = aligned[0].dichroic_tvu.shape[1:]
+    for path, series in zip(files, aligned, strict=True):
+        if series.dichroic_tvu.shape[1:] != (height, width):
+            raise ValueError(
+                f"{path}: images of {series.dichroic_tvu.shape[1:]} pixels, those of {files[0]} have "
+                f"{(height, width)}; align the series on one field of view first"
+            )
+    result = reconstruct(
+        [
+            TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu)
+            for phi_deg, series in zip(phis_deg, aligned, strict=True)
+        ],
+        Grid((arguments.depth_voxels, height, width), arguments.voxel_nm),
+        method=arguments.method,
+        prior=arguments.prior,
+        layers_nm=arguments.layers,
+        delta_per_nm=arguments.delta_per_nm,
+    )
+    options = {
+        "phi_deg": phis_deg,
+        "depth_voxels": arguments.depth_voxels,
+        "layers_nm": arguments.layers,
+        "delta_per_nm": arguments.delta_per_nm,
+    }
+    volume = result.volume(inputs=[input_file(path) for path in files], options=options)
+    write_volume(arguments.output, volume)
+    if arguments.json:
+        print_json(
+            {
+                "output": str(arguments.output),
+                "shape_zyx": list(volume.mx.shape),
+                "method": volume.method,
+                "prior": volume.prior,
+                "delta_per_nm": volume.delta_per_nm,
+                "unit": volume.unit,
+            }
+        )
+    else:
+        print(f"{arguments.output}: {volume.mx.shape} voxels [z, y, x], {volume.method}, prior {volume.prior}")
+
+
+def _topology(arguments: argparse.Namespace) -> None:
+    """Search a volume for singularities and give their positions, from the centre, and charges."""
+    from mistral_txm.reconstruction import read_volume, topology_summary
+
+    volume = read_volume(arguments.volume)
+    found = topology_summary(volume.m_czyx, volume.voxel_nm)
+    if arguments.json:
+        print_json(found)
+        return
+    if not found["points"]:
+        print("no singularity found")
+    else:
+        print_table(
+            ("x nm", "y nm", "z nm", "charge", "radius nm"),
+            (
+                (
+                    *(f"{point[axis]:.0f}" for axis in ("x_nm", "y_nm", "z_nm")),
+                    f"{point['charge']:+g}",
+                    f"{point['radius_nm']:.0f}",
+                )
+                for point in found["points"]
+            ),
+        )
+    hopf_index = found["hopf_index"]
+    print(f"Hopf index: {'not defined here' if hopf_index is None else f'{hopf_index:.2f}'}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    """Write a volume, or aligned stacks, for another program."""
+    from mistral_txm.reconstruction import (
+        export_series,
+        export_volume,
+        is_aligned,
+        read_aligned,
+        read_volume,
+    )
+
+    _writable(arguments.output)
+    if is_aligned(arguments.volume):
+        series = read_aligned(arguments.volume)
+        written = export_series(
+            series, arguments.format, arguments.output, pixel_nm=arguments.voxel_nm
+        )
+    else:
+        written = export_volume(read_volume(arguments.volume), arguments.format, arguments.output)
+    for path in written:
+        print(path)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    """Write the figures of a volume and one page that shows them."""
+    from mistral_txm.services.report import write_report
+
+    print(write_report(arguments.volume, arguments.output))
+
+
+def _writable(path: Path) -> None:
+    """Refuse an output whose folder is missing before hours are spent on it.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        With one line.
+    """
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; name a file")

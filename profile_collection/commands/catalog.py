@@ -1,0 +1,154 @@
+"""What a data folder holds: `status`, `verify` and `runs`."""
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from ..session import data_folder
+from . import CommandFailed
+from .arguments import data_option, existing_data, json_option, print_json, print_table
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the parsers of this group."""
+    status = commands.add_parser(
+        "status", help="what is done and what comes next", description=_status.__doc__
+    )
+    status.add_argument("--series", metavar="UID", help="one series (default: all)")
+    data_option(status)
+    json_option(status)
+    status.set_defaults(run=_status)
+
+    verify = commands.add_parser(
+        "verify", help="read every frame and checksum", description=_verify.__doc__
+    )
+    verify.add_argument("--series", metavar="UID", help="one series (default: all)")
+    data_option(verify)
+    json_option(verify)
+    verify.set_defaults(run=_verify)
+
+    runs = commands.add_parser("runs", help="the catalog", description="The runs of a data folder.")
+    actions = runs.add_subparsers(metavar="ACTION", dest="action")
+    listing = actions.add_parser("list", help="all runs, the oldest first (the default)")
+    show = actions.add_parser("show", help="one run, as the catalog has it")
+    show.add_argument("uid", metavar="UID", help="of the run, or its first characters")
+    export = actions.add_parser("export", help="one run into a file")
+    export.add_argument("uid", metavar="UID", help="of the run, or its first characters")
+    export.add_argument(
+        "--format",
+        choices=("nxtomo", "csv", "jsonl"),
+        required=True,
+        help="nxtomo: frames of one azimuth, one entry per helicity; csv: a table of the exposures; jsonl: the documents",
+    )
+    export.add_argument("--output", type=Path, required=True, metavar="PATH")
+    for parser in (runs, listing, show, export):
+        data_option(parser)
+        json_option(parser)
+        parser.set_defaults(run=_runs)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    """Say what is done of each series and what comes next, from the journal alone."""
+    from mistral_txm.services.verification import series_status
+
+    entries = series_status(existing_data(arguments), arguments.series)["series"]
+    if arguments.json:
+        print_json({"series": entries})
+        return
+    for entry in entries:
+        print(
+            "series {uid}: {state}, {accepted} of {planned} exposures accepted, {missing} missing, "
+            "{repeated} repeated, {damaged} damaged".format(**entry)
+        )
+        if entry["next"]:
+            print(f"  next: {entry['next']}")
+    if not entries:
+        print("no series here yet")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    """Read every frame that the journal acknowledges and compare its checksum; exit 3 if one is damaged or missing."""
+    from mistral_txm.services.verification import verify
+
+    found = [series.summary() for series in verify(existing_data(arguments), arguments.series)]
+    if arguments.json:
+        print_json({"series": found})
+    else:
+        for series in found:
+            print(
+                "series {uid}: {frames_read} frames read, {accepted} of {planned} exposures good, "
+                "{missing} missing, {damaged} damaged".format(**series)
+            )
+            for frame in series["damaged_frames"]:
+                print(f"  damaged: {frame['reason']}")
+    bad = sum(series["missing"] + series["damaged"] for series in found)
+    if bad:
+        raise CommandFailed(f"{bad} exposures are missing or damaged; resume the series to take them")
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    """List the runs of a data folder, show one, or export one."""
+    data = existing_data(arguments)
+    if arguments.action == "show":
+        _show(data, arguments.uid, arguments.json)
+    elif arguments.action == "export":
+        _export(data, arguments.uid, arguments.format, arguments.output)
+    else:
+        _list(data, arguments.json)
+
+
+def _list(data: Path, as_json: bool) -> None:
+    from mistral_txm.services.runs import list_runs
+
+    runs = list_runs(data)
+    if as_json:
+        print_json({"runs": [run.as_dict() for run in runs]})
+        return
+    print_table(
+        ("run", "series", "started", "plan", "phi", "sample", "exposures", "ended"),
+        (
+            (
+                run.uid[:8],
+                (run.series or "")[:8],
+                datetime.fromtimestamp(run.time).strftime("%Y-%m-%d %H:%M"),
+                run.plan_name,
+                "" if run.phi_deg is None else f"{run.phi_deg:g} deg",
+                run.sample or "",
+                run.exposures,
+                run.exit_status,
+            )
+            for run in runs
+        ),
+    )
+
+
+def _show(data: Path, uid: str, as_json: bool) -> None:
+    """Show a run as the catalog has it: this starts the catalog's server where none runs."""
+    from mistral_txm.services.catalog import open_catalog
+    from mistral_txm.services.run_export import find_run
+
+    uid = find_run(data, uid).stem
+    run = open_catalog(data)[uid]
+    streams = {
+        name: {key: list(array.shape) for key, array in run[name].read().data_vars.items()}
+        for name in run
+    }
+    shown = {"start": dict(run.metadata["start"]), "stop": run.metadata.get("stop"), "streams": streams}
+    if as_json:
+        print_json(shown)
+        return
+    start = shown["start"]
+    print(f"run {uid}: {start['plan_name']}, sample {start['sample']['name']}, phi {start['phi_deg']:g} deg")
+    print(f"  series {start['series']}")
+    stop = shown["stop"]
+    print(f"  ended: {stop['exit_status'] if stop else 'no stop document'}")
+    for name, columns in streams.items():
+        print(f"  {name}: " + ", ".join(f"{key} {shape}" for key, shape in columns.items()))
+
+
+def _export(data: Path, uid: str, format: str, output: Path) -> None:
+    from mistral_txm.services.run_export import export_run
+
+    export_run(data, uid, format, output)
+    print(output)

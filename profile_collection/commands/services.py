@@ -1,0 +1,81 @@
+"""Processes that run beside the acquisition, each alone: `ioc`, `live` and `monitor`."""
+
+import argparse
+from pathlib import Path
+
+from ..session import data_folder
+from . import CommandFailed
+from .arguments import SIZES, data_option, number_from_zero, whole_number
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the parsers of this group."""
+    ioc = commands.add_parser(
+        "ioc", help="the simulated beamline alone, until Ctrl-C", description=_ioc.__doc__
+    )
+    ioc.add_argument("--size", choices=SIZES, default="small", help="frames of the CCD")
+    ioc.add_argument("--texture", default="stripes", metavar="NAME", help="the magnetization")
+    ioc.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the noise")
+    ioc.add_argument(
+        "--time-scale",
+        type=number_from_zero,
+        default=1.0,
+        metavar="X",
+        help="how long one second of exposure or motion takes, s (default: 1; 0: computing time alone)",
+    )
+    ioc.add_argument("--port", type=whole_number(0), default=0, metavar="N", help="0: any free port")
+    data_option(ioc)
+    ioc.set_defaults(run=_ioc)
+
+    live = commands.add_parser(
+        "live", help="the live reconstruction as a process of its own", description=_live.__doc__
+    )
+    live.add_argument("--series", metavar="UID", help="series to follow (default: the newest)")
+    data_option(live)
+    live.set_defaults(run=_live)
+
+    monitor = commands.add_parser("monitor", help="the web page", description=_monitor.__doc__)
+    monitor.add_argument(
+        "--port", type=whole_number(0), default=0, metavar="N", help="0: any free port"
+    )
+    data_option(monitor)
+    monitor.set_defaults(run=_monitor)
+
+
+def _ioc(arguments: argparse.Namespace) -> None:
+    """Serve the simulated beamline over Channel Access on loopback, until Ctrl-C.
+
+    One line of JSON on stdout says the port; point a client at it with EPICS_CA_ADDR_LIST=127.0.0.1,
+    EPICS_CA_AUTO_ADDR_LIST=NO and EPICS_CA_SERVER_PORT.
+    """
+    from mistral_txm.simulated_beamline.__main__ import main
+
+    options = ["--size", arguments.size, "--texture", arguments.texture]
+    options += ["--seed", str(arguments.seed), "--time-scale", str(arguments.time_scale)]
+    _run(main([*options, "--data", str(_folder(arguments)), "--port", str(arguments.port)]))
+
+
+def _live(arguments: argparse.Namespace) -> None:
+    """Follow the journal and the frames of a series and publish its volume, until Ctrl-C."""
+    from mistral_txm.services.live import main
+
+    options = ["--series", arguments.series] if arguments.series else []
+    _run(main(["--data", str(_folder(arguments)), *options]))
+
+
+def _monitor(arguments: argparse.Namespace) -> None:
+    """Serve the read-only web page of a measurement on loopback, until Ctrl-C."""
+    from mistral_txm.services.monitor import main
+
+    _run(main(["--data", str(_folder(arguments)), "--port", str(arguments.port)]))
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    folder = data_folder(arguments.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _run(code: int) -> None:
+    if code:
+        raise CommandFailed(f"ended with exit code {code}")

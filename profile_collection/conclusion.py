@@ -1,0 +1,172 @@
+"""What is left to do when a simulated measurement has ended: judge it by the truth, report, sum up."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mistral_txm.reconstruction import read_volume
+from mistral_txm.reconstruction.files import replaced_when_complete
+from mistral_txm.services.catalog import open_catalog, wait_until_written
+from mistral_txm.services.exposures import STREAMS, Exposure
+from mistral_txm.services.frame_files import frame_crc32
+from mistral_txm.services.lifeline import ServiceProcess
+from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
+from mistral_txm.services.report import write_report
+from mistral_txm.services.truth import compare_with_truth, margin_seen_by_all_nm, read_truth
+from mistral_txm.services.verification import SeriesRecord, read_series, verify
+
+from .acquire import MeasurementFailed
+
+POLL_S = 0.2
+LIVE_TIMEOUT_S = 600.0
+CATALOG_TIMEOUT_S = 600.0
+
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def conclude(
+    data: Path, series: str, live: ServiceProcess, stage: Stage, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Write ``magnetization.h5``, the report and ``summary.json`` of a simulated series; return the summary.
+
+    Parameters
+    ----------
+    data
+        Data folder, with the truth that the simulated beamline left there.
+    series
+        Uid of the series; all of it was taken.
+    live
+        The live reconstruction, which is started again if it has died.
+    stage
+        Times a stage under its name.
+    seconds
+        Stages timed so far; those of this function are added by ``stage`` as they end.
+
+    Raises
+    ------
+    MeasurementFailed
+        If the live reconstruction or the catalog does not get done, or frames are missing or damaged.
+    """
+    with stage("live reconstruction catches up"):
+        status = _finished_live(data, series, live)
+        volume_path = data / "magnetization.h5"
+        _copy(data / LIVE / series / VOLUME, volume_path)
+    with stage("catalog catches up"):
+        if not wait_until_written(data, CATALOG_TIMEOUT_S):
+            raise MeasurementFailed(
+                f"the catalog did not catch up within {CATALOG_TIMEOUT_S:g} s; see {data / 'logs' / 'catalog.log'}"
+            )
+    with stage("verification"):
+        frames = _frames(data, series)
+    (record,) = read_series(data, series)
+    start = record.runs[0].start
+    with stage("comparison with the truth"):
+        volume, truth = read_volume(volume_path), read_truth(data / "truth.h5")
+        angles = {(phi_deg, theta_deg) for phi_deg, theta_deg, *_ in start["planned_keys"]}
+        margin_nm = margin_seen_by_all_nm(
+            truth.m_czyx.shape[3] * truth.voxel_nm,
+            max(abs(edge) for layer in truth.layers_nm for edge in layer),
+            sorted({phi_deg for phi_deg, _ in angles}),
+            max(abs(theta_deg) for _, theta_deg in angles),
+        )
+        errors = compare_with_truth(volume, truth, margin_nm=margin_nm)
+    summary: dict[str, Any] = {
+        "series": series,
+        "runs": [run.start["uid"] for run in record.runs],
+        "sample": start["sample"],
+        "simulation": start["simulation"],
+        "frames": frames,
+        "errors": {name: value for name, value in errors.items() if name != "singularities"},
+        "singularities": errors["singularities"],
+        "live": {key: status[key] for key in ("updates", "update_s", "lag_frames", "method", "prior")},
+        "exposures": _pace(record),
+        "seconds": dict(seconds),
+    }
+    with stage("report"):
+        write_report(
+            volume_path,
+            data / "report",
+            truth_path=data / "truth.h5",
+            frames=read_pair(data / LIVE / series / PAIR),
+            summary=summary,
+        )
+    summary["seconds"] = dict(seconds)
+    with replaced_when_complete(data / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _finished_live(data: Path, series: str, live: ServiceProcess) -> dict[str, Any]:
+    """Wait until the live reconstruction has used all exposures; return its last status."""
+    deadline_s = time.monotonic() + LIVE_TIMEOUT_S
+    path = data / LIVE / series / STATUS
+    while time.monotonic() < deadline_s:
+        if path.exists():
+            status = read_status(path)
+            if status["state"] == "complete":
+                return status
+            if status["state"] == "error":
+                raise MeasurementFailed(f"the live reconstruction stopped: {status['message']}")
+        if not live.running:
+            live.start()
+        time.sleep(POLL_S)
+    raise MeasurementFailed(
+        f"the live reconstruction did not finish within {LIVE_TIMEOUT_S:g} s; see {live.log}"
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replaced_when_complete(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _frames(data: Path, series: str) -> dict[str, Any]:
+    """Count frames: planned, taken, in the catalog, and proven on disk by their checksums.
+
+    Of each stream of each run the first and the last frame are read through the catalog as well.
+    """
+    (verified,) = verify(data, series)
+    (record,) = read_series(data, series)
+    catalog = open_catalog(data)
+    in_catalog = read_back = 0
+    for run in record.runs:
+        entry = catalog[run.start["uid"]]
+        for stream in STREAMS:
+            exposures = run.stream(stream)
+            if not exposures:
+                continue
+            frames_euvx = entry[stream]["ccd"]
+            if stream == "primary":
+                in_catalog += len(frames_euvx)
+            for index in sorted({0, len(exposures) - 1}):
+                if frame_crc32(np.asarray(frames_euvx[index])) != exposures[index].crc32:
+                    raise MeasurementFailed(f"run {run.start['uid']}: frame {index} of {stream} differs in the catalog")
+                read_back += 1
+    return {
+        "asked": verified.planned,
+        "taken": len(verified.accepted),
+        "in_catalog": in_catalog,
+        "read_back_from_catalog": read_back,
+        "verified_on_disk": verified.frames_read - len(verified.damaged),
+        "missing": len(verified.missing),
+        "damaged": len(verified.damaged),
+    }
+
+
+def _pace(record: SeriesRecord) -> dict[str, float]:
+    """How fast exposures came: median time between neighbouring Events, s, and the most frames in a second."""
+    gaps_s: list[float] = []
+    for run in record.runs:
+        times_s = sorted(exposure.time for exposure in run.stream("primary"))
+        gaps_s += list(np.diff(times_s))
+    return {
+        "median_s_per_exposure": round(float(np.median(gaps_s)), 4),
+        "p99_s_per_exposure": round(float(np.percentile(gaps_s, 99)), 4),
+    }

@@ -1,0 +1,34 @@
+"""The person of a simulated measurement: reads the prompt, turns the sample, answers."""
+
+import re
+
+from bluesky import Msg
+from ophyd import EpicsSignal
+
+from mistral_txm.devices.configuration import Configuration
+
+
+class SimulatedOperator:
+    """Answers the plans' prompts in place of the keyboard: the RunEngine's ``input`` command.
+
+    A prompt that asks for an azimuth is obeyed as a person would: the sample is turned by hand, which only
+    the simulated beamline's own process variable can do, and the angle is typed in.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._azimuth = EpicsSignal(configuration.simulation.azimuth_address.name, name="hand")
+
+    async def __call__(self, message: Msg) -> str:
+        """Answer one prompt.
+
+        Raises
+        ------
+        RuntimeError
+            If the prompt asks for something that a simulated person cannot do.
+        """
+        prompt: str = message.kwargs.get("prompt", "")
+        asked = re.search(r"phi = (-?\d+(?:\.\d+)?) deg", prompt)
+        if asked is None:
+            raise RuntimeError(f"the simulated operator does not understand {prompt!r}")
+        self._azimuth.put(float(asked.group(1)), wait=True)
+        return asked.group(1)

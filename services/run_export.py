@@ -1,0 +1,154 @@
+"""One run into one file: the exposures as a table, the documents, or the frames as NXtomo."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mistral_txm.reconstruction.files import replaced_when_complete
+from mistral_txm.reconstruction.nxtomo import DARK, FLAT, PROJECTION, TomoEntry, write_nxtomo
+from mistral_txm.services.exposures import STREAMS, Exposure, RunExposures
+from mistral_txm.services.journal import journal_files, read_journal
+
+COLUMNS = (
+    "stream",
+    "seq_num",
+    "phi_deg",
+    "theta_deg",
+    "helicity",
+    "repeat",
+    "theta_readback_deg",
+    "exposure_s",
+    "ring_current_mA",
+    "saturated_fraction",
+    "time",
+    "file",
+    "frame_number",
+    "crc32",
+)
+
+
+def find_run(data: Path, uid: str) -> Path:
+    """Return the journal file of the run whose uid begins with ``uid``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one.
+    """
+    found = [path for path in journal_files(data / "journal") if path.stem.startswith(uid)]
+    if len(found) != 1:
+        raise ValueError(f"run {uid}: {len(found) or 'no'} such run in {data}; `mistral-txm runs list` shows all")
+    return found[0]
+
+
+def export_run(data: Path, uid: str, format: str, output: Path) -> None:
+    """Write one run into a file, whole or not at all.
+
+    Parameters
+    ----------
+    data
+        Data folder.
+    uid
+        Of the run, or its first characters.
+    format
+        One of `FORMATS`: ``csv`` (a line per exposure), ``jsonl`` (its documents), ``nxtomo`` (frames, with an
+        entry for each helicity).
+    output
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run or format, or it has no exposures.
+    FrameError
+        If a frame cannot be read.
+    """
+    journal = find_run(data, uid)
+    if format not in FORMATS:
+        raise ValueError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
+    FORMATS[format](journal, output)
+
+
+def _as_jsonl(journal: Path, output: Path) -> None:
+    with replaced_when_complete(output) as temporary, temporary.open("w") as file:
+        for document in read_journal(journal):
+            file.write(json.dumps(document) + "\n")
+
+
+def _as_csv(journal: Path, output: Path) -> None:
+    run = RunExposures.of(read_journal(journal))
+    with replaced_when_complete(output) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for stream in STREAMS:
+            for one in run.stream(stream):
+                table.writerow(
+                    (
+                        one.stream,
+                        one.seq_num,
+                        *one.key,
+                        one.theta_deg,
+                        one.exposure_s,
+                        one.ring_current_ma,
+                        one.saturated_fraction,
+                        one.time,
+                        one.path,
+                        one.frame_number,
+                        f"{one.crc32:08x}",
+                    )
+                )
+
+
+class _Frames:
+    """Frames of exposures, read from their files one at a time."""
+
+    def __init__(self, exposures: Sequence[Exposure]) -> None:
+        self._exposures = exposures
+        first = exposures[0].read()
+        self.dtype: np.dtype[Any] = first.dtype
+        self.shape = (len(exposures), *first.shape)
+
+    def __getitem__(self, index: int, /) -> NDArray[np.uint16]:
+        return self._exposures[index].read()
+
+
+def _as_nxtomo(journal: Path, output: Path) -> None:
+    run = RunExposures.of(read_journal(journal))
+    start = run.start
+    entries = {}
+    for helicity, name in ((1, "positive"), (-1, "negative")):
+        parts = (
+            (DARK, run.stream("dark")),
+            (FLAT, [one for one in run.stream("flat") if one.key.helicity == helicity]),
+            (PROJECTION, [one for one in run.accepted().values() if one.key.helicity == helicity]),
+        )
+        exposures = [one for _, part in parts for one in part]
+        if not exposures:
+            continue
+        entries[name] = TomoEntry(
+            frames_tvu=_Frames(exposures),
+            image_key=np.concatenate([np.full(len(part), key) for key, part in parts]),
+            theta_deg=np.array([one.theta_deg for one in exposures]),
+            exposure_s=np.array([one.exposure_s for one in exposures]),
+            ring_current_ma=np.array([one.ring_current_ma for one in exposures]),
+            pixel_nm=start["pixel_nm"],
+            energy_ev=start["measurement"]["energy_ev"],
+            phi_deg=start["phi_deg"],
+            helicity=helicity,
+            sample_name=start["sample"]["name"],
+            title=f"run {start['uid']}",
+        )
+    write_nxtomo(output, entries)
+
+
+FORMATS: Mapping[str, Callable[[Path, Path], None]] = {
+    "csv": _as_csv,
+    "jsonl": _as_jsonl,
+    "nxtomo": _as_nxtomo,
+}
+"""What `export_run` can write."""
