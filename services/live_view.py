@@ -1,6 +1,6 @@
 """What there is to see of a running measurement, gathered from the journal and the live files.
 
-`LiveView` looks at the files in a thread of its own, once for all who watch; each look makes a new
+`LiveView` looks at the files in threads of its own, once for all who watch; each look makes a new
 `Snapshot`, an immutable value. A file that is missing or damaged leaves the last good content in
 place and a line in `Snapshot.problems`; it never stops the view.
 """
@@ -8,7 +8,7 @@ place and a line in `Snapshot.problems`; it never stops the view.
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -35,6 +35,7 @@ from mistral_txm.services.series_exposures import SeriesExposures
 logger = logging.getLogger(__name__)
 
 _Content = TypeVar("_Content")
+_NO_STATUS: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,10 @@ class Progress:
 class Snapshot:
     """One look at everything. What is not there yet is None."""
 
-    version: int = 0
     progress: Progress | None = None
     frame_vu: NDArray[np.uint16] | None = None
     """The newest exposure, counts ``[v, u]``."""
-    status: Mapping[str, Any] = field(default_factory=dict)
+    status: Mapping[str, Any] = field(default_factory=lambda: _NO_STATUS)
     pair: FrameExamples | None = None
     volume: Field | None = None
     problems: tuple[str, ...] = ()
@@ -175,9 +175,7 @@ class LiveView:
             self._stop.wait(self._poll_s)
 
     def look(self) -> Snapshot:
-        """Look once; the snapshot is a new one, with a higher version, only if something
-        changed."""
-        before = self.snapshot
+        """Look once; what has not changed is the same object as in the snapshot before."""
         progress = self._progress()
         folder = self._folder(progress.series if progress is not None else None)
         problems = []
@@ -190,7 +188,7 @@ class LiveView:
                 watched.look(folder / name)
                 if watched.problem is not None:
                     problems.append(watched.problem)
-        frame_vu = before.frame_vu
+        frame_vu = self.snapshot.frame_vu
         newest = progress.newest if progress is not None else None
         if newest is not None and newest != self._frame_of:
             try:
@@ -199,21 +197,14 @@ class LiveView:
                 problems.append(f"newest frame: {cause}")
             else:
                 self._frame_of = newest
-        after = Snapshot(
-            version=before.version,
+        self.snapshot = Snapshot(
             progress=progress,
             frame_vu=frame_vu,
-            status=self._status.content or {},
+            status=self._status.content if self._status.content is not None else _NO_STATUS,
             pair=self._pair.content,
             volume=self._volume.content,
             problems=tuple(problems),
         )
-        if any(
-            getattr(after, name) is not getattr(before, name)
-            and not _equal(getattr(after, name), getattr(before, name))
-            for name in ("progress", "frame_vu", "status", "pair", "volume", "problems")
-        ):
-            self.snapshot = replace(after, version=before.version + 1)
         return self.snapshot
 
     def _progress(self) -> Progress | None:
@@ -248,7 +239,3 @@ class LiveView:
 
 def _read_field(path: Path) -> Field:
     return field_of(read_volume(path))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return not isinstance(a, np.ndarray | Field | FrameExamples) and bool(a == b)

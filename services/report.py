@@ -116,7 +116,8 @@ def write_report(
         frames: a raw frame and the images of its angle.
         summary: numbers of the measurement, such as the ``summary.json`` of the demo. ``sample``
             and ``series`` name the page; ``seconds`` is a mapping of stages to seconds; every other
-            number or text is listed under its name, one level of mappings deep.
+            number or text is listed under its name, one level of mappings deep. ``errors`` and
+            ``singularities`` are left out: the page has sections of its own for these.
 
     Returns:
         The path of the page.
@@ -351,7 +352,7 @@ def _matched_table(subject: _Subject) -> _Table:
     judged = subject.comparison["singularities"]
     rows = [
         (
-            pair["true"]["kind"],
+            _words(pair["true"]["kind"]),
             _position(pair["true"]),
             _charge(pair["true"]["charge"]),
             _position(pair["found"]),
@@ -361,7 +362,7 @@ def _matched_table(subject: _Subject) -> _Table:
         for pair in judged["matched"]
     ]
     rows += [
-        (point["kind"], _position(point), _charge(point["charge"]), "missed", "–", "–")
+        (_words(point["kind"]), _position(point), _charge(point["charge"]), "missed", "–", "–")
         for point in judged["missed"]
     ]
     rows += [
@@ -561,9 +562,7 @@ def _tiles(subject: _Subject) -> list[tuple[str, str]]:
         ("prior", volume.prior),
         (
             "δ (1/nm)" if volume.unit == "1" else "δ (1/nm): the field is in units of the signal",
-            f"{volume.delta_per_nm:.3g}"
-            if volume.delta_per_nm
-            else "not given: in units of signal",
+            f"{volume.delta_per_nm:.3g}" if volume.delta_per_nm else "not known",
         ),
         (f"voxels (x, y, z) of {plain(volume.voxel_nm)} nm", f"{n_x} × {n_y} × {n_z}"),
     ]
@@ -602,6 +601,8 @@ def _numbers(
     numbers: list[tuple[str, str]] = []
     seconds: list[tuple[str, str]] = []
     for name, value in summary.items():
+        if name in ("errors", "singularities"):
+            continue
         if isinstance(value, Mapping):
             inner = [(_words(key), _scalar(item)) for key, item in value.items()]
             known = [(key, text) for key, text in inner if text is not None]
@@ -655,7 +656,8 @@ def _position(point: Mapping[str, float]) -> str:
 
 
 def _charge(value: float) -> str:
-    return (f"{value:+.0f}" if value == round(value) else f"{value:+.2f}").replace("-", "−")
+    whole = abs(value - round(value)) < 1e-6
+    return (f"{value:+.0f}" if whole else f"{value:+.2f}").replace("-", "−")
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -202,7 +202,9 @@ def singularities_in_layers(
             and spot.charge is not None
             and spot.radius_nm is not None
             and all(
-                np.hypot(spot.x_nm - p.x_nm, spot.y_nm - p.y_nm) > MATCH_WITHIN_NM for p in points
+                np.hypot(np.hypot(spot.x_nm - p.x_nm, spot.y_nm - p.y_nm), spot.z_nm - p.z_nm)
+                > MATCH_WITHIN_NM
+                for p in points
             )
         ):
             found.append(

@@ -1,0 +1,235 @@
+"""What the monitor sees: good files, no files, damaged files, files that are replaced."""
+
+import json
+import os
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mistral_txm.reconstruction.volume_file import Volume, write_volume
+from mistral_txm.services.journal import JournalWriter
+from mistral_txm.services.live_files import read_pair, read_status, stale_s
+from mistral_txm.services.live_view import LiveView, Progress
+
+SERIES = "a-series"
+GROUPS = [[0.0, -30.0, 1, 2], [0.0, -30.0, -1, 2], [102.0, -30.0, 1, 2], [102.0, -30.0, -1, 2]]
+
+
+def put(path: Path, text: str) -> None:
+    """Replace a file as the live reconstruction does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def put_volume(path: Path, value: float) -> None:
+    m = np.full((2, 3, 4), value, dtype=np.float32)
+    write_volume(path, Volume(m, m, m, 10.5, method="art", prior="none", delta_per_nm=0.002))
+
+
+def put_pair(path: Path, value: float) -> None:
+    with h5py.File(path, "w") as file:
+        for name in ("frame_vu", "absorption_vu", "dichroic_vu"):
+            file[name] = np.full((3, 4), value)
+        file.attrs.update({"phi_deg": 102.0, "theta_deg": -31.5, "helicity": -1})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "live" / SERIES
+    folder.mkdir(parents=True)
+    return folder
+
+
+class Run:
+    """Documents of a run of one angle, with frames in one file, into a journal."""
+
+    def __init__(self, data: Path, uid: str = "run-1", started_at: float = 1000.0) -> None:
+        self.path = data / "frames.h5"
+        self.frames = np.arange(8 * 12, dtype="<u2").reshape(8, 3, 4)
+        with h5py.File(self.path, "w") as file:
+            file["frames"] = self.frames
+        self.uid = uid
+        self.journal = JournalWriter(data / "journal")
+        start = {"uid": uid, "time": started_at, "series": SERIES, "planned_keys": GROUPS}
+        self.journal("start", start | {"sample": {"name": "a film"}})
+        descriptor = {"uid": "d", "name": "primary", "run_start": uid}
+        self.journal("descriptor", descriptor | {"data_keys": {"key_phi_deg": {}}})
+        resource = {"uid": "r", "run_start": uid, "uri": f"file://localhost{self.path}"}
+        self.journal("stream_resource", resource | {"parameters": {"dataset": "frames"}})
+
+    def expose(self, number: int, time_s: float, helicity: int, repeat: int) -> None:
+        numbers = {"start": number + 1, "stop": number + 2}
+        datum = {"uid": f"s{number}", "stream_resource": "r", "descriptor": "d"}
+        indices = {"start": number, "stop": number + 1}
+        self.journal("stream_datum", datum | {"indices": indices, "seq_nums": numbers})
+        data = {
+            "key_phi_deg": 0.0,
+            "key_theta_deg": -30.0,
+            "key_helicity": helicity,
+            "key_repeat": repeat,
+            "theta": -30.0,
+            "polarization": helicity,
+            "ccd_frame_number": number,
+            "ccd_frame_crc32": zlib.crc32(self.frames[number].tobytes()),
+            "ccd_exposure_s": 1.0,
+            "ring_current": 200.0,
+            "ccd_saturated_fraction": 0.0,
+        }
+        event = {"uid": f"e{number}", "descriptor": "d", "seq_num": number + 1, "time": time_s}
+        self.journal("event", event | {"data": data})
+
+
+def followed(view: LiveView, until) -> None:
+    """Wait until the journal's documents have arrived."""
+    for _ in range(200):
+        if until(view.snapshot):
+            return
+        view._stop.wait(0.01)
+    pytest.fail(f"not seen within 2 s: {view.snapshot}")
+
+
+def test_an_empty_folder_shows_nothing_and_no_problem(tmp_path):
+    snapshot = LiveView(tmp_path / "not there").look()
+    assert snapshot.progress is None
+    assert snapshot.volume is None
+    assert not snapshot.status
+    assert not snapshot.problems
+
+
+def test_the_newest_files_are_shown(tmp_path, folder):
+    view = LiveView(tmp_path)
+    put(folder / "status.json", json.dumps({"state": "following", "angles_done": 3}))
+    put_pair(folder / "pair.h5", 0.25)
+    put_volume(folder / "volume.h5", 0.5)
+    snapshot = view.look()
+    assert snapshot.status["angles_done"] == 3
+    assert snapshot.pair.theta_deg == -31.5
+    assert snapshot.volume.m_czyx.max() == 0.5
+    assert view.look().volume is snapshot.volume
+    put_volume(folder / "volume.h5", 0.75)
+    assert view.look().volume.m_czyx.max() == 0.75
+    assert view.look().pair is snapshot.pair
+
+
+@pytest.mark.parametrize("name", ["status.json", "pair.h5", "volume.h5"])
+@pytest.mark.parametrize("content", ["", "garbage", "[1]", "\x89HDF\r\n\x1a\n cut"])
+def test_a_damaged_file_leaves_the_last_good_content(tmp_path, folder, name, content):
+    view = LiveView(tmp_path)
+    put(folder / "status.json", json.dumps({"state": "following"}))
+    put_pair(folder / "pair.h5", 0.25)
+    put_volume(folder / "volume.h5", 0.5)
+    good = view.look()
+    put(folder / name, content)
+    snapshot = view.look()
+    assert (snapshot.status, snapshot.pair, snapshot.volume) == (
+        good.status,
+        good.pair,
+        good.volume,
+    )
+    (problem,) = snapshot.problems
+    assert name in problem
+    assert "\n" not in problem
+    (folder / name).unlink()
+    assert view.look().volume is good.volume
+
+
+def test_progress_is_told_from_the_journal(tmp_path):
+    run = Run(tmp_path, started_at=1000.0)
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        followed(view, lambda snapshot: snapshot.progress is not None)
+        assert view.snapshot.progress.planned == 8
+        assert view.snapshot.progress.seconds_left is None
+        run.expose(0, 1010.0, +1, 0)
+        run.expose(1, 1020.0, +1, 1)
+        followed(view, lambda snapshot: snapshot.progress.taken == 2)
+        assert view.snapshot.progress.seconds_left == pytest.approx(60)
+        followed(
+            view,
+            lambda snapshot: snapshot.frame_vu is not None and snapshot.frame_vu[0, 0] == 12,
+        )
+        assert np.array_equal(view.snapshot.frame_vu, run.frames[1])
+        run.journal("stop", {"uid": "stop", "run_start": run.uid, "exit_status": "abort"})
+        followed(view, lambda snapshot: snapshot.progress.state == "abort")
+        assert view.snapshot.progress.seconds_left is None
+
+
+def test_a_resumed_series_goes_on_where_it_was(tmp_path):
+    """The pace is that of the newest run: 1 exposure of 6 left in 10 s leaves 50 s."""
+    run = Run(tmp_path, "run-1", started_at=1000.0)
+    run.expose(0, 1010.0, +1, 0)
+    run.expose(1, 1020.0, +1, 1)
+    run.journal("stop", {"uid": "stop", "run_start": run.uid, "exit_status": "abort"})
+    run = Run(tmp_path, "run-2", started_at=5000.0)
+    run.expose(0, 5010.0, -1, 0)
+    run.expose(1, 5020.0, -1, 1)
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        followed(view, lambda s: s.progress is not None and s.progress.taken == 4)
+        assert view.snapshot.progress.taken_before == 2
+        assert view.snapshot.progress.seconds_left == pytest.approx(40)
+
+
+def test_a_damaged_frame_is_a_problem_and_no_picture(tmp_path):
+    run = Run(tmp_path)
+    with h5py.File(run.path, "r+") as file:
+        file["frames"][0] = 0
+    run.expose(0, 1010.0, +1, 0)
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        followed(view, lambda snapshot: snapshot.problems)
+        assert "newest frame" in view.snapshot.problems[0]
+        assert view.snapshot.frame_vu is None
+
+
+def test_a_run_of_another_plan_is_left_out(tmp_path):
+    journal = JournalWriter(tmp_path / "journal")
+    journal("start", {"uid": "scan", "time": 900.0, "plan_name": "count"})
+    Run(tmp_path)
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        followed(view, lambda snapshot: snapshot.progress is not None)
+        assert view.snapshot.progress.series == SERIES
+
+
+def test_no_pace_before_the_second_exposure():
+    progress = Progress(SERIES, "a film", 8, 1, "measuring", 1000.0, 0, None)
+    assert progress.seconds_left is None
+
+
+def test_a_pair_that_holds_no_images_is_refused(tmp_path):
+    path = tmp_path / "pair.h5"
+    put_pair(path, 1.0)
+    assert read_pair(path).helicity == -1
+    with h5py.File(path, "r+") as file:
+        del file["dichroic_vu"]
+    with pytest.raises(ValueError, match="dichroic_vu"):
+        read_pair(path)
+    with h5py.File(path, "r+") as file:
+        file["dichroic_vu"] = np.zeros(5)
+    with pytest.raises(ValueError, match="expected images"):
+        read_pair(path)
+
+
+def test_a_status_is_an_object(tmp_path):
+    path = tmp_path / "status.json"
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="no JSON object"):
+        read_status(path)
+
+
+@pytest.mark.parametrize(
+    ("status", "stale"),
+    [
+        ({"state": "following", "updated_at": 990.0, "update_s": 1.0}, None),
+        ({"state": "following", "updated_at": 900.0, "update_s": 1.0}, 100.0),
+        ({"state": "following", "updated_at": 900.0, "update_s": 60.0}, None),
+        ({"state": "following"}, float("inf")),
+        ({"state": "following", "updated_at": "yesterday"}, float("inf")),
+        ({"state": "complete", "updated_at": 0.0}, None),
+        ({}, None),
+    ],
+)
+def test_when_a_status_is_stale(status, stale):
+    assert stale_s(status, 1000.0) == stale

@@ -1,0 +1,230 @@
+"""The monitor's page: what its texts say, and a real server with a real client."""
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mistral_txm.reconstruction.volume_file import Volume, write_volume
+from mistral_txm.services.exposures import Exposure, Key
+from mistral_txm.services.lifeline import ServiceProcess
+from mistral_txm.services.live_view import Progress, Snapshot
+from mistral_txm.services.monitor import (
+    LARGEST_IMAGE,
+    _rgba,
+    _smaller,
+    head_html,
+    side_html,
+)
+
+MODULE = "mistral_txm.services.monitor"
+NOW_S = 2000.0
+HOSTILE = "<script>alert('x')</script>"
+
+
+def exposure(tmp_path, stream: str = "primary") -> Exposure:
+    return Exposure(
+        run_uid="run",
+        stream=stream,
+        seq_num=7,
+        key=Key(102.0, -31.0, -1, 4),
+        theta_deg=-31.0,
+        polarization=-1,
+        path=tmp_path / "frames.h5",
+        dataset="frames",
+        frame_number=6,
+        crc32=0,
+        exposure_s=8.0,
+        ring_current_ma=200.0,
+        saturated_fraction=0.0,
+        time=1990.0,
+    )
+
+
+def test_progress_in_words(tmp_path):
+    progress = Progress("a-series", "a film", 40, 10, "measuring", 1890.0, 0, exposure(tmp_path))
+    text = head_html(Snapshot(progress=progress), NOW_S)
+    assert "a film" in text
+    assert "10 of 40 exposures · 25%" in text
+    assert "φ 102°, θ −31°, helicity −, repeat 4" in text
+    assert "newest frame 10 s ago" in text
+    assert "about 5 min left" in text
+    assert "width:25.0%" in text
+
+
+def test_what_is_stale_is_called_stale():
+    status = {"state": "following", "updated_at": NOW_S - 300, "update_s": 2.0}
+    assert "stale: live reconstruction silent for 5 min" in head_html(
+        Snapshot(status=status), NOW_S
+    )
+    fresh = status | {"updated_at": NOW_S - 3}
+    assert "stale" not in head_html(Snapshot(status=fresh), NOW_S)
+    assert "3 s ago" in side_html(Snapshot(status=fresh), NOW_S)
+
+
+@pytest.mark.parametrize("render", [head_html, side_html])
+def test_every_text_is_escaped(render):
+    progress = Progress(HOSTILE, HOSTILE, 1, 0, HOSTILE, 0.0, 0, None)
+    status = dict.fromkeys(
+        ("state", "message", "angles_done", "angles_planned", "residual", "phi_deg"), HOSTILE
+    )
+    text = render(Snapshot(progress=progress, status=status, problems=(HOSTILE,)), NOW_S)
+    assert "<script" not in text
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"singularities": "none"},
+        {"singularities": [{"x_nm": 1}, 7, None]},
+        {"singularities": [{"x_nm": "1", "y_nm": 2, "z_nm": 3, "charge": 1}]},
+        {"updated_at": None, "update_s": [], "lag_frames": {}, "phi_deg": "0", "residual": True},
+    ],
+)
+def test_a_status_with_nonsense_in_it_is_shown_as_far_as_it_makes_sense(status):
+    head_html(Snapshot(status=status), NOW_S)
+    assert "none yet" in side_html(Snapshot(status=status), NOW_S)
+
+
+def test_singularities_are_listed_with_their_charge():
+    points = [
+        {"x_nm": -390.0, "y_nm": 260.4, "z_nm": 80.0, "charge": -1.0},
+        *[{"x_nm": 0.0, "y_nm": 0.0, "z_nm": float(i), "charge": 1.0} for i in range(9)],
+    ]
+    text = side_html(Snapshot(status={"singularities": points}), NOW_S)
+    assert "<th>−390, 260.4, 80</th><td>−1</td>" in text
+    assert "and 2 more" in text
+
+
+def test_images_are_averaged_down_and_keep_their_size_and_mean():
+    image = np.zeros((1030, 2060), dtype=np.uint16)
+    image[:, :1030] = 4
+    smaller, pixel_nm = _smaller(image, 10.0)
+    assert max(smaller.shape) <= LARGEST_IMAGE
+    assert pixel_nm == 50
+    assert smaller.shape == (206, 412)
+    assert smaller.mean() == 2
+    same, pixel_nm = _smaller(image[:256, :256], 10.0)
+    assert same.shape == (256, 256)
+    assert pixel_nm == 10
+
+
+def test_colours_are_packed_as_red_green_blue_alpha():
+    packed = _rgba(np.array([[[1.0, 0.5, 0.0]]]))
+    assert packed.view(np.uint8).tolist() == [[255, 128, 0, 255]]
+
+
+@pytest.fixture(scope="module")
+def monitor(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    process = ServiceProcess(
+        MODULE,
+        ["--data", str(data), "--lifeline"],
+        log=data / "logs" / "monitor.log",
+    )
+    with process:
+        yield data, process.wait_ready(60.0)["uri"]
+
+
+@pytest.mark.slow
+def test_the_page_needs_nothing_from_outside(monitor):
+    _, uri = monitor
+    assert uri.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(uri, timeout=10) as answer:
+        page = answer.read().decode()
+    links = [part.split('"')[0] for mark in ('src="', 'href="') for part in page.split(mark)[1:]]
+    assert links
+    assert all(link.startswith("/static/") for link in links)
+
+
+@pytest.mark.slow
+def test_it_listens_on_one_loopback_address_alone(monitor):
+    """A server on all addresses would answer at 127.0.0.2 too."""
+    _, uri = monitor
+    port = int(uri.rsplit(":", 1)[1].strip("/"))
+    with socket.socket() as other, pytest.raises(OSError, match="refused"):
+        other.connect(("127.0.0.2", port))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("origin", "status"), [("http://evil.example", 403), (None, 101)])
+def test_pages_of_other_sites_cannot_listen_in(monitor, origin, status):
+    """A browser sends the origin of the page that opens a socket; only our own is let in."""
+    _, uri = monitor
+    host = uri.removeprefix("http://").strip("/")
+    with urllib.request.urlopen(uri, timeout=10) as answer:
+        token = answer.read().decode().split('"token":"')[1].split('"')[0]
+    connection = http.client.HTTPConnection(host, timeout=10)
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    headers |= {"Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==", "Origin": origin or uri.strip("/")}
+    headers["Sec-WebSocket-Protocol"] = f"bokeh, {token}"
+    connection.request("GET", "/ws", headers=headers)
+    assert connection.getresponse().status == status
+    connection.close()
+
+
+@pytest.mark.slow
+def test_an_open_page_is_updated_and_survives_garbage(monitor):
+    """One session is watched from beginning to end, each look as its page would be sent it."""
+    from bokeh.client import pull_session
+
+    data, uri = monitor
+    folder = data / "live" / "a-series"
+    folder.mkdir(parents=True)
+    with pull_session(url=uri) as session:
+
+        def model(name: str) -> Any:
+            with pull_session(url=uri, session_id=session.id) as look:
+                return look.document.select_one({"name": name})
+
+        def shown(name: str, text: str) -> None:
+            deadline_s = time.monotonic() + 20
+            while True:
+                found = model(name).text
+                if text in found:
+                    return
+                assert time.monotonic() < deadline_s, found
+                time.sleep(0.2)
+
+        def put(text: str) -> None:
+            (folder / "new").write_text(text)
+            (folder / "new").replace(folder / "status.json")
+
+        shown("head", "waiting for a measurement")
+        put(json.dumps({"state": "following", "angles_done": 3, "angles_planned": 46}))
+        shown("side", "3 of 46")
+        put("{ garbage")
+        shown("head", "not the status of a live reconstruction")
+        shown("side", "3 of 46")
+        m = np.full((4, 6, 6), 0.5, dtype=np.float32)
+        write_volume(folder / "volume.h5", Volume(m, -m, 0 * m, 10.5, delta_per_nm=0.002))
+        put(json.dumps({"state": "complete", "angles_done": 46, "angles_planned": 46}))
+        shown("side", "46 of 46")
+        shown("head", "live: complete")
+        for name, value in (("mx", 0.5), ("my", -0.5), ("mz", 0.0)):
+            (image,) = model(f"{name} image").data["image"]
+            assert np.array_equal(image, np.full((6, 6), value))
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", MODULE, "--data", str(tmp_path), "--port", str(port)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"monitor: port {port}: ")
+    assert ended.stderr.count("\n") == 1
