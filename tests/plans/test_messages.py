@@ -135,6 +135,7 @@ def final_state(scene: Any) -> dict[str, Any]:
     return {name: scene.values[name] for name in (*axes, "shutter", "ccd_frame_file")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [RuntimeError("broken"), RequestAbort()])
 def test_everything_is_put_back_whatever_message_fails(
     player: MakePlayer, stub_instrument: Instrument, tiny: Measurement, failure: Exception

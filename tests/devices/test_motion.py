@@ -1,0 +1,283 @@
+"""Devices on faked signals: what happens when the control system does not do what it was told."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ophyd.sim import make_fake_device
+from ophyd.utils import LimitError
+
+from mistral_txm.devices.axis import Axis
+from mistral_txm.devices.configuration import Axis as AxisSettings
+from mistral_txm.devices.configuration import load_configuration
+from mistral_txm.devices.motion import Motion
+from mistral_txm.devices.polarization import Polarization
+from mistral_txm.devices.sample import Azimuth, SamplePosition
+from mistral_txm.devices.shutter import Shutter
+
+FakeAxis = make_fake_device(Axis)
+CONFIGURATION = load_configuration()
+
+
+class Mechanism:
+    """Moves a faked axis: to its target plus `miss`, or not at all while `stalled`."""
+
+    def __init__(self, name: str, at: float = 0.0) -> None:
+        settings: AxisSettings = getattr(CONFIGURATION.axes, name)
+        self.axis = FakeAxis(
+            "FAKE", name=name, settings=settings.model_copy(update={"timeout_s": 0.2})
+        )
+        self.axis.user_setpoint.sim_set_limits((-5000, 5000))
+        self.axis.user_readback.sim_put(at)
+        self.axis.user_readback.pvname = "FAKE.RBV"
+        self.axis.user_readback.alarm_severity = 0
+        self.axis.motor_done_move.sim_put(1)
+        self.axis.direction_of_travel.sim_put(1)
+        self.axis.high_limit_switch.sim_put(0)
+        self.visited: list[float] = []
+        self.miss = 0.0
+        self.stalled = False
+        self.axis.user_setpoint.subscribe(self._commanded, run=False)
+
+    def _commanded(self, value: float, **_: Any) -> None:
+        self.visited.append(value)
+        self.axis.motor_done_move.sim_put(0)
+        if not self.stalled:
+            self.axis.user_readback.sim_put(value + self.miss)
+            self.axis.motor_done_move.sim_put(1)
+
+
+def test_an_axis_arrives() -> None:
+    stage = Mechanism("sample_x")
+    stage.axis.set(12.5).wait(2)
+    assert stage.axis.position == 12.5
+    assert stage.visited == [12.5]
+
+
+def test_a_move_that_ends_away_from_its_target_fails() -> None:
+    stage = Mechanism("sample_x")
+    stage.miss = 0.06
+    with pytest.raises(
+        RuntimeError, match=r"sample_x: the move ended at 1.06 um, expected 1.0 \+- 0.05"
+    ):
+        stage.axis.set(1.0).wait(2)
+
+
+def test_a_move_that_does_not_end_names_the_variable_its_last_value_and_age() -> None:
+    stage = Mechanism("sample_x", at=3.0)
+    stage.stalled = True
+    with pytest.raises(
+        TimeoutError, match=r"sample_x: .* 0.2 s; \S+ = 3.0 um, \d+.\d s old; check"
+    ):
+        stage.axis.set(1.0).wait(2)
+
+
+@pytest.mark.parametrize(
+    ("start", "target", "visited"),
+    [(0.0, 5.0, [5.0]), (0.0, -5.0, [-5.5, -5.0]), (0.0, 0.2, [-0.3, 0.2]), (2.0, 2.0, [1.5, 2.0])],
+)
+def test_theta_always_arrives_from_below(start: float, target: float, visited: list[float]) -> None:
+    theta = Mechanism("theta", at=start)
+    theta.axis.set(target).wait(2)
+    assert theta.visited == pytest.approx(visited)
+
+
+@pytest.mark.parametrize("target", [70.1, -70.1, -69.8, float("nan"), float("inf")])
+def test_a_target_that_cannot_be_reached_is_refused_before_it_moves(target: float) -> None:
+    theta = Mechanism("theta")
+    with pytest.raises(LimitError, match=r"theta: .*limit"):
+        theta.axis.set(target)
+    assert theta.visited == []
+
+
+def test_the_limits_of_the_motor_record_count_too() -> None:
+    stage = Mechanism("sample_x")
+    stage.axis.user_setpoint.sim_set_limits((-10, 10))
+    with pytest.raises(LimitError, match=r"11.0 um is not within the limits of FAKE, -10 to 10 um"):
+        stage.axis.set(11.0)
+
+
+def test_an_axis_that_is_stopped_by_a_pause_finishes_quietly_and_goes_no_further() -> None:
+    theta = Mechanism("theta", at=10.0)
+    theta.stalled = True
+    status = theta.axis.set(5.0)
+    started = threading.Event()
+    theta.axis.subscribe(lambda **_: started.set(), event_type=theta.axis.SUB_START)
+    assert started.wait(1)
+    theta.axis.stop(success=True)
+    status.wait(2)
+    assert theta.visited == [4.5]
+
+
+@pytest.fixture
+def slit() -> dict[str, Mechanism]:
+    return {
+        "jaw_down": Mechanism("jaw_down", 1.5),
+        "jaw_up": Mechanism("jaw_up", 2.5),
+        "zone_plate_z": Mechanism("zone_plate_z"),
+    }
+
+
+@pytest.fixture
+def polarization(slit: dict[str, Mechanism]) -> Polarization:
+    axes = {name: mechanism.axis for name, mechanism in slit.items()}
+    return Polarization(name="polarization", positions=CONFIGURATION.polarization, **axes)
+
+
+def test_the_helicity_moves_both_jaws_and_the_focus(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    assert polarization.read()["polarization"]["value"] == 1
+    polarization.set(-1).wait(2)
+    assert polarization.read()["polarization"]["value"] == -1
+    assert polarization.describe()["polarization"]["dtype"] == "integer"
+    positions = {name: mechanism.axis.position for name, mechanism in slit.items()}
+    assert positions == {"jaw_down": -2.5, "jaw_up": -1.5, "zone_plate_z": 1.5}
+
+
+def test_the_helicity_is_read_from_where_the_jaws_stand(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    slit["jaw_up"].axis.user_readback.sim_put(2.519)
+    assert polarization.helicity == 1
+    slit["jaw_up"].axis.user_readback.sim_put(2.53)
+    assert polarization.helicity == 0
+    slit["jaw_up"].axis.user_readback.sim_put(-1.5)
+    assert polarization.helicity == 0
+    slit["jaw_down"].axis.user_readback.sim_put(-2.5)
+    assert polarization.helicity == -1
+
+
+def test_a_jaw_that_did_not_move_fails_the_helicity(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    slit["jaw_up"].stalled = True
+    with pytest.raises(TimeoutError, match=r"jaw_up: the move to -1.5 mm"):
+        polarization.set(-1).wait(2)
+    assert polarization.helicity == 0
+
+
+def test_a_focus_that_did_not_arrive_fails_the_helicity(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    slit["zone_plate_z"].miss = 1.0
+    with pytest.raises(RuntimeError, match="zone_plate_z: the move ended at"):
+        polarization.set(-1).wait(2)
+
+
+def test_a_helicity_that_is_there_already_moves_nothing(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    polarization.set(1).wait(2)
+    assert all(mechanism.visited == [] for mechanism in slit.values())
+
+
+@pytest.mark.parametrize("helicity", [0, 2])
+def test_only_two_helicities_can_be_set(polarization: Polarization, helicity: int) -> None:
+    with pytest.raises(ValueError, match=r"expected \+1 or -1"):
+        polarization.set(helicity)
+
+
+def test_the_sample_is_in_or_out_by_where_the_stages_stand() -> None:
+    x, z = Mechanism("sample_x"), Mechanism("sample_z")
+    sample = SamplePosition(
+        name="sample_position", places=CONFIGURATION.sample_position, x=x.axis, z=z.axis
+    )
+    assert sample.read()["sample_position"]["value"] == "in"
+    sample.set("out").wait(2)
+    assert (sample.where, x.axis.position) == ("out", 200.0)
+    x.axis.user_readback.sim_put(100.0)
+    assert sample.where == "between"
+    sample.in_x_um.put(37.0)
+    sample.set("in").wait(2)
+    assert (sample.where, x.axis.position) == ("in", 37.0)
+    with pytest.raises(ValueError, match="expected 'in' or 'out'"):
+        sample.set("aside")
+
+
+@pytest.mark.parametrize("phi_deg", [float("nan"), 361.0, float("inf")])
+def test_an_azimuth_is_what_a_person_says_within_reason(phi_deg: float) -> None:
+    azimuth = Azimuth(name="azimuth")
+    assert azimuth.phi_deg != azimuth.phi_deg
+    before = azimuth.read()["azimuth"]["timestamp"]
+    azimuth.set(102).wait(1)
+    reading = azimuth.read()["azimuth"]
+    assert (reading["value"], reading["timestamp"] > before) == (102.0, True)
+    with pytest.raises(ValueError, match="expected a number from -360 to 360"):
+        azimuth.set(phi_deg)
+
+
+class Camera:
+    """Counts how often an exposure is given up."""
+
+    given_up = 0
+
+    def give_up_exposure(self) -> None:
+        self.given_up += 1
+
+
+@pytest.fixture
+def shutter() -> tuple[Any, Camera, Callable[[bool], None]]:
+    camera = Camera()
+    settings = CONFIGURATION.shutter.model_copy(update={"timeout_s": 0.2})
+    device = make_fake_device(Shutter)("FAKE:", name="shutter", settings=settings, camera=camera)
+    device.status.sim_put("Closed")
+    device.status.pvname = "FAKE:Status"
+
+    def works(yes: bool) -> None:
+        if yes:
+            device.command.subscribe(
+                lambda value, **_: device.status.sim_put("Open" if value else "Closed"), run=False
+            )
+
+    return device, camera, works
+
+
+def test_a_shutter_is_open_when_its_status_says_so(shutter: Any) -> None:
+    device, camera, works = shutter
+    works(True)
+    device.set("open").wait(2)
+    assert device.read()["shutter"]["value"] == "Open"
+    device.set("closed").wait(2)
+    assert not device.is_open
+    assert camera.given_up == 0
+
+
+def test_a_shutter_that_sticks_is_told(shutter: Any) -> None:
+    device, _, works = shutter
+    works(False)
+    with pytest.raises(TimeoutError, match=r"shutter: not open within 0.2 s; \S+ = Closed, .* old"):
+        device.set("open").wait(2)
+
+
+def test_to_stop_a_shutter_is_to_give_up_the_exposure_and_close_it(shutter: Any) -> None:
+    device, camera, works = shutter
+    works(True)
+    device.set("open").wait(2)
+    device.stop(success=True)
+    assert (device.is_open, camera.given_up) == (False, 1)
+    with pytest.raises(ValueError, match="expected 'open' or 'closed'"):
+        device.set("ajar")
+
+
+def test_a_shutter_that_is_stopped_while_it_opens_finishes_quietly(shutter: Any) -> None:
+    device, _, works = shutter
+    works(False)
+    status = device.set("open")
+    device.stop(success=True)
+    status.wait(0.15)
+
+
+def test_a_motion_fails_with_what_its_steps_raise() -> None:
+    def steps(_: Motion) -> None:
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        Motion(Azimuth(name="azimuth"), steps).wait(1)
+
+
+def test_an_interrupted_motion_ends_at_its_next_wait() -> None:
+    motion = Motion(Azimuth(name="azimuth"), lambda motion: motion.rest(10))
+    motion.interrupt(success=True)
+    motion.wait(1)
