@@ -47,7 +47,7 @@ REFRESH_MS = 500
 LARGEST_IMAGE = 512
 """Images are averaged down to at most this many pixels a side before they are sent."""
 
-_IMAGE_PIXELS = 232
+_IMAGE_PIXELS = 218
 _ASSUMED_PIXEL_NM = 10.5
 """Pixel of the images before a volume has told the true one."""
 
@@ -96,7 +96,7 @@ class _Panel:
             y_range=Range1d(-1, 1),
             tools="pan,wheel_zoom,reset",
             active_scroll=None,
-            min_border_left=52,
+            min_border_left=48,
             x_axis_label=f"{axes[0]} (µm)",
             y_axis_label=f"{axes[1]} (µm)",
         )
@@ -172,7 +172,8 @@ class _Page:
             step=1,
             value=0,
             disabled=True,
-            width=4 * _IMAGE_PIXELS,
+            sizing_mode="stretch_width",
+            max_width=4 * _IMAGE_PIXELS,
         )
         self.height.on_change("value_throttled", self._choose_slice)
         self.marks = ColumnDataSource({"x": [], "y": [], "charge": []}, name="singularities")
@@ -457,8 +458,8 @@ _TEMPLATE = """
   .whole { padding: .4rem .8rem; }
   .page { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: flex-start; }
   .images { flex: 1 1 20rem; display: grid; gap: 0;
-            grid-template-columns: repeat(auto-fill, minmax(322px, 1fr)); }
-  .images > :last-child { grid-column: 1 / -1; overflow: hidden; padding-left: 3.2rem; }
+            grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); }
+  .images > :last-child { grid-column: 1 / -1; overflow: hidden; padding: 0 1rem 0 3rem; }
 </style>
 {% endblock %}
 {% block contents %}

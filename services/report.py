@@ -40,6 +40,7 @@ from mistral_txm.services.truth import (
 PAGE = "index.html"
 _LISTED = 12
 _PROFILED = 4
+_LARGEST_BOX_NM = 250.0
 _PIXELS_PER_CSS_PIXEL = 1.5
 
 
@@ -387,7 +388,7 @@ def _profiles(
     each."""
     voxel_nm = subject.volume.voxel_nm
     m_czyx = in_layers(subject.volume, subject.layers_nm)
-    largest = 24
+    largest = int(_LARGEST_BOX_NM / voxel_nm)
     profiles = []
     for point in [p for p in subject.found if p.kind == "Bloch point"][:_PROFILED]:
         block, centre_nm = _around(m_czyx, voxel_nm, point, largest // 2 + 2)
