@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MINIMUM_NORM_FRACTION = 0.1
+MINIMUM_NORM_FRACTION = 0.05
 """Below this fraction of the field's typical norm a direction counts as undefined."""
 
 
@@ -228,16 +228,23 @@ def checked_voxel(voxel_nm: float) -> float:
     return float(voxel_nm)
 
 
+def typical_norm(m_czyx: NDArray[Any]) -> float:
+    """Return the 95th percentile of |m| where it is finite and not 0; 0 if that is nowhere."""
+    with np.errstate(over="ignore"):
+        norm2 = np.einsum("czyx,czyx->zyx", m_czyx, m_czyx)
+    sample = norm2[np.isfinite(norm2) & (norm2 > 0)]
+    if sample.size == 0:
+        return 0.0
+    sample = sample[:: max(1, sample.size // 1_000_000)]
+    return float(np.sqrt(np.percentile(sample, 95.0)))
+
+
 def defined_directions(m_czyx: NDArray[Any], minimum_norm: float | None) -> Bool:
     """Return where the direction is defined, [z, y, x]."""
     with np.errstate(over="ignore"):  # a square beyond float32 is inf, hence undefined
         norm2 = np.einsum("czyx,czyx->zyx", m_czyx, m_czyx)
     if minimum_norm is None:
-        sample = norm2[np.isfinite(norm2) & (norm2 > 0)]
-        if sample.size == 0:
-            return np.zeros(norm2.shape, dtype=bool)
-        sample = sample[:: max(1, sample.size // 1_000_000)]
-        minimum_norm = MINIMUM_NORM_FRACTION * float(np.sqrt(np.percentile(sample, 95.0)))
+        minimum_norm = MINIMUM_NORM_FRACTION * typical_norm(m_czyx)
     elif not (np.isfinite(minimum_norm) and minimum_norm >= 0):
         raise ValueError(f"minimum_norm: expected a number >= 0, got {minimum_norm}")
     defined: Bool = np.isfinite(norm2) & (norm2 > 0) & (norm2 >= minimum_norm**2)

@@ -38,8 +38,11 @@ class OvfField:
 
 def is_ovf(path: Path) -> bool:
     """Return whether a file begins as an OVF file of any version does."""
-    with Path(path).open("rb") as file:
-        return file.read(64).lstrip().upper().startswith((b"# OOMMF", b"#OOMMF"))
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(64).lstrip().upper().startswith((b"# OOMMF", b"#OOMMF"))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_ovf(path: Path) -> OvfField:

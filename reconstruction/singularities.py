@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from scipy.spatial import KDTree
+
 from mistral_txm.reconstruction.lattice_charge import (
     Bool,
     Float,
@@ -20,13 +24,15 @@ from mistral_txm.reconstruction.lattice_charge import (
     checked_voxel,
     defined_directions,
     plane_angles,
+    typical_norm,
 )
-from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
-from scipy.spatial import KDTree
 
 RESOLUTION_NM = 84.0
 """The smallest box side with a stable charge in the published measurement."""
+
+_SEEN_NORM_FRACTION = 0.3
+_SEEN_SURFACE_FRACTION = 0.9
+"""A surface is seen well if |m| reaches that fraction of its typical value on that much of it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Singularity:
     """A point singularity (Bloch point): position from the volume's centre and charge.
 
     `charge` is the lattice charge of a box around the point; `radius_nm` is half the side of the
-    smallest such box from which the charge stays the same up to the resolution.
+    smallest such box that has it, as larger ones have (see `find_singularities`).
     """
 
     x_nm: float
@@ -67,15 +73,14 @@ class PlanarCharge:
 class Prepared:
     """A field made ready for a search.
 
-    `smooth_czyx` is m without what is finer than the resolution can show; it tells *where*
-    something is. `support_zyx` is where it has a meaning: where m is defined, and small holes
-    inside that. `defined_zyx` is where m itself is defined.
+    `m_czyx` is the field without what is finer than the resolution can show. `defined_zyx` is where
+    it has a direction, `support_zyx` the same with small holes filled.
     """
 
     m_czyx: NDArray[Any]
-    smooth_czyx: NDArray[Any]
     defined_zyx: Bool
     support_zyx: Bool
+    typical_norm: float
     voxel_nm: float
     resolution_nm: float
 
@@ -102,23 +107,23 @@ def prepared(
         raise ValueError(f"resolution_nm: expected a positive length in nm, got {resolution_nm}")
     if min(field.shape[1:]) < 2:
         raise ValueError(f"m: at least 2 voxels are needed along each axis, got {field.shape[1:]}")
-    defined = defined_directions(field, minimum_norm)
-    support = _without_small_holes(defined, resolution_nm / voxel)
-    # Full width at half maximum: a quarter of the resolution. Direction alone matters, so dividing
-    # by the smoothed mask is not needed.
-    sigma_voxels = resolution_nm / 4.0 / 2.3548 / voxel
-    smooth = np.where(defined, field, field.dtype.type(0))
+    known = defined_directions(field, 0.0)
+    smooth = np.where(known, field, field.dtype.type(0))
+    sigma_voxels = resolution_nm / 4.0 / 2.3548 / voxel  # full width a quarter of the resolution
     if sigma_voxels > 0.3:
-        for component in smooth:
-            ndimage.gaussian_filter(
-                component, sigma_voxels, output=component, mode="nearest", truncate=3.0
-            )
+        weight = known.astype(field.dtype)
+        for part in (*smooth, weight):
+            ndimage.gaussian_filter(part, sigma_voxels, output=part, mode="nearest", truncate=3.0)
+        np.divide(smooth, weight, out=smooth, where=weight > 0)
+    # What smoothing has spread into places without any m does not count, except in small holes.
+    defined = known & defined_directions(np.where(known, smooth, field.dtype.type(0)), minimum_norm)
+    support = _without_small_holes(defined, resolution_nm / voxel)
     # Exactly opposite neighbours (a singularity on the line between two voxels) have no solid
     # angle; a constant far below any noise removes the tie and moves nothing.
     smooth += (1e-5 * np.sqrt(np.mean(smooth**2)) * np.array([0.71, 0.58, 0.40])).astype(
         smooth.dtype
     )[:, None, None, None]
-    return Prepared(field, smooth, defined, support, voxel, resolution_nm)
+    return Prepared(smooth, defined, support, typical_norm(smooth), voxel, resolution_nm)
 
 
 def _zero_of_cell(corners_czyx: Float) -> Float:
@@ -221,28 +226,44 @@ def _enclosing_box(
     return box
 
 
-def _certified_radius_nm(field: Prepared, cell_zyx: Sequence[int], charge: int) -> float | None:
-    """Return half the side of the smallest box from which the charge is stable up to the
-    resolution.
+def _confirmed_radius_nm(field: Prepared, cell_zyx: Sequence[int], charge: int) -> float | None:
+    """Return half the side of the smallest box that has the charge, as the next larger ones have.
 
-    None if the boxes of m itself (not smoothed) do not confirm the charge.
+    None if the boxes do not confirm the charge, see `find_singularities`.
     """
     largest = max(1, int(np.ceil((field.resolution_nm / field.voxel_nm - 1) / 2)))
-    radius_nm = None
-    for reach in range(largest, -1, -1):
-        box = _enclosing_box(field.defined_zyx, cell_zyx, reach)
-        if box is None:
-            break
-        first = [low for low, _ in box]
-        cells = np.ones([high - low for low, high in box], dtype=bool)
-        try:
-            found = charge_of_cells(field.m_czyx, field.defined_zyx, cells, first, "box")
-        except UndefinedDirectionError:
-            break
-        if found != charge:
-            break
-        radius_nm = max(cells.shape) / 2 * field.voxel_nm
-    return radius_nm
+    half = min(largest, round(field.resolution_nm / 4 / field.voxel_nm))
+    confirmed = [_has_charge(field, cell_zyx, reach, charge) for reach in range(largest + 2)]
+    for smallest in range(largest + 1):
+        if all(confirmed[smallest : max(smallest + 2, half + 1)]):
+            box = _enclosing_box(field.defined_zyx, cell_zyx, max(smallest, half))
+            small = _enclosing_box(field.defined_zyx, cell_zyx, smallest)
+            if box is None or small is None or not _is_seen(field, box):
+                return None
+            return max(high - low for low, high in small) / 2 * field.voxel_nm
+    return None
+
+
+def _has_charge(field: Prepared, cell_zyx: Sequence[int], reach: int, charge: int) -> bool:
+    box = _enclosing_box(field.defined_zyx, cell_zyx, reach)
+    if box is None:
+        return False
+    first = [low for low, _ in box]
+    cells = np.ones([high - low for low, high in box], dtype=bool)
+    try:
+        return charge_of_cells(field.m_czyx, field.defined_zyx, cells, first, "box") == charge
+    except UndefinedDirectionError:
+        return False
+
+
+def _is_seen(field: Prepared, box: Sequence[Sequence[int]]) -> bool:
+    """Return whether |m| is strong on enough of a box's surface to trust its directions."""
+    block = field.m_czyx[(slice(None), *(slice(low, high + 1) for low, high in box))]
+    norm = np.sqrt(np.einsum("czyx,czyx->zyx", block, block))
+    surface = np.ones(norm.shape, dtype=bool)
+    surface[1:-1, 1:-1, 1:-1] = False
+    strong = norm[surface] >= _SEEN_NORM_FRACTION * field.typical_norm
+    return bool(np.mean(strong) >= _SEEN_SURFACE_FRACTION)
 
 
 def find_singularities(
@@ -254,17 +275,23 @@ def find_singularities(
 ) -> list[Singularity]:
     """Search a volume for point singularities (Bloch points) that the data can resolve.
 
-    1. Where |m| < `minimum_norm` the direction is undefined and left out; undefined places no
-       longer than the resolution and enclosed by defined ones (the core of a blurred singularity)
-       count as unknown inside, not as an edge. Put m = 0 where there is no magnetic material.
-    2. m is smoothed with a full width of a quarter of the resolution, and the charge of every cell
-       is computed in the lattice form. The position is where the trilinear field of the cell
-       vanishes.
-    3. Charges of opposite sign closer than the resolution cancel, the closest first; those of the
+    1. m is smoothed with a full width of a quarter of the resolution; places where m is 0 or not
+       finite have no weight. Put m = 0 where there is no magnetic material.
+    2. Where |m| < `minimum_norm` after that, the direction is undefined and left out; undefined
+       places that are no longer than the resolution and enclosed by defined ones (the core of a
+       blurred singularity) count as unknown inside, not as an edge.
+    3. The charge of every cell is computed in the lattice form; the position is where the trilinear
+       field of a charged cell vanishes.
+    4. Charges of opposite sign closer than the resolution cancel, the closest first; those of the
        same sign closer than the resolution are one singularity of their sum, in their middle.
-    4. Each is confirmed on m itself: boxes around it that grow to a side of the resolution (flatter
-       where the layer is thinner) must have its charge. `radius_nm` is half the (longest) side of
-       the smallest box from which all have. What is not confirmed is not reported.
+    5. Boxes around it (flatter where the layer is thinner) must confirm the charge, with m defined
+       on all of their surface: all sizes from the smallest that does to half the resolution, at
+       least two, the smallest no larger than the resolution. On the box of half the resolution (or
+       the smallest) |m| must reach 0.3 of its typical value on 90 % of the surface. `radius_nm` is
+       half the (longest) side of the smallest. What is not confirmed is not reported.
+
+    A reconstruction without a prior has true zeros between the magnetic layers, where it shows an
+    echo of them: set m to 0 there if the layers are known.
 
     Strongest and best confirmed first: sorted by |charge|, then radius.
     """
@@ -274,14 +301,14 @@ def find_singularities(
 
 def singularities_of(field: Prepared) -> list[Singularity]:
     """Return what `find_singularities` does."""
-    charges = cell_charges(field.smooth_czyx, field.support_zyx)
+    charges = cell_charges(field.m_czyx, field.support_zyx)
     cells = np.argwhere(charges)
     if cells.shape[0] == 0:
         return []
     charge = charges[tuple(cells.T)].astype(np.int64)
     zero = np.stack(
         [
-            _zero_of_cell(field.smooth_czyx[:, k : k + 2, j : j + 2, i : i + 2].astype(np.float64))
+            _zero_of_cell(field.m_czyx[:, k : k + 2, j : j + 2, i : i + 2].astype(np.float64))
             for k, j, i in cells
         ]
     )
@@ -292,7 +319,7 @@ def singularities_of(field: Prepared) -> list[Singularity]:
         middle = np.average(position[group], axis=0, weights=np.abs(left))
         limit = np.array(field.defined_zyx.shape) - 2
         cell = [int(c) for c in np.clip(np.floor(middle), 0, limit)]
-        radius_nm = _certified_radius_nm(field, cell, total)
+        radius_nm = _confirmed_radius_nm(field, cell, total)
         if radius_nm is None:
             continue
         offset = (np.array(field.defined_zyx.shape) - 1) / 2
@@ -338,7 +365,7 @@ def layer_charges_of(field: Prepared) -> list[PlanarCharge]:
         k = (first + last) // 2
         angle = float(
             plane_angles(
-                np.ascontiguousarray(field.smooth_czyx[:, k]),
+                np.ascontiguousarray(field.m_czyx[:, k]),
                 np.ascontiguousarray(field.support_zyx[k]),
             ).sum()
         )
@@ -367,68 +394,95 @@ def find_merons(
     The charge density (solid angle per square, of the field at the resolution) is summed in discs
     around its extremes, up to a radius of twice the resolution; the disc is the one where |Q|
     stops to grow. What reaches `smallest_charge` is reported: as "meron" below 0.75, as "skyrmion"
-    above. A spot closer than its radius or the resolution to a stronger one, or with undefined m
-    in its disc, is not. Strongest first.
+    above. Not reported is a spot whose disc holds undefined m or is cut by the edge, one closer
+    than its radius or the resolution to a stronger one, and one closer than the resolution to a
+    Bloch point, whose own field it is. Strongest first.
     """
-    return merons_of(prepared(m_czyx, voxel_nm, resolution_nm, minimum_norm), smallest_charge)
+    field = prepared(m_czyx, voxel_nm, resolution_nm, minimum_norm)
+    return merons_of(field, singularities_of(field), smallest_charge)
 
 
-def merons_of(field: Prepared, smallest_charge: float) -> list[PlanarCharge]:
-    """Return what `find_merons` does."""
+def merons_of(
+    field: Prepared, points: Sequence[Singularity], smallest_charge: float = 0.3
+) -> list[PlanarCharge]:
+    """Return what `find_merons` does, where the Bloch points are known."""
     voxel, resolution = field.voxel_nm, field.resolution_nm
     nz, ny, nx = field.defined_zyx.shape
-    largest = max(2, round(2 * resolution / voxel))
     found: list[PlanarCharge] = []
     for first, last in _layers(field.defined_zyx):
         k = (first + last) // 2
-        z_nm = (k - (nz - 1) / 2) * voxel
-        density = plane_angles(
-            np.ascontiguousarray(field.smooth_czyx[:, k]),
-            np.ascontiguousarray(field.support_zyx[k]),
+        density_yx = plane_angles(
+            np.ascontiguousarray(field.m_czyx[:, k]), np.ascontiguousarray(field.support_zyx[k])
         ) / (4.0 * np.pi)
-        blurred = ndimage.gaussian_filter(
-            np.nan_to_num(density), resolution / 2.3548 / voxel, mode="constant"
-        )
-        strength = np.abs(blurred)
-        size = 2 * max(1, round(resolution / voxel / 2)) + 1
-        # A disc of the resolution with the smallest charge, spread evenly, gives this density.
-        faint = 0.25 * smallest_charge / (np.pi * (resolution / voxel) ** 2)
-        peaks = np.argwhere(
-            (strength == ndimage.maximum_filter(strength, size)) & (strength > faint)
-        )
         spots = []
-        for j, i in peaks:
-            rows = slice(max(j - largest, 0), j + largest + 1)
-            columns = slice(max(i - largest, 0), i + largest + 1)
-            near = density[rows, columns]
-            distance = np.hypot(
-                np.arange(rows.start, rows.start + near.shape[0])[:, None] - j,
-                np.arange(columns.start, columns.start + near.shape[1]) - i,
+        for j, i in _extremes(density_yx, resolution / voxel, smallest_charge):
+            charge, radius = _disc_charge(density_yx, j, i, max(2, round(2 * resolution / voxel)))
+            spot = PlanarCharge(
+                "meron" if abs(charge) < 0.75 else "skyrmion",
+                z_nm=(k - (nz - 1) / 2) * voxel,
+                charge=charge,
+                x_nm=(i - (nx - 2) / 2) * voxel,
+                y_nm=(j - (ny - 2) / 2) * voxel,
+                radius_nm=radius * voxel,
             )
-            best, best_radius = 0.0, 0
-            for radius in range(1, largest + 1):
-                charge = float(near[distance <= radius].sum())
-                if not abs(charge) >= abs(best) - 0.02:  # also where it is undefined
-                    break
-                if abs(charge) > abs(best):
-                    best, best_radius = charge, radius
-            if abs(best) >= smallest_charge:
-                spots.append((best, best_radius, j, i))
-        chosen: list[tuple[float, int, int, int]] = []
-        for spot in sorted(spots, key=lambda s: -abs(s[0])):
-            apart = [np.hypot(spot[2] - other[2], spot[3] - other[3]) for other in chosen]
-            reach = [max(resolution / voxel, other[1]) for other in chosen]
-            if all(a > r for a, r in zip(apart, reach, strict=True)):
+            if abs(charge) >= smallest_charge and all(
+                _apart_nm(spot, point) > resolution for point in points
+            ):
+                spots.append(spot)
+        chosen: list[PlanarCharge] = []
+        for spot in sorted(spots, key=_strength, reverse=True):
+            if all(_apart_nm(spot, c) > max(resolution, c.radius_nm or 0.0) for c in chosen):
                 chosen.append(spot)
-        for charge, radius, j, i in chosen:
-            found.append(
-                PlanarCharge(
-                    "meron" if abs(charge) < 0.75 else "skyrmion",
-                    z_nm=z_nm,
-                    charge=charge,
-                    x_nm=float(i - (nx - 2) / 2) * voxel,
-                    y_nm=float(j - (ny - 2) / 2) * voxel,
-                    radius_nm=radius * voxel,
-                )
-            )
-    return sorted(found, key=lambda p: -abs(p.charge or 0.0))
+        found += chosen
+    return sorted(found, key=_strength, reverse=True)
+
+
+def _strength(spot: PlanarCharge) -> float:
+    return abs(spot.charge or 0.0)
+
+
+def _apart_nm(spot: PlanarCharge, other: PlanarCharge | Singularity) -> float:
+    x_nm, y_nm = (spot.x_nm or 0.0) - (other.x_nm or 0.0), (spot.y_nm or 0.0) - (other.y_nm or 0.0)
+    return float(np.sqrt(x_nm**2 + y_nm**2 + (spot.z_nm - other.z_nm) ** 2))
+
+
+def _extremes(
+    density_yx: Float, resolution_voxels: float, smallest_charge: float
+) -> list[tuple[int, int]]:
+    """Return the squares (row, column) where the charge density has an extreme worth a look."""
+    strength = np.abs(
+        ndimage.gaussian_filter(
+            np.nan_to_num(density_yx), resolution_voxels / 2.3548, mode="constant"
+        )
+    )
+    size = 2 * max(1, round(resolution_voxels / 2)) + 1
+    # A quarter of the density of the smallest charge, spread evenly over a disc of the resolution.
+    faint = 0.25 * smallest_charge / (np.pi * resolution_voxels**2)
+    peaks = (strength == ndimage.maximum_filter(strength, size)) & (strength > faint)
+    return [(int(j), int(i)) for j, i in np.argwhere(peaks)]
+
+
+def _disc_charge(density_yx: Float, j: int, i: int, largest: int) -> tuple[float, int]:
+    """Return the charge of the disc about a square where it stops to grow, and its radius.
+
+    Zero if m is undefined, or the plane ends, before it does.
+    """
+    best, best_radius = 0.0, 0
+    ny, nx = density_yx.shape
+    offset = np.arange(-largest, largest + 1)
+    distance = np.hypot(offset[:, None], offset)
+    room = min(j, i, ny - 1 - j, nx - 1 - i)
+    near = np.full(distance.shape, np.nan)
+    low_j, low_i = max(j - largest, 0), max(i - largest, 0)
+    part = density_yx[low_j : j + largest + 1, low_i : i + largest + 1]
+    top, left = low_j - (j - largest), low_i - (i - largest)
+    near[top : top + part.shape[0], left : left + part.shape[1]] = part
+    for radius in range(1, largest + 1):
+        charge = float(near[distance <= radius].sum())
+        if radius > room or np.isnan(charge):
+            return 0.0, 0
+        if abs(charge) < abs(best) - 0.02:
+            break
+        if abs(charge) > abs(best):
+            best, best_radius = charge, radius
+    return best, best_radius

@@ -32,6 +32,8 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
+from numpy.typing import ArrayLike, NDArray
+
 from mistral_txm.reconstruction.lattice_charge import (
     MINIMUM_NORM_FRACTION,
     Bool,
@@ -60,7 +62,6 @@ from mistral_txm.reconstruction.singularities import (
     prepared,
     singularities_of,
 )
-from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "MINIMUM_NORM_FRACTION",
@@ -498,10 +499,14 @@ def topology_summary(
     `hopf_index`), which is the rule for films whose surroundings are not uniform.
     """
     field = prepared(m_czyx, voxel_nm, resolution_nm, minimum_norm)
-    points = [asdict(point) for point in singularities_of(field)]
-    planar = [asdict(charge) for charge in (*layer_charges_of(field), *merons_of(field, 0.3))]
+    points = singularities_of(field)
+    planar = (*layer_charges_of(field), *merons_of(field, points))
     try:
-        hopf: float | None = hopf_index(field.m_czyx, minimum_norm=minimum_norm)
+        hopf: float | None = hopf_index(m_czyx, minimum_norm=minimum_norm)
     except ValueError:
         hopf = None
-    return {"points": points, "planar": planar, "hopf_index": hopf}
+    return {
+        "points": [asdict(point) for point in points],
+        "planar": [asdict(charge) for charge in planar],
+        "hopf_index": hopf,
+    }

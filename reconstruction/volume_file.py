@@ -107,6 +107,21 @@ class Volume:
         return np.stack([self.mx, self.my, self.mz])
 
     @property
+    def magnetic_czyx(self) -> Float32:
+        """The field [component, z, y, x], 0 outside the magnetic layers where these are known.
+
+        What a reconstruction without a prior shows between the layers is an echo, with
+        singularities of its own: search this field for them.
+        """
+        m_czyx = self.m_czyx
+        if self.layers_nm:
+            n = m_czyx.shape[1]
+            z_nm = (np.arange(n) - (n - 1) / 2) * self.voxel_nm
+            inside = [(z_nm >= low) & (z_nm <= high) for low, high in self.layers_nm]
+            m_czyx[:, ~np.any(inside, axis=0)] = 0
+        return m_czyx
+
+    @property
     def unit(self) -> str:
         """Unit of the components: "1" or "1/nm"."""
         return "1/nm" if self.delta_per_nm is None and self.method != "unknown" else "1"

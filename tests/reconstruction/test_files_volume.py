@@ -105,6 +105,14 @@ class TestVolumeFile:
             write_volume(tmp_path / name, volume)
         assert sha256_of(tmp_path / "a.h5") == sha256_of(tmp_path / "b.h5")
 
+    def test_only_the_layers_are_magnetic(self, volume):
+        np.testing.assert_array_equal(volume.magnetic_czyx, np.zeros_like(volume.m_czyx))
+        thin = Volume(volume.mx, volume.my, volume.mz, 10.5, layers_nm=((5.0, 20.0),))
+        np.testing.assert_array_equal(thin.magnetic_czyx[:, 2], volume.m_czyx[:, 2])
+        assert not thin.magnetic_czyx[:, :2].any()
+        everywhere = Volume(volume.mx, volume.my, volume.mz, 10.5)
+        np.testing.assert_array_equal(everywhere.magnetic_czyx, volume.m_czyx)
+
     def test_unknown_is_not_zero(self, tmp_path, volume):
         path = tmp_path / "out.h5"
         write_volume(path, Volume(volume.mx, volume.my, volume.mz, 10.5, "art", "none"))

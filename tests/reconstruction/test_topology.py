@@ -401,6 +401,18 @@ class TestSearch:
         assert topology.find_singularities(np.zeros_like(uniform), VOXEL_NM) == []
         assert topology.find_singularities(np.full_like(uniform, np.nan), VOXEL_NM) == []
 
+    def test_a_faint_echo_is_not_reported(self):
+        m = vortex_point((24, 60, 60), (0.0, 0.0, 0.0), layer_nm=180.0)
+        m[:, :, :, :30] = 0.1 * hedgehog((24, 60, 30))
+        m[0, :, :, 40:] += 3
+        found = topology.find_singularities(m, VOXEL_NM)
+        assert all(p.x_nm > 0 for p in found)
+
+    def test_a_meron_beside_a_bloch_point_is_its_own_field(self):
+        m = vortex_point((24, 60, 60), (0.0, 0.0, 4.0), noise=0.1)
+        assert abs(topology.planar_charge(m, VOXEL_NM, z_nm=60.0)) == pytest.approx(0.5, abs=0.1)
+        assert topology.find_merons(m, VOXEL_NM) == []
+
     def test_pairs_and_neighbours(self):
         x, y, z = positions((24, 40, 60))
 
