@@ -22,12 +22,15 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
+
+import httpx
 
 from mistral_txm.services.journal import JournalTail, journal_files
 from mistral_txm.services.lifeline import ServiceError, ServiceProcess, watch_parent
@@ -272,12 +275,20 @@ def _running(folder: Path, timeout_s: float) -> str | None:
         if _unlocked(folder):
             return None
         uri = _read_json(folder / "address.json").get("uri")
-        if uri is not None:
+        if uri is not None and _answers(uri):
             return str(uri)
         time.sleep(POLL_S)
     raise CatalogError(
         f"{folder}: its service has not been ready for {timeout_s:g} s; see the logs"
     )
+
+
+def _answers(uri: str) -> bool:
+    """Return whether there is a server; one that is starting again or ending does not count."""
+    try:
+        return httpx.get(uri, timeout=5.0).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _unlocked(folder: Path) -> bool:
@@ -303,6 +314,7 @@ def _start_for_this_process(data: Path, timeout_s: float) -> None:
     )
     service.start()
     atexit.register(service.stop)
+    import_module("tiled.client")  # takes seconds, as the service does
     try:
         service.wait_ready(timeout_s)
     except ServiceError as error:
@@ -328,7 +340,9 @@ def _connect(uri: str, api_key: str) -> Any:
             return OwnMap({key: partial(self.__getitem__, key) for key in self})
 
     clients = OwnMap({key: partial(common.__getitem__, key) for key in common})
-    return client.from_uri(uri, structure_clients=clients, api_key=api_key, cache=None)
+    opened = client.from_uri(uri, structure_clients=clients, api_key=api_key, cache=None)
+    weakref.finalize(opened.context, opened.context.http_client.close)
+    return opened
 
 
 def _folder(data: Path) -> Path:

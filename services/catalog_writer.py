@@ -1,9 +1,9 @@
 """Copies the journal into the catalog, at its own pace, and again where something failed.
 
-A run is written by ``TiledWriter`` one Event at a time, so that a reader sees each exposure as it
-comes. The writer keeps its state in memory; when it or the server was interrupted, the run in the
-catalog is deleted and written again from the journal. Frames are never touched by that: they are
-external to the catalog.
+A run is written by ``TiledWriter`` as it grows: each Event at once, so that a reader sees each
+exposure as it comes, and where several have come meanwhile, those together. The writer keeps its
+state in memory; when it or the server was interrupted, the run in the catalog is deleted and
+written again from the journal. Frames are never touched by that: they are external to the catalog.
 
 An unfinished run that nothing was added to for a while carries in its metadata how many documents
 it holds, ``{"journal": {"documents": n}}``. When the journal has as many, it is whole and is left
@@ -14,19 +14,22 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
-from bluesky_tiled_plugins.writing.consolidators import CONSOLIDATOR_REGISTRY
+from bluesky_tiled_plugins.writing.consolidators import CONSOLIDATOR_REGISTRY, Patch
 from bluesky_tiled_plugins.writing.tiled_writer import TiledWriter, _RunWriter
 from tiled.client import from_uri
 
 from mistral_txm.services.frame_adapter import FrameConsolidator
-from mistral_txm.services.journal import JournalError, JournalTail, journal_files
+from mistral_txm.services.journal import Document, JournalError, JournalTail, journal_files
 
 REFUSALS = 3
 """So many times a run is tried before it is given up and reported."""
+TOGETHER = 300
+"""At most so many documents are written in one go, about 100 exposures."""
 IDLE_S = 2.0
 """After so long without a document an unfinished run is marked with the number it holds, s."""
 ANSWER_S = 30.0
@@ -39,21 +42,70 @@ class Unreachable(RuntimeError):
     """The server does not answer, or not as it should; worth another try later."""
 
 
-class _StrictRunWriter(_RunWriter):  # type: ignore[misc]  # the base class is not typed
-    """Never sends the row of an Event twice: the server may have stored it before its answer was
-    lost."""
+class _BatchWriter(_RunWriter):  # type: ignore[misc]  # the base class is not typed
+    """Writes what has come together in one go, when it is told to.
+
+    A row of a table is never sent twice: the server may have stored it before its answer was lost.
+    """
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self._patches: dict[str, list[Patch]] = {}
+
+    def event(self, doc: dict[str, Any]) -> None:
+        """Keep an Event for the next flush."""
+        stream = self._desc_nodes[doc["descriptor"]].item["id"]
+        timestamps = {f"ts_{key}": value for key, value in doc["timestamps"].items()}
+        self._internal_data_cache[stream].append(
+            {"seq_num": doc["seq_num"], "time": doc["time"], **doc["data"], **timestamps}
+        )
+
+    def stream_datum(self, doc: dict[str, Any]) -> None:
+        """Keep a reference to frames for the next flush."""
+        _, _, patch = self._update_consolidator(doc)
+        self._patches.setdefault(doc["stream_resource"], []).append(patch)
+
+    def flush(self) -> None:
+        """Write what was kept: the frames of a stream first, then the rows that go with them."""
+        pending: dict[int, tuple[Any, Any, list[Patch]]] = {}
+        for resource, patches in self._patches.items():
+            node, consolidator = self._sres_nodes[resource], self._consolidators[resource]
+            pending.setdefault(id(node), (node, consolidator, []))[2].extend(patches)
+        for node, consolidator, patches in pending.values():
+            self._update_data_source_for_node(
+                node, consolidator.get_data_source(), Patch.combine_patches(patches)
+            )
+        self._patches.clear()
+        for stream, rows in self._internal_data_cache.items():
+            if rows:
+                self._write_internal_data(rows, desc_node=self._desc_nodes[stream])
+                rows.clear()
+
+    def stop(self, doc: dict[str, Any]) -> None:
+        """Write what was kept, then the end of the run."""
+        self.flush()
+        super().stop(doc)
 
     def _append_with_retry(self, df_client: Any, table: Any, desc_name: str) -> None:
         df_client.append_partition(0, table)
 
 
-class _StrictWriter(TiledWriter):  # type: ignore[misc]  # the base class is not typed
-    """``TiledWriter`` made of the above."""
+class _Writer(TiledWriter):  # type: ignore[misc]  # the base class is not typed
+    """``TiledWriter`` of one run, made of the above."""
+
+    _batch: _BatchWriter | None = None
 
     def _factory(self, name: str, doc: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        self._batch = _BatchWriter(self.client)
         normalizer = self._normalizer()
-        normalizer.subscribe(_StrictRunWriter(self.client, batch_size=self._batch_size))
+        normalizer.subscribe(self._batch)
         return [normalizer], []
+
+    def flush(self) -> None:
+        """Write what was kept."""
+        if self._batch is None:
+            raise ValueError("the journal does not begin with a start document")
+        self._batch.flush()
 
 
 @dataclass
@@ -61,7 +113,7 @@ class _Run:
     """One run on its way from the journal to the catalog."""
 
     tail: JournalTail
-    writer: _StrictWriter | None = None
+    writer: _Writer | None = None
     written: int = 0
     marked: int = 0
     resting_bytes: int | None = None
@@ -131,19 +183,22 @@ class CatalogWriter:
             except httpx.HTTPError as error:
                 logger.warning("run %s: not marked, it will be written again (%s)", uid, error)
 
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connected is not None:
+            self._connected.context.http_client.close()
+            self._connected = None
+
     def _advance(self, uid: str, run: _Run, stopped: Callable[[], bool]) -> int:
         count = 0
         try:
             if run.writer is None and not self._begin(uid, run):
                 return 0
-            for name, doc in run.tail.read():
-                run.writer(name, doc)  # type: ignore[misc]  # made by _begin
-                run.written += 1
-                run.last_s = time.monotonic()
-                count += 1
+            while documents := list(islice(run.tail.read(), TOGETHER)):
+                self._write(run, documents)
+                count += len(documents)
                 if stopped():
                     break
-            run.complete = run.tail.finished
             if count == 0 and time.monotonic() - run.last_s > IDLE_S:
                 self._mark(uid, run)
         except (JournalError, FileNotFoundError) as error:
@@ -154,6 +209,15 @@ class CatalogWriter:
         ) as error:  # the writer raises whatever a document or the server makes it raise
             self._start_over(uid, run, error)
         return count
+
+    def _write(self, run: _Run, documents: list[tuple[str, Document]]) -> None:
+        assert run.writer is not None
+        for name, doc in documents:
+            run.writer(name, doc)
+        run.writer.flush()
+        run.written += len(documents)
+        run.last_s = time.monotonic()
+        run.complete = run.tail.finished
 
     def _begin(self, uid: str, run: _Run) -> bool:
         """Get ready to write a run from its start; false if the catalog holds all of it."""
@@ -176,7 +240,7 @@ class CatalogWriter:
         run.tail = JournalTail(run.tail.path)
         run.written = run.marked = 0
         run.resting_bytes = None
-        run.writer = _StrictWriter(client, batch_size=1)
+        run.writer = _Writer(client)
         return True
 
     def _start_over(self, uid: str, run: _Run, error: Exception) -> None:

@@ -19,9 +19,9 @@ from bluesky_tiled_plugins.writing.consolidators import HDF5Consolidator, Patch
 from numpy.typing import NDArray
 from tiled.adapters.array import ArrayAdapter
 from tiled.adapters.hdf5 import HDF5Adapter
+from tiled.adapters.utils import ShapeMismatchError
 from tiled.ndslice import NDSlice
 from tiled.structures.data_source import Asset, DataSource
-from tiled.utils import BrokenLink
 
 from mistral_txm.services.frame_files import FrameError, path_of, read_frames
 
@@ -149,7 +149,7 @@ class MappedFramesAdapter(ArrayAdapter):  # type: ignore[misc]  # the base class
         return np.asarray(self._read(chosen)[(np.s_[:], *rest)])
 
     def _read(self, events: Sequence[int]) -> NDArray[Any]:
-        """Read whole Events; the server answers 410 and says why if a frame is missing or
+        """Read whole Events; the server answers 422 and says why if a frame is missing or
         damaged."""
         dtype = self._structure.data_type.to_numpy_dtype()
         found = np.empty((len(events), *self._structure.shape[1:]), dtype)
@@ -158,9 +158,9 @@ class MappedFramesAdapter(ArrayAdapter):  # type: ignore[misc]  # the base class
             try:
                 frames = read_frames(path_of(uri), self._dataset, numbers)
             except FrameError as error:
-                raise BrokenLink(str(error)) from error
+                raise ShapeMismatchError(str(error)) from error
             if frames.shape[1:] != found.shape[2:] or frames.dtype != dtype:
-                raise BrokenLink(
+                raise ShapeMismatchError(
                     f"{uri}: frames of {frames.shape[1:]} {frames.dtype}, the Events say "
                     f"{found.shape[2:]} {dtype}"
                 )

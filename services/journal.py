@@ -281,7 +281,7 @@ class JournalTail:
         if found != JOURNAL_VERSION:
             raise JournalError(
                 f"{self.path}: journal version {found}, this program reads version "
-                f"{JOURNAL_VERSION}; use the program that wrote it ({header.get('program', 'unknown')})"
+                f"{JOURNAL_VERSION}; use the one that wrote it ({header.get('program', 'unknown')})"
             )
         self.header = header
 

@@ -12,7 +12,7 @@ from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.lease import acquiring
 
 
-class UnknownSeriesError(RuntimeError):
+class UnknownSeriesError(ValueError):
     """There is no such series in the data folder; the message lists those that are."""
 
 
@@ -147,14 +147,14 @@ def verify(data: Path, series: str | None = None) -> list[Verification]:
     return found
 
 
-def series_status(data: Path) -> dict[str, Any]:
+def series_status(data: Path, series: str | None = None) -> dict[str, Any]:
     """Return what is done and what comes next, as ``mistral-txm status --json`` prints it.
 
     Told from the journal, without reading frames; an exposure counts as damaged if its file is
     gone. ``state`` is ``complete``, ``running`` or ``interrupted``; ``next`` names the next missing
     key, and is ``None`` where none is.
     """
-    records = read_series(data)
+    records = read_series(data, series)
     there: dict[Path, bool] = {}
     entries = []
     for record in records:

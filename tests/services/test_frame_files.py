@@ -27,7 +27,9 @@ def test_frames_are_read_while_and_after_they_are_written(tmp_path: Path, concur
     path = tmp_path / "a.h5"
     temporary = tmp_path / "a.h5.tmp"
     with h5py.File(temporary, "w", libver="latest" if concurrent else None) as file:
-        data = file.create_dataset(DATASET, (0, 3, 4), "u2", maxshape=(None, 3, 4), chunks=(1, 3, 4))
+        data = file.create_dataset(
+            DATASET, (0, 3, 4), "u2", maxshape=(None, 3, 4), chunks=(1, 3, 4)
+        )
         if concurrent:
             file.swmr_mode = True
         data.resize(3, axis=0)
@@ -35,7 +37,9 @@ def test_frames_are_read_while_and_after_they_are_written(tmp_path: Path, concur
         data.flush()
         if concurrent:
             assert existing(path) == temporary
-            np.testing.assert_array_equal(read_frames(path, DATASET, [2, 0, 0, 1]), frames(3)[[2, 0, 0, 1]])
+            np.testing.assert_array_equal(
+                read_frames(path, DATASET, [2, 0, 0, 1]), frames(3)[[2, 0, 0, 1]]
+            )
     temporary.rename(path)
     assert existing(path) == path
     np.testing.assert_array_equal(read_frames(path, DATASET, [0, 1, 2]), frames(3))

@@ -137,7 +137,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
         descriptor = writer._files[docs[0][1]["uid"]]
         with open("/dev/full", "wb") as full:
             os.dup2(full.fileno(), descriptor)
-        with pytest.raises(JournalError, match="No space left on device.*free some space"):
+        with pytest.raises(JournalError, match=r"No space left on device.*free some space"):
             writer(*docs[1])
 
 

@@ -79,7 +79,9 @@ def test_it_can_be_started_again(helper: str, tmp_path: Path) -> None:
 def test_a_helper_that_fails_says_why(helper: str, tmp_path: Path) -> None:
     with (
         ServiceProcess(helper, ["--fail"], log=tmp_path / "a.log") as process,
-        pytest.raises(ServiceError, match=r"exit code 1 .*a\.log ends with: no beam today") as error,
+        pytest.raises(
+            ServiceError, match=r"exit code 1 .*a\.log ends with: no beam today"
+        ) as error,
     ):
         process.wait_ready(10.0)
     assert "\n" not in str(error.value)
@@ -88,7 +90,7 @@ def test_a_helper_that_fails_says_why(helper: str, tmp_path: Path) -> None:
 def test_a_helper_that_is_never_ready_is_stopped(helper: str, tmp_path: Path) -> None:
     with ServiceProcess(helper, ["--silent", "--lifeline"], log=tmp_path / "a.log") as process:
         pid = process.process_id
-        with pytest.raises(ServiceError, match="not ready after 0.2 s"):
+        with pytest.raises(ServiceError, match=r"not ready after 0.2 s"):
             process.wait_ready(0.2)
     assert pid is not None
     assert wait_gone(pid)
