@@ -27,16 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0 is success; 2 bad input, which every room refuses with a `ValueError` or an `OSError` whose one line
-    says what, where and what was expected; 3 a failed measurement or a refused action; 130 Ctrl-C.
+    says what, where and what was expected; 3 a failed measurement or a refused action, which a `RuntimeError` of a
+    service tells in one line; 130 Ctrl-C.
     """
     arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     run: Callable[[argparse.Namespace], None] = arguments.run
     try:
         run(arguments)
-    except CommandFailed as failure:
-        return _complain(arguments.name, failure, FAILED)
     except (ValueError, OSError) as refusal:
         return _complain(arguments.name, refusal, BAD_INPUT)
+    except (CommandFailed, RuntimeError) as failure:
+        return _complain(arguments.name, failure, FAILED)
     except KeyboardInterrupt:
         return _complain(arguments.name, "interrupted", INTERRUPTED)
     return 0

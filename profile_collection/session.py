@@ -2,12 +2,11 @@
 
 import atexit
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from mistral_txm.services.lease import acquisition_lease
@@ -141,6 +140,7 @@ def _wire(
     session: Session, data: Path, config: Path | None, simulation: Mapping[str, object] | None
 ) -> None:
     """Build the RunEngine, the devices and the plans; ophyd is first imported here."""
+    import epics
     from bluesky import RunEngine
 
     from mistral_txm import plans
@@ -158,11 +158,24 @@ def _wire(
 
         RE.md["simulation"] = dict(simulation)
         RE.register_command("input", SimulatedOperator(configuration))
+        # The simulated beamline ends before this process: that is no fault to be printed.
+        session._exits.callback(epics.ca.disable_ca_messages)
     session.update(
         RE=RE,
+        cat=_catalog(data),
         data=data,
-        configuration=configuration,
         instrument=instrument,
         **instrument.devices,
         **{name: getattr(plans, name) for name in plans.__all__},
     )
+
+
+def _catalog(data: Path) -> Any:
+    """Open the catalog; without it a measurement runs on its journal alone, and the operator is told so."""
+    from mistral_txm.services.catalog import CatalogError, open_catalog
+
+    try:
+        return open_catalog(data, READY_TIMEOUT_S)
+    except CatalogError as error:
+        print(f"{error}; measuring goes on, the journal keeps everything", file=sys.stderr)
+        return None

@@ -16,6 +16,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mistral_txm.reconstruction.files import replaced_when_complete
+
 LIVE = "live"
 STATUS, PAIR, VOLUME = "status.json", "pair.h5", "volume.h5"
 SECONDS_UNTIL_STALE = 30.0
@@ -61,6 +63,21 @@ def read_pair(path: Path) -> FrameExamples:
             )
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as cause:
         raise ValueError(f"{path}: not the images of an angle: {cause}") from cause
+
+
+def write_pair(path: Path, pair: FrameExamples) -> None:
+    """Write a ``pair.h5``, whole or not at all."""
+    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+        for name in ("frame_vu", "absorption_vu", "dichroic_vu"):
+            file[name] = getattr(pair, name)
+        for name in ("phi_deg", "theta_deg", "helicity"):
+            file.attrs[name] = getattr(pair, name)
+
+
+def write_status(path: Path, status: Mapping[str, Any]) -> None:
+    """Write a ``status.json``, whole or not at all."""
+    with replaced_when_complete(path) as temporary:
+        temporary.write_text(json.dumps(status, indent=2) + "\n")
 
 
 def read_status(path: Path) -> dict[str, Any]:

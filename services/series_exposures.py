@@ -21,6 +21,8 @@ class Angle:
     """By helicity, in the order of the repeats."""
     flats: Mapping[int, tuple[Exposure, ...]]
     darks: tuple[Exposure, ...]
+    stated_phi_deg: float
+    """The azimuth that a person stated when the sample was mounted, which the reconstruction uses."""
 
 
 class SeriesExposures:
@@ -100,4 +102,5 @@ class SeriesExposures:
             },
             flats={helicity: tuple(exposures) for helicity, exposures in flats.items()},
             darks=tuple(run.stream("dark")),
+            stated_phi_deg=float(run.start["phi_deg"]),
         )

@@ -9,7 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mistral_txm.simulated_beamline.materials import DICHROIC, L3_DICHROISM_PER_NM
+from mistral_txm.simulated_beamline import source
+from mistral_txm.simulated_beamline.beamline import NOMINAL_JAWS_MM
+from mistral_txm.simulated_beamline.materials import DICHROIC, REFERENCE_EV, dichroism_per_nm
 from mistral_txm.simulated_beamline.sample import FIDUCIAL_RADIUS_NM, PIXEL_NM, Sample
 from mistral_txm.simulated_beamline.solid_angle import cube_charge, square_charge
 from mistral_txm.simulated_beamline.textures import Field, Singularity, Texture
@@ -73,8 +75,10 @@ def write_truth(path: Path, sample: Sample, pixels: int, seed: int) -> None:
     """Write the truth of a sample on a grid of `DEPTH_VOXELS` x pixels x pixels voxels.
 
     mx, my, mz are float32 [z, y, x], the field in the middle of each voxel times the density there,
-    0 outside the magnetic layers. The file appears under its name when it is complete.
+    0 outside the magnetic layers. `delta_per_nm` is that of the light which the nominal jaws let
+    through at the published energy. The file appears under its name when it is complete.
     """
+    _intensity, degree = source.accepted(REFERENCE_EV, *NOMINAL_JAWS_MM)
     texture = sample.texture
     axis_nm = (np.arange(pixels) - (pixels - 1) / 2) * PIXEL_NM
     heights_nm = (np.arange(DEPTH_VOXELS) - (DEPTH_VOXELS - 1) / 2) * PIXEL_NM
@@ -84,7 +88,7 @@ def write_truth(path: Path, sample: Sample, pixels: int, seed: int) -> None:
     with h5py.File(partial, "w") as file:
         file.attrs.update(
             voxel_nm=PIXEL_NM,
-            delta_per_nm=L3_DICHROISM_PER_NM,
+            delta_per_nm=dichroism_per_nm(REFERENCE_EV) * degree,
             seed=seed,
             texture=texture.name,
             layers_nm=layers_nm,

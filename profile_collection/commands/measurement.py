@@ -1,0 +1,205 @@
+"""What measures: `demo`, `plan` and `resume`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..progress import ProgressLine
+from ..session import READY_TIMEOUT_S, data_folder
+from . import CommandFailed
+from .arguments import (
+    SIZES,
+    data_option,
+    existing_data,
+    json_option,
+    print_json,
+    print_table,
+    whole_number,
+)
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the parsers of this group."""
+    demo = commands.add_parser(
+        "demo", help="a complete simulated measurement", description=_demo.__doc__
+    )
+    demo.add_argument(
+        "--size",
+        choices=SIZES,
+        default="small",
+        help="small: 256 x 256 frames, 23 tilts, 3 exposures; medium: all 87 tilts; paper: 1024 x 1024 frames, 87 "
+        "tilts, 15 to 20 exposures",
+    )
+    demo.add_argument("--texture", default="stripes", metavar="NAME", help="the magnetization")
+    demo.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the noise")
+    demo.add_argument(
+        "--output", type=Path, default=Path("demo"), metavar="DIR", help="data folder (default: demo)"
+    )
+    json_option(demo)
+    demo.set_defaults(run=_demo)
+
+    plan = commands.add_parser("plan", help="what a measurement takes", description=_plan.__doc__)
+    what = plan.add_mutually_exclusive_group(required=True)
+    what.add_argument("--summary", action="store_true", help="time, frames, data")
+    what.add_argument("--check", action="store_true", help="what stands in its way; exit 3 if anything does")
+    plan.add_argument("--config", type=Path, metavar="FILE", help="beamline configuration (TOML)")
+    plan.add_argument("--size", choices=SIZES, default="paper", help="which measurement (default: paper)")
+    data_option(plan)
+    json_option(plan)
+    plan.set_defaults(run=_plan)
+
+    resume = commands.add_parser(
+        "resume", help="take what is missing of a series", description=_resume.__doc__
+    )
+    resume.add_argument("--series", metavar="UID", help="default: the newest that is not complete")
+    data_option(resume)
+    json_option(resume)
+    resume.set_defaults(run=_resume)
+
+
+class _Stages:
+    """Seconds per stage, each said when it ends."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        begin_s = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - begin_s, 2)
+        _say(f"{name}: {self.seconds[name]:.1f} s")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    """Measure a simulated film with both helicities around two azimuths, and reconstruct it while it runs."""
+    import uuid
+
+    simulation = {"size": arguments.size, "texture": arguments.texture, "seed": arguments.seed}
+    _measure(arguments.output.resolve(), simulation, str(uuid.uuid4()), arguments.json)
+
+
+def _resume(arguments: argparse.Namespace) -> None:
+    """Take only what is missing of a series, as new runs with the same series uid; frames are verified first."""
+    from mistral_txm.services.verification import read_series, verify
+
+    data = existing_data(arguments)
+    found = [series for series in verify(data, arguments.series) if series.missing]
+    if not found:
+        _say(f"{data}: nothing is missing")
+        return
+    chosen = found[-1]
+    (record,) = read_series(data, chosen.uid)
+    start = record.runs[-1].start
+    if "simulation" not in start:
+        raise CommandFailed(
+            f"series {chosen.uid} was measured at a beamline: resume it from a session there, with "
+            "vector_tomography(.., series=.., skip=..)"
+        )
+    _say(f"series {chosen.uid}: {len(chosen.accepted)} of {chosen.planned} exposures are there")
+    simulation = {name: start["simulation"][name] for name in ("size", "texture", "seed")}
+    _measure(
+        data,
+        simulation,
+        chosen.uid,
+        arguments.json,
+        measurement=start["measurement"],
+        done=frozenset(chosen.accepted),
+    )
+
+
+def _measure(
+    data: Path,
+    simulation: Mapping[str, Any],
+    series: str,
+    as_json: bool,
+    *,
+    measurement: dict[str, Any] | None = None,
+    done: frozenset[Any] = frozenset(),
+) -> None:
+    """Measure a series on a simulated beamline, or the rest of one, and conclude it."""
+    from ..acquire import MeasurementFailed, MeasurementInterrupted, acquire
+    from ..conclusion import conclude
+    from ..session import start
+
+    stage = _Stages()
+    try:
+        with ExitStack() as exits:
+            with stage("start"):
+                session = exits.enter_context(start(simulated=True, data=data, **simulation))
+                monitor = session.services["monitor"].wait_ready(READY_TIMEOUT_S)
+            _say(f"monitor while it runs: {monitor['uri']}")
+            what = (
+                session[simulation["size"]]()
+                if measurement is None
+                else session.Measurement.from_dict(measurement)
+            )
+            with stage("measurement"), ProgressLine(data / "journal"):
+                acquire(
+                    session.RE,
+                    session.vector_tomography(session.instrument, what, series=series, skip=done),
+                )
+            summary = conclude(data, series, session.services["live"], stage, stage.seconds)
+    except MeasurementInterrupted:
+        _say(
+            f"interrupted; what was exposed is safe in {data}\n"
+            f"do the rest with: mistral-txm resume --data {data}"
+        )
+        raise
+    except MeasurementFailed as failure:
+        raise CommandFailed(f"{failure}; do the rest with: mistral-txm resume --data {data}") from failure
+    if as_json:
+        print_json(summary)
+    else:
+        _tell(data, summary)
+
+
+def _tell(data: Path, summary: Mapping[str, Any]) -> None:
+    """Say what came out, and where it is."""
+    frames, found = summary["frames"], summary["singularities"]
+    correlations = ", ".join(
+        f"{name} {component['correlation']:.3f}" for name, component in summary["errors"]["components"].items()
+    )
+    print(f"frames: {frames['asked']} asked, {frames['taken']} taken, {frames['in_catalog']} in the catalog")
+    print(f"correlation with the truth: {correlations}")
+    print(
+        f"singularities: {found['true']} true ones in the judged field, {len(found['matched'])} found, "
+        f"{len(found['missed'])} missed, {len(found['false'])} false"
+    )
+    for name in ("summary.json", "magnetization.h5", "truth.h5", "report/index.html"):
+        print(data / name)
+    print(f"mistral-txm runs list --data {data}")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    """Say what a measurement takes, or what stands in its way, before anything moves."""
+    from mistral_txm.devices.configuration import load_configuration
+
+    from ..preflight import problems, summarize
+
+    configuration = load_configuration(arguments.config)
+    data = data_folder(arguments.data)
+    if arguments.check:
+        found = problems(configuration, arguments.size, data)
+        if arguments.json:
+            print_json({"problems": found})
+        for problem in found:
+            _say(problem)
+        if found:
+            raise CommandFailed(f"{len(found)} things stand in the way of this measurement")
+        if not arguments.json:
+            print("nothing stands in the way")
+        return
+    summary = summarize(configuration, arguments.size)
+    if arguments.json:
+        print_json(summary)
+    else:
+        print_table(("what", "value"), summary.items())

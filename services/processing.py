@@ -1,0 +1,174 @@
+"""From the exposures of an angle to its signals: the same for the live reconstruction and for `mistral-txm process`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mistral_txm.reconstruction import Grid, TiltSeries, Volume, reconstruct
+from mistral_txm.reconstruction.signal import (
+    Dark,
+    Rate,
+    Signals,
+    absorbance,
+    dark_level,
+    helicity_signals,
+    mean_rate,
+    measure_noise,
+)
+from mistral_txm.services.exposures import Exposure
+from mistral_txm.services.series_exposures import Angle
+
+
+METHOD = "direct"
+LARGEST_FIELD = 400
+"""Lateral voxels of a volume; of larger images the middle is reconstructed."""
+DEPTH_WITHOUT_LAYERS = 80
+"""Layers of the volume of a film of which nobody said where it is magnetic."""
+
+
+class ProcessingError(ValueError):
+    """The signals of an angle cannot be made; the message says which, what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class AngleSignals:
+    """The signals of one tilt, at the azimuth that a person stated and the tilt that was read back."""
+
+    phi_deg: float
+    theta_deg: float
+    signals: Signals
+
+
+class Processor:
+    """Makes signals of angles; keeps what the angles of a run share (darks, flats) once computed.
+
+    Parameters
+    ----------
+    saturation_counts
+        Counts at and above which a pixel is saturated.
+    """
+
+    def __init__(self, saturation_counts: float) -> None:
+        self._saturation_counts = saturation_counts
+        self._darks: dict[tuple[Exposure, ...], Dark] = {}
+        self._flats: dict[tuple[Exposure, ...], tuple[Rate, float]] = {}
+
+    def signals(self, angle: Angle) -> AngleSignals:
+        """Correct, average, take the logarithm and pair the helicities of one angle.
+
+        Raises
+        ------
+        ProcessingError
+            If a helicity, its flats, or darks of the right exposure time are missing.
+        FrameError
+            If a frame cannot be read or is damaged.
+        """
+        where = f"phi {angle.phi_deg:g} deg, theta {angle.theta_deg:g} deg"
+        if missing := [f"{h:+d}" for h in (1, -1) if not angle.exposures.get(h)]:
+            raise ProcessingError(f"{where}: no exposure of helicity {missing[0]}; take it with `resume`")
+        return AngleSignals(
+            angle.stated_phi_deg,
+            float(np.mean([one.theta_deg for h in (1, -1) for one in angle.exposures[h]])),
+            helicity_signals(
+                self._absorbance(angle, 1, where), self._absorbance(angle, -1, where)
+            ),
+        )
+
+    def _absorbance(
+        self, angle: Angle, helicity: int, where: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        flats = angle.flats.get(helicity)
+        if not flats:
+            raise ProcessingError(
+                f"{where}: the run has no flats of helicity {helicity:+d}; nothing is normalised without them"
+            )
+        flat, gain = self._flat(flats, angle.darks, where)
+        exposures = angle.exposures[helicity]
+        sample = mean_rate(
+            _counts(exposures),
+            self._dark(exposures, angle.darks, where),
+            _doses(exposures),
+            gain,
+            saturation_counts=self._saturation_counts,
+        )
+        return absorbance(sample, flat)
+
+    def _flat(
+        self, flats: tuple[Exposure, ...], darks: tuple[Exposure, ...], where: str
+    ) -> tuple[Rate, float]:
+        if flats not in self._flats:
+            dark = self._dark(flats, darks, where)
+            counts, doses = _counts(flats), _doses(flats)
+            gain = measure_noise(counts, dark, doses)
+            rate = mean_rate(counts, dark, doses, gain, saturation_counts=self._saturation_counts)
+            self._flats[flats] = rate, gain
+        return self._flats[flats]
+
+    def _dark(
+        self, exposures: Sequence[Exposure], darks: tuple[Exposure, ...], where: str
+    ) -> Dark:
+        """Return the dark level for exposures of one exposure time."""
+        times_s = {one.exposure_s for one in exposures}
+        fitting = tuple(one for one in darks if any(np.isclose(one.exposure_s, t) for t in times_s))
+        if len(times_s) != 1 or not fitting:
+            raise ProcessingError(
+                f"{where}: exposures of {', '.join(f'{t:g}' for t in sorted(times_s))} s, but no dark frames of that one "
+                "time in the run"
+            )
+        if fitting not in self._darks:
+            self._darks[fitting] = dark_level(_counts(fitting))
+        return self._darks[fitting]
+
+
+def tilt_series(signals: Iterable[AngleSignals]) -> list[TiltSeries]:
+    """Put the signals of angles together, one tilt series per azimuth, the tilts ascending."""
+    by_azimuth: dict[float, list[AngleSignals]] = {}
+    for one in sorted(signals, key=lambda one: (one.phi_deg, one.theta_deg)):
+        by_azimuth.setdefault(one.phi_deg, []).append(one)
+    return [
+        TiltSeries(
+            phi_deg,
+            np.array([one.theta_deg for one in angles]),
+            np.stack([one.signals.dichroic_vu for one in angles]),
+            np.stack([one.signals.std_vu for one in angles]),
+        )
+        for phi_deg, angles in by_azimuth.items()
+    ]
+
+
+def volume_grid(
+    shape_vu: tuple[int, int], pixel_nm: float, layers_nm: Sequence[tuple[float, float]]
+) -> Grid:
+    """Return the voxels for images of a shape: as wide as a pixel, from below the lowest layer to above the highest.
+
+    >>> volume_grid((1024, 1024), 10.5, [(-120.0, -40.0), (40.0, 120.0)]).shape_zyx
+    (24, 400, 400)
+    """
+    reach_nm = max((abs(edge) for layer in layers_nm for edge in layer), default=0.0)
+    depth = 2 * ceil(reach_nm / pixel_nm) or DEPTH_WITHOUT_LAYERS
+    height, width = (min(n, LARGEST_FIELD) for n in shape_vu)
+    return Grid((depth, height, width), pixel_nm)
+
+
+def reconstruct_signals(
+    signals: Sequence[AngleSignals], pixel_nm: float, layers_nm: Sequence[tuple[float, float]]
+) -> Volume:
+    """Solve for the magnetization from the signals of all angles, with the magnetic layers as prior if they are known."""
+    grid = volume_grid(signals[0].signals.dichroic_vu.shape, pixel_nm, layers_nm)
+    prior = "layers" if layers_nm else "none"
+    result = reconstruct(
+        tilt_series(signals), grid, method=METHOD, prior=prior, layers_nm=tuple(layers_nm)
+    )
+    return result.volume(options={"depth_voxels": grid.shape_zyx[0], "angles": len(signals)})
+
+
+def _counts(exposures: Sequence[Exposure]) -> NDArray[Any]:
+    return np.stack([one.read() for one in exposures])
+
+
+def _doses(exposures: Sequence[Exposure]) -> list[float]:
+    return [one.ring_current_ma * one.exposure_s for one in exposures]
