@@ -6,7 +6,7 @@ their centre.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -169,14 +169,8 @@ def unit_factor(volume: Volume, truth: Truth) -> float:
 
 
 def in_layers(volume: Volume, layers_nm: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
-    """The field ``[component, z, y, x]`` of a volume, zero outside the magnetic layers if these are
-    known."""
-    m_czyx = volume.m_czyx
-    if layers_nm:
-        n_z = m_czyx.shape[1]
-        z_nm = (np.arange(n_z) - (n_z - 1) / 2) * volume.voxel_nm
-        m_czyx[:, ~np.any([(z_nm >= low) & (z_nm <= high) for low, high in layers_nm], axis=0)] = 0
-    return m_czyx
+    """The field ``[component, z, y, x]`` of a volume, zero outside these layers if there are any."""
+    return replace(volume, layers_nm=tuple(layers_nm)).magnetic_czyx
 
 
 def singularities_in_layers(
