@@ -169,7 +169,7 @@ def unit_factor(volume: Volume, truth: Truth) -> float:
 
 
 def in_layers(volume: Volume, layers_nm: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
-    """The field ``[component, z, y, x]`` of a volume, zero outside these layers if there are any."""
+    """The field ``[component, z, y, x]`` of a volume, zero outside the layers if there are any."""
     return replace(volume, layers_nm=tuple(layers_nm)).magnetic_czyx
 
 
