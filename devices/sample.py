@@ -1,27 +1,15 @@
 """Where the sample is: in the beam or beside it, and how it was turned by hand."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus
 
 from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.configuration import SamplePlaces
+from mistral_txm.devices.key import Key
 from mistral_txm.devices.motion import DerivedSignal, Motion
-
-
-class Key(NamedTuple):
-    """What tells the exposures of a series apart.
-
-    `phi_deg` and `theta_deg` are those of the plan, not readbacks; `helicity` is +1 or -1, or 0 for
-    a dark frame; `repeat` counts from 0.
-    """
-
-    phi_deg: float
-    theta_deg: float
-    helicity: int
-    repeat: int
 
 
 class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped

@@ -1,6 +1,6 @@
 """Plans: what is done in which order; decisions on frozen values, apart from the messages."""
 
-from mistral_txm.devices.sample import Key
+from mistral_txm.devices.key import Key
 from mistral_txm.plans.acquisition import PlanError
 from mistral_txm.plans.measurement import (
     Measurement,

@@ -1,16 +1,20 @@
 """Exposures, and everything around them that has to be put back."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky import Msg
 from bluesky.utils import MsgGenerator, short_uid
 
-from mistral_txm.devices.instrument import Instrument
-from mistral_txm.devices.sample import Key
+from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Step
+
+if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
+    from mistral_txm.devices.instrument import Instrument
 
 
 class PlanError(ValueError):

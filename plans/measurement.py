@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from mistral_txm.devices.configuration import Configuration, Strict
-from mistral_txm.devices.sample import Key
+from mistral_txm.devices.key import Key
 
 
 def _tuples(value: object) -> object:

@@ -1,12 +1,17 @@
 """What a plan asks the operator: to turn the sample by hand, and to say how it stands now."""
 
+from __future__ import annotations
+
 import math
 import re
+from typing import TYPE_CHECKING
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.devices.instrument import Instrument
+if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
+    from mistral_txm.devices.instrument import Instrument
+
 
 AGREEMENT_DEG = 1.0
 """An answer further than this from the plan has to be given twice."""

@@ -1,23 +1,38 @@
 """Vector tomography: both helicities at every tilt, around two azimuths."""
 
+from __future__ import annotations
+
 import json
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from mistral_txm.devices.configuration import Axis
-from mistral_txm.devices.instrument import Instrument
-from mistral_txm.devices.sample import Key
+from mistral_txm.devices.key import Key
 from mistral_txm.plans.acquisition import PlanError, series_run
 from mistral_txm.plans.measurement import Measurement, Step, steps
 from mistral_txm.plans.operator import turn_sample
 
+if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
+    from mistral_txm.devices.instrument import Instrument
+
 RESERVED = frozenset(
-    ("plan_name", "series", "phi_deg", "measurement", "sample", "n_planned", "frames_directory")
+    (
+        "plan_name",
+        "series",
+        "phi_deg",
+        "measurement",
+        "sample",
+        "n_planned",
+        "planned_keys",
+        "frames_directory",
+        "pixel_nm",
+        "saturation_counts",
+    )
 )
 """Metadata that the plans write themselves."""
 
@@ -147,6 +162,19 @@ def check(instrument: Instrument, measurement: Measurement, md: Mapping[str, Any
     _check_range("energy", axes.energy, (measurement.energy_ev,))
 
 
+def manifest(measurement: Measurement) -> list[list[float]]:
+    """Return what the whole series plans, ``[phi_deg, theta_deg, helicity, repeats]`` in the order of taking.
+
+    It stands in the start document of every run, so that what is left can be told from any of them.
+    """
+    return [
+        [step.phi_deg, step.theta_deg, step.helicity, len(step.repeats)]
+        for phi_deg in measurement.azimuths_deg
+        for step in steps(measurement, phi_deg)
+        if step.stream == "primary"
+    ]
+
+
 def check_metadata(md: Mapping[str, Any]) -> None:
     """Refuse metadata that a run or the catalog would refuse in the middle.
 
@@ -216,7 +244,10 @@ def _run(
         "measurement": description,
         "sample": description["sample"],
         "n_planned": planned,
+        "planned_keys": manifest(measurement),
         "frames_directory": str(instrument.ccd.frames_directory / series),
+        "pixel_nm": instrument.configuration.ccd.pixel_nm,
+        "saturation_counts": instrument.configuration.ccd.saturation_counts,
         "hints": {"dimensions": [[["theta"], "primary"]]},
     }
     uid = yield from series_run(instrument, series, taken, metadata)

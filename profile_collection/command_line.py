@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="mistral-txm",
         description="Measure and reconstruct magnetization in three dimensions with soft X-rays.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="name")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, dest="name"
+    )
     for group in (measurement, services, catalog, analysis):
         group.add_commands(commands)
     return parser

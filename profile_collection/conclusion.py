@@ -1,10 +1,9 @@
 """What is left to do when a simulated measurement has ended: judge it by the truth, report, sum up."""
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from mistral_txm.reconstruction import read_volume
 from mistral_txm.reconstruction.files import replaced_when_complete
 from mistral_txm.services.catalog import open_catalog, wait_until_written
-from mistral_txm.services.exposures import STREAMS, Exposure
+from mistral_txm.services.exposures import STREAMS
 from mistral_txm.services.frame_files import frame_crc32
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
@@ -85,7 +84,9 @@ def conclude(
         "frames": frames,
         "errors": {name: value for name, value in errors.items() if name != "singularities"},
         "singularities": errors["singularities"],
-        "live": {key: status[key] for key in ("updates", "update_s", "lag_frames", "method", "prior")},
+        "live": {
+            key: status[key] for key in ("updates", "update_s", "lag_frames", "method", "prior")
+        },
         "exposures": _pace(record),
         "seconds": dict(seconds),
     }
@@ -147,7 +148,9 @@ def _frames(data: Path, series: str) -> dict[str, Any]:
                 in_catalog += len(frames_euvx)
             for index in sorted({0, len(exposures) - 1}):
                 if frame_crc32(np.asarray(frames_euvx[index])) != exposures[index].crc32:
-                    raise MeasurementFailed(f"run {run.start['uid']}: frame {index} of {stream} differs in the catalog")
+                    raise MeasurementFailed(
+                        f"run {run.start['uid']}: frame {index} of {stream} differs in the catalog"
+                    )
                 read_back += 1
     return {
         "asked": verified.planned,

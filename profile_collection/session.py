@@ -117,7 +117,12 @@ def start(
         if simulated:
             ready = session.services["simulated_beamline"].wait_ready(READY_TIMEOUT_S)
             use_control_server(int(ready["port"]))
-        _wire(session, folder, None if config is None else Path(config), simulation if simulated else None)
+        _wire(
+            session,
+            folder,
+            None if config is None else Path(config),
+            simulation if simulated else None,
+        )
     except BaseException:
         session.close()
         raise

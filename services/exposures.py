@@ -3,24 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mistral_txm.devices.key import Key
 from mistral_txm.services.frame_files import FrameError, frame_crc32, path_of, read_frames
 
 STREAMS = ("dark", "flat", "primary")
 """Streams whose Events are exposures, where they carry keys."""
-
-
-class Key(NamedTuple):
-    """What names an exposure of a series: azimuth and tilt as planned, helicity (0: dark), repeat."""
-
-    phi_deg: float
-    theta_deg: float
-    helicity: int
-    repeat: int
 
 
 @dataclass(frozen=True)

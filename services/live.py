@@ -114,15 +114,21 @@ class LiveSeries:
                 logger.error("%s", problem)
                 problems.append(str(problem))
         used = sum(
-            len(repeats) for angle, _ in self._signals.values() for repeats in angle.exposures.values()
+            len(repeats)
+            for angle, _ in self._signals.values()
+            for repeats in angle.exposures.values()
         )
         seen = len(self._exposures.accepted())
-        self._status.update(frames_seen=seen, lag_frames=seen - used, angles_done=len(self._signals))
+        self._status.update(
+            frames_seen=seen, lag_frames=seen - used, angles_done=len(self._signals)
+        )
         if newest is not None:
             self._publish(newest)
             self._status["update_s"] = round(time.monotonic() - begin_s, 3)
         if problems:
-            self._status.update(state="error" if self._all_there() else "following", message=problems[0])
+            self._status.update(
+                state="error" if self._all_there() else "following", message=problems[0]
+            )
         elif self._all_there():
             self._status.update(state="complete", message="all angles are in the volume")
         self.heartbeat()
@@ -248,9 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--series", metavar="UID", help="the only series to follow")
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(argv)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s live %(levelname)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s live %(levelname)s: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -22,7 +22,6 @@ from mistral_txm.reconstruction.signal import (
 from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.series_exposures import Angle
 
-
 METHOD = "direct"
 LARGEST_FIELD = 400
 """Lateral voxels of a volume; of larger images the middle is reconstructed."""
@@ -69,13 +68,13 @@ class Processor:
         """
         where = f"phi {angle.phi_deg:g} deg, theta {angle.theta_deg:g} deg"
         if missing := [f"{h:+d}" for h in (1, -1) if not angle.exposures.get(h)]:
-            raise ProcessingError(f"{where}: no exposure of helicity {missing[0]}; take it with `resume`")
+            raise ProcessingError(
+                f"{where}: no exposure of helicity {missing[0]}; take it with `resume`"
+            )
         return AngleSignals(
             angle.stated_phi_deg,
             float(np.mean([one.theta_deg for h in (1, -1) for one in angle.exposures[h]])),
-            helicity_signals(
-                self._absorbance(angle, 1, where), self._absorbance(angle, -1, where)
-            ),
+            helicity_signals(self._absorbance(angle, 1, where), self._absorbance(angle, -1, where)),
         )
 
     def _absorbance(
@@ -108,9 +107,7 @@ class Processor:
             self._flats[flats] = rate, gain
         return self._flats[flats]
 
-    def _dark(
-        self, exposures: Sequence[Exposure], darks: tuple[Exposure, ...], where: str
-    ) -> Dark:
+    def _dark(self, exposures: Sequence[Exposure], darks: tuple[Exposure, ...], where: str) -> Dark:
         """Return the dark level for exposures of one exposure time."""
         times_s = {one.exposure_s for one in exposures}
         fitting = tuple(one for one in darks if any(np.isclose(one.exposure_s, t) for t in times_s))

@@ -42,7 +42,9 @@ def find_run(data: Path, uid: str) -> Path:
     """
     found = [path for path in journal_files(data / "journal") if path.stem.startswith(uid)]
     if len(found) != 1:
-        raise ValueError(f"run {uid}: {len(found) or 'no'} such run in {data}; `mistral-txm runs list` shows all")
+        raise ValueError(
+            f"run {uid}: {len(found) or 'no'} such run in {data}; `mistral-txm runs list` shows all"
+        )
     return found[0]
 
 

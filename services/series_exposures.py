@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .exposures import Exposure, RunExposures
+from mistral_txm.services.exposures import Exposure, RunExposures
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mistral_txm.services.exposures import Exposure, Key, RunExposures
+from mistral_txm.devices.key import Key
+from mistral_txm.services.exposures import Exposure, RunExposures
 from mistral_txm.services.frame_files import FrameError, existing
 from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.lease import acquiring

@@ -44,7 +44,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     reconstruct = commands.add_parser(
         "reconstruct", help="aligned stacks to a volume", description=_reconstruct.__doc__
     )
-    reconstruct.add_argument("files", nargs="+", type=Path, metavar="FILE", help="one per tilt series")
+    reconstruct.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="one per tilt series"
+    )
     reconstruct.add_argument(
         "--phi",
         nargs="+",
@@ -88,7 +90,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     topology = commands.add_parser(
         "topology", help="singularities and charges of a volume", description=_topology.__doc__
     )
-    topology.add_argument("volume", type=Path, metavar="OUT.h5", help="HDF5 with mx, my, mz, or OVF")
+    topology.add_argument(
+        "volume", type=Path, metavar="OUT.h5", help="HDF5 with mx, my, mz, or OVF"
+    )
     json_option(topology)
     topology.set_defaults(run=_topology)
 
@@ -124,11 +128,13 @@ def _process(arguments: argparse.Namespace) -> None:
 def _reconstruct(arguments: argparse.Namespace) -> None:
     """Solve all tilt series jointly for the three components of the magnetization."""
     from mistral_txm.reconstruction import Grid, TiltSeries, read_aligned, reconstruct, write_volume
-    from mistral_txm.reconstruction.volume_file import Volume, input_file
+    from mistral_txm.reconstruction.volume_file import input_file
 
     files, phis_deg = arguments.files, arguments.phi
     if len(files) != len(phis_deg):
-        raise ValueError(f"{len(files)} files but {len(phis_deg)} azimuths: give one --phi per FILE, in order")
+        raise ValueError(
+            f"{len(files)} files but {len(phis_deg)} azimuths: give one --phi per FILE, in order"
+        )
     _writable(arguments.output)
     aligned = [read_aligned(path) for path in files]
     height, width = aligned[0].dichroic_tvu.shape[1:]
@@ -169,7 +175,9 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
             }
         )
     else:
-        print(f"{arguments.output}: {volume.mx.shape} voxels [z, y, x], {volume.method}, prior {volume.prior}")
+        print(
+            f"{arguments.output}: {volume.mx.shape} voxels [z, y, x], {volume.method}, prior {volume.prior}"
+        )
 
 
 def _topology(arguments: argparse.Namespace) -> None:
@@ -237,6 +245,8 @@ def _writable(path: Path) -> None:
         With one line.
     """
     if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
+        raise FileNotFoundError(
+            f"{path}: the folder {path.absolute().parent} does not exist; make it first"
+        )
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; name a file")

@@ -107,7 +107,9 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     lines = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 def existing_data(arguments: argparse.Namespace) -> Path:

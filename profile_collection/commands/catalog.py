@@ -1,11 +1,9 @@
 """What a data folder holds: `status`, `verify` and `runs`."""
 
 import argparse
-import sys
 from datetime import datetime
 from pathlib import Path
 
-from ..session import data_folder
 from . import CommandFailed
 from .arguments import data_option, existing_data, json_option, print_json, print_table
 
@@ -84,7 +82,9 @@ def _verify(arguments: argparse.Namespace) -> None:
                 print(f"  damaged: {frame['reason']}")
     bad = sum(series["missing"] + series["damaged"] for series in found)
     if bad:
-        raise CommandFailed(f"{bad} exposures are missing or damaged; resume the series to take them")
+        raise CommandFailed(
+            f"{bad} exposures are missing or damaged; resume the series to take them"
+        )
 
 
 def _runs(arguments: argparse.Namespace) -> None:
@@ -134,12 +134,18 @@ def _show(data: Path, uid: str, as_json: bool) -> None:
         name: {key: list(array.shape) for key, array in run[name].read().data_vars.items()}
         for name in run
     }
-    shown = {"start": dict(run.metadata["start"]), "stop": run.metadata.get("stop"), "streams": streams}
+    shown = {
+        "start": dict(run.metadata["start"]),
+        "stop": run.metadata.get("stop"),
+        "streams": streams,
+    }
     if as_json:
         print_json(shown)
         return
     start = shown["start"]
-    print(f"run {uid}: {start['plan_name']}, sample {start['sample']['name']}, phi {start['phi_deg']:g} deg")
+    print(
+        f"run {uid}: {start['plan_name']}, sample {start['sample']['name']}, phi {start['phi_deg']:g} deg"
+    )
     print(f"  series {start['series']}")
     stop = shown["stop"]
     print(f"  ended: {stop['exit_status'] if stop else 'no stop document'}")

@@ -37,7 +37,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     demo.add_argument("--texture", default="stripes", metavar="NAME", help="the magnetization")
     demo.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the noise")
     demo.add_argument(
-        "--output", type=Path, default=Path("demo"), metavar="DIR", help="data folder (default: demo)"
+        "--output",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="data folder (default: demo)",
     )
     json_option(demo)
     demo.set_defaults(run=_demo)
@@ -45,9 +49,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     plan = commands.add_parser("plan", help="what a measurement takes", description=_plan.__doc__)
     what = plan.add_mutually_exclusive_group(required=True)
     what.add_argument("--summary", action="store_true", help="time, frames, data")
-    what.add_argument("--check", action="store_true", help="what stands in its way; exit 3 if anything does")
+    what.add_argument(
+        "--check", action="store_true", help="what stands in its way; exit 3 if anything does"
+    )
     plan.add_argument("--config", type=Path, metavar="FILE", help="beamline configuration (TOML)")
-    plan.add_argument("--size", choices=SIZES, default="paper", help="which measurement (default: paper)")
+    plan.add_argument(
+        "--size", choices=SIZES, default="paper", help="which measurement (default: paper)"
+    )
     data_option(plan)
     json_option(plan)
     plan.set_defaults(run=_plan)
@@ -155,7 +163,9 @@ def _measure(
         )
         raise
     except MeasurementFailed as failure:
-        raise CommandFailed(f"{failure}; do the rest with: mistral-txm resume --data {data}") from failure
+        raise CommandFailed(
+            f"{failure}; do the rest with: mistral-txm resume --data {data}"
+        ) from failure
     if as_json:
         print_json(summary)
     else:
@@ -166,9 +176,12 @@ def _tell(data: Path, summary: Mapping[str, Any]) -> None:
     """Say what came out, and where it is."""
     frames, found = summary["frames"], summary["singularities"]
     correlations = ", ".join(
-        f"{name} {component['correlation']:.3f}" for name, component in summary["errors"]["components"].items()
+        f"{name} {component['correlation']:.3f}"
+        for name, component in summary["errors"]["components"].items()
     )
-    print(f"frames: {frames['asked']} asked, {frames['taken']} taken, {frames['in_catalog']} in the catalog")
+    print(
+        f"frames: {frames['asked']} asked, {frames['taken']} taken, {frames['in_catalog']} in the catalog"
+    )
     print(f"correlation with the truth: {correlations}")
     print(
         f"singularities: {found['true']} true ones in the judged field, {len(found['matched'])} found, "

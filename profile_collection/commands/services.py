@@ -23,7 +23,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="X",
         help="how long one second of exposure or motion takes, s (default: 1; 0: computing time alone)",
     )
-    ioc.add_argument("--port", type=whole_number(0), default=0, metavar="N", help="0: any free port")
+    ioc.add_argument(
+        "--port", type=whole_number(0), default=0, metavar="N", help="0: any free port"
+    )
     data_option(ioc)
     ioc.set_defaults(run=_ioc)
 

@@ -12,7 +12,7 @@ from bluesky import Msg
 
 from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.devices.instrument import Instrument
-from mistral_txm.devices.sample import Key
+from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Darks, Exposures, Flats, Measurement, Sample
 
 

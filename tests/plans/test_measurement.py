@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistral_txm.devices.configuration import ConfigurationError, load_configuration, read_toml
-from mistral_txm.devices.sample import Key
+from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import (
     Darks,
     Exposures,

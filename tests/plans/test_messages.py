@@ -8,7 +8,7 @@ import pytest
 from bluesky.utils import RequestAbort
 
 from mistral_txm.devices.instrument import Instrument
-from mistral_txm.devices.sample import Key
+from mistral_txm.devices.key import Key
 from mistral_txm.plans import (
     Measurement,
     PlanError,

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mistral_txm.devices.key import Key
 from mistral_txm.reconstruction.volume_file import Volume, write_volume
-from mistral_txm.services.exposures import Exposure, Key
+from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_view import Progress, Snapshot
 from mistral_txm.services.monitor import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 
-from mistral_txm.services.exposures import Key
+from mistral_txm.devices.key import Key
 from mistral_txm.services.journal import journal_files
 from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.runs import list_runs
