@@ -45,15 +45,20 @@ class Unreachable(RuntimeError):
 class _BatchWriter(_RunWriter):  # type: ignore[misc]  # the base class is not typed
     """Writes what has come together in one go, when it is told to.
 
-    A row of a table is never sent twice: the server may have stored it before its answer was lost.
+    Frames become part of the catalog with their Event: a run that was killed between the two has as
+    many frames as rows. A row of a table is never sent twice: the server may have stored it before
+    its answer was lost.
     """
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self._patches: dict[str, list[Patch]] = {}
+        self._without_event: dict[str, list[dict[str, Any]]] = {}
 
     def event(self, doc: dict[str, Any]) -> None:
-        """Keep an Event for the next flush."""
+        """Keep an Event, and its frames, for the next flush."""
+        for datum in self._without_event.pop(doc["descriptor"], ()):
+            self._refer(datum)
         stream = self._desc_nodes[doc["descriptor"]].item["id"]
         timestamps = {f"ts_{key}": value for key, value in doc["timestamps"].items()}
         self._internal_data_cache[stream].append(
@@ -61,9 +66,16 @@ class _BatchWriter(_RunWriter):  # type: ignore[misc]  # the base class is not t
         )
 
     def stream_datum(self, doc: dict[str, Any]) -> None:
-        """Keep a reference to frames for the next flush."""
-        _, _, patch = self._update_consolidator(doc)
-        self._patches.setdefault(doc["stream_resource"], []).append(patch)
+        """Keep a reference to frames until their Event comes, where the stream has Events."""
+        keys = self._desc_nodes[doc["descriptor"]].metadata["data_keys"].values()
+        if all("external" in key for key in keys):
+            self._refer(doc)
+        else:
+            self._without_event.setdefault(doc["descriptor"], []).append(doc)
+
+    def _refer(self, datum: dict[str, Any]) -> None:
+        _, _, patch = self._update_consolidator(datum)
+        self._patches.setdefault(datum["stream_resource"], []).append(patch)
 
     def flush(self) -> None:
         """Write what was kept: the frames of a stream first, then the rows that go with them."""

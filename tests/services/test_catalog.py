@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from bluesky.utils import RunEngineInterrupted
+from numpy.typing import NDArray
 from tiled.client.utils import ClientError
 
 from mistral_txm.services.catalog import (
@@ -24,13 +26,14 @@ from mistral_txm.services.catalog import (
     open_catalog,
     wait_until_written,
 )
+from mistral_txm.services.catalog_writer import CatalogWriter
 from mistral_txm.services.frame_files import frame_crc32
 from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.lifeline import ServiceProcess
 
 GROUPS = [(0.0, -10.0, 1, 3), (0.0, -10.0, -1, 3), (0.0, 0.0, -1, 2)]
 
-pytestmark = pytest.mark.usefixtures("service")
+pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.slow]
 
 
 def children(pid: int | None) -> list[int]:
@@ -50,7 +53,7 @@ def newest_run(data: Path) -> str:
     return journal_files(data / "journal")[-1].stem
 
 
-def check(run: Any, data: Path, exposures: int) -> np.ndarray:
+def check(run: Any, data: Path, exposures: int) -> NDArray[np.uint16]:
     """Every row of the table stands beside its own frame, and none is there twice."""
     events = [
         doc
@@ -249,7 +252,6 @@ def test_a_slow_server_delays_nothing_and_loses_nothing(
     check(catalog[uid], data, 8)
 
 
-@pytest.mark.slow
 def test_a_killed_server_comes_back_and_nothing_is_lost_or_doubled(
     service: ServiceProcess, beamline: Any, catalog: Any, data: Path
 ) -> None:
@@ -272,7 +274,6 @@ def test_a_killed_server_comes_back_and_nothing_is_lost_or_doubled(
     assert len(list(catalog)) == len(set(catalog)) == len(journal_files(data / "journal"))
 
 
-@pytest.mark.slow
 def test_a_folder_without_a_service_is_opened_and_completed(
     beamline: Any, data: Path, tmp_path: Path
 ) -> None:
@@ -292,44 +293,80 @@ print(sorted(run.metadata), len(run["primary"].read(variables=["seq_num"])["seq_
 print(open({str(tmp_path)!r} + "/catalog/address.json").read(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    servers = []
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=False
-        )
-        told, address = done.stdout.splitlines()
-        assert told.endswith(" 7"), done.stderr
-        assert "'stop'" not in told
-        servers.append(json.loads(address)["pid"])
-    for pid in servers:
-        deadline_s = time.monotonic() + 10.0
-        while children(pid) or Path(f"/proc/{pid}").exists():
-            assert time.monotonic() < deadline_s, "a service outlived the program that started it"
-            time.sleep(0.05)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    told, address = done.stdout.splitlines()
+    assert told.endswith(" 7"), done.stderr
+    assert "'stop'" not in told
+    pid = json.loads(address)["pid"]
+    deadline_s = time.monotonic() + 10.0
+    while children(pid) or Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline_s, "a service outlived the program that started it"
+        time.sleep(0.05)
     assert not (tmp_path / "catalog" / "address.json").exists()
 
 
-def test_a_run_that_is_refused_is_reported_and_the_others_are_written(
-    service: ServiceProcess, beamline: Any, catalog: Any, data: Path, tmp_path: Path
-) -> None:
-    from mistral_txm.services.catalog_writer import CatalogWriter
+@pytest.fixture
+def make_writer(data: Path, tmp_path: Path) -> Iterator[Callable[[], CatalogWriter]]:
+    """Make writers, one after the other, of another journal into the catalog of the session."""
+    address = json.loads((data / "catalog" / "address.json").read_text())
+    key = (data / "catalog" / "api_key").read_text()
+    made: list[CatalogWriter] = []
 
+    def make() -> CatalogWriter:
+        made.append(CatalogWriter(tmp_path / "journal", address["uri"], key))
+        return made[-1]
+
+    yield make
+    for writer in made:
+        writer.close()
+
+
+def test_a_run_that_is_refused_is_reported_and_the_others_are_written(
+    make_writer: Callable[[], CatalogWriter], beamline: Any, catalog: Any, tmp_path: Path
+) -> None:
     other = type(beamline)(tmp_path)
     bad, good = other.measure(GROUPS), other.measure(GROUPS[:1])
     path = tmp_path / "journal" / f"{bad}.jsonl"
     path.write_text(path.read_text().replace('"seq_num":2,', '"seq_num":"two",'))
-    address = json.loads((data / "catalog" / "address.json").read_text())
-    writer = CatalogWriter(
-        tmp_path / "journal", address["uri"], (data / "catalog" / "api_key").read_text()
-    )
+    writer = make_writer()
     for _ in range(5):
         writer.step(lambda: False)
-    writer.close()
     progress = writer.progress()
     assert progress[good]["complete"]
-    assert "seq_num" in progress[bad]["failed"] or "two" in progress[bad]["failed"]
+    assert "two" in progress[bad]["failed"]
     assert not progress[bad]["complete"]
     catalog.delete_contents([bad, good], recursive=True, external_only=False)
+
+
+def test_an_interrupted_writer_starts_over_and_an_orderly_one_rests(
+    make_writer: Callable[[], CatalogWriter], beamline: Any, catalog: Any, tmp_path: Path
+) -> None:
+    uid = type(beamline)(tmp_path).measure(GROUPS)
+    path = tmp_path / "journal" / f"{uid}.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+
+    def rows() -> int:
+        return len(catalog[uid]["primary"].read(variables=["seq_num"])["seq_num"])
+
+    path.write_bytes(b"".join(lines[:12]))  # the frame of the second Event, but not the Event
+    make_writer().step(lambda: False)
+    assert (rows(), catalog[uid]["primary/ccd"].shape) == (1, (1, 1, 6, 5))
+    path.write_bytes(b"".join(lines[:-1]))
+    orderly = make_writer()
+    assert orderly.step(lambda: False) == len(lines) - 2
+    assert rows() == 8
+    orderly.finish()
+    rested = make_writer()
+    assert rested.step(lambda: False) == 0
+    assert rested.progress() == orderly.progress()
+    path.write_bytes(b"".join(lines))
+    assert rested.step(lambda: False) == len(lines) - 1
+    assert rested.progress()[uid]["complete"]
+    assert rows() == 8
+    assert make_writer().step(lambda: False) == 0
+    catalog.delete_contents(uid, recursive=True, external_only=False)
 
 
 def test_nothing_to_open_is_said_in_one_line(tmp_path: Path) -> None:
