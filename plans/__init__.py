@@ -12,13 +12,20 @@ from mistral_txm.plans.measurement import (
     small,
     steps,
 )
-from mistral_txm.plans.tomography import darks, flats, tilt_series, vector_tomography
+from mistral_txm.plans.tomography import (
+    check_positions,
+    darks,
+    flats,
+    tilt_series,
+    vector_tomography,
+)
 
 __all__ = [
     "Key",
     "Measurement",
     "PlanError",
     "Sample",
+    "check_positions",
     "darks",
     "estimate",
     "flats",

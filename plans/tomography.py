@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.devices.configuration import Axis
+from mistral_txm.devices.configuration import Axis, Configuration
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.acquisition import PlanError, series_run
 from mistral_txm.plans.measurement import Measurement, Step, steps
@@ -157,7 +157,18 @@ def check(instrument: Instrument, measurement: Measurement, md: Mapping[str, Any
         If a tilt or the energy is beyond a limit, or the metadata cannot be written.
     """
     check_metadata(md)
-    axes = instrument.configuration.axes
+    check_positions(instrument.configuration, measurement)
+
+
+def check_positions(configuration: Configuration, measurement: Measurement) -> None:
+    """Refuse a measurement that a limit of the configuration would stop on its way.
+
+    Raises
+    ------
+    PlanError
+        If a tilt or the energy is beyond a limit.
+    """
+    axes = configuration.axes
     _check_range("theta", axes.theta, (*measurement.angles_deg, measurement.flats.theta_deg))
     _check_range("energy", axes.energy, (measurement.energy_ev,))
 

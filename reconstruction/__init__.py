@@ -2,7 +2,14 @@
 
 from mistral_txm.reconstruction.exports import export_series, export_volume
 from mistral_txm.reconstruction.files import FileError
-from mistral_txm.reconstruction.martapp import AlignedSeries, read_aligned, write_aligned
+from mistral_txm.reconstruction.martapp import (
+    AlignedSeries,
+    NormalizedStack,
+    is_aligned,
+    read_aligned,
+    read_normalized,
+    write_aligned,
+)
 from mistral_txm.reconstruction.topology import (
     UndefinedDirectionError,
     find_singularities,
@@ -13,6 +20,7 @@ from mistral_txm.reconstruction.volume_file import Volume, read_volume, write_vo
 __all__ = [
     "AlignedSeries",
     "FileError",
+    "NormalizedStack",
     "UndefinedDirectionError",
     "Volume",
     "export_series",

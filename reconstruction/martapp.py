@@ -29,6 +29,7 @@ __all__ = [
     "AlignedSeries",
     "NormalizedStack",
     "RawImage",
+    "is_aligned",
     "read_aligned",
     "read_image",
     "read_normalized",
@@ -68,6 +69,14 @@ _STACKS = {
     "original_negative_tvu": "OriginalNegativeStack",
 }
 _NEEDED = ("dichroic_tvu", "absorption_tvu")
+
+
+def is_aligned(path: Path) -> bool:
+    """Return whether a file is MARTApp's before reconstruction: HDF5 with `Angles` at its root."""
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as file:
+        return "Angles" in file
 
 
 def read_aligned(path: Path) -> AlignedSeries:

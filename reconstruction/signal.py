@@ -186,6 +186,24 @@ def helicity_signals(
     )
 
 
+def mean_absorbance(
+    transmittance_tvu: npt.ArrayLike, theta_deg_t: npt.ArrayLike
+) -> tuple[Float64, Float32]:
+    """Average exposures of the same tilt and take ``A = -ln T``: tilts ascending, and ``[view, v, u]``.
+
+    NaN where the mean transmittance is not positive.
+
+    >>> tilts, a = mean_absorbance(np.exp(-np.full((3, 1, 1), 0.5)), [10.0, -10.0, 10.0])
+    >>> tilts.tolist(), a.ravel().tolist()
+    ([-10.0, 10.0], [0.5, 0.5])
+    """
+    stack = _stack(transmittance_tvu, "transmittance")
+    tilts, which = np.unique(np.asarray(theta_deg_t, dtype=np.float64), return_inverse=True)
+    mean_vvu = np.stack([stack[which == index].mean(axis=0) for index in range(len(tilts))])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return tilts, np.where(mean_vvu > 0, -np.log(mean_vvu), np.nan).astype(np.float32)
+
+
 def _stack(counts_tvu: npt.ArrayLike, what: str) -> Float64:
     counts = np.asarray(counts_tvu, dtype=np.float64)
     if counts.ndim != 3 or not len(counts):

@@ -95,6 +95,8 @@ def open_catalog(data: Path, timeout_s: float = START_S) -> Any:
     address = _running(folder, timeout_s)
     if address is None:
         _start_for_this_process(data, timeout_s)
+        if not wait_until_written(data, timeout_s):
+            logger.warning("%s: the catalog is still behind the journal", data)
         address = _running(folder, timeout_s)
     if address is None:
         raise CatalogError(
@@ -104,12 +106,19 @@ def open_catalog(data: Path, timeout_s: float = START_S) -> Any:
 
 
 def wait_until_written(data: Path, timeout_s: float) -> bool:
-    """Wait until the running service has written all that the journal holds now.
+    """Wait until the catalog holds all that the journal holds now.
+
+    If no service is running, one is started that ends with this process.
 
     Returns
     -------
     bool
         False if the time was over before; a run that the catalog refuses does not count.
+
+    Raises
+    ------
+    CatalogError
+        If there is no service and none can be started.
     """
     wanted = {
         path.stem: sum(1 for _ in JournalTail(path).read())
@@ -125,6 +134,8 @@ def wait_until_written(data: Path, timeout_s: float) -> bool:
             return True
         if time.monotonic() > deadline_s:
             return False
+        if _unlocked(data / "catalog"):
+            _start_for_this_process(data, START_S)
         time.sleep(POLL_S)
 
 
@@ -306,7 +317,7 @@ def _unlocked(folder: Path) -> bool:
 
 
 def _start_for_this_process(data: Path, timeout_s: float) -> None:
-    """Start a service that ends with this process, and wait until the catalog is whole."""
+    """Start a service that ends with this process."""
     service = ServiceProcess(
         "mistral_txm.services.catalog",
         ["--data", str(data), "--lifeline"],
@@ -320,9 +331,7 @@ def _start_for_this_process(data: Path, timeout_s: float) -> None:
     except ServiceError as error:
         if _unlocked(data / "catalog"):
             raise CatalogError(str(error)) from error
-        return  # another process has just started one
-    if not wait_until_written(data, timeout_s):
-        logger.warning("%s: the catalog is still behind the journal", data)
+        # else another process has just started one
 
 
 def _connect(uri: str, api_key: str) -> Any:

@@ -67,6 +67,10 @@ class SeriesExposures:
         """Take one document of one of its runs."""
         self._runs.setdefault(run_uid, RunExposures()).add(name, doc)
 
+    def add_run(self, run: RunExposures) -> None:
+        """Take a whole run."""
+        self._runs[run.start["uid"]] = run
+
     def finished(self) -> dict[tuple[float, float], Angle]:
         """Return the angles of which every planned exposure is there, by ``(phi, theta)``, as planned."""
         found: dict[tuple[float, float], dict[int, dict[int, Exposure]]] = {}

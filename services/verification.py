@@ -72,7 +72,7 @@ class Verification:
 
 
 def read_series(data: Path, series: str | None = None) -> list[SeriesRecord]:
-    """Read the journal of a data folder, the oldest series first.
+    """Read the journal of a data folder; the series that was measured last comes last.
 
     Parameters
     ----------
@@ -95,19 +95,21 @@ def read_series(data: Path, series: str | None = None) -> list[SeriesRecord]:
         uid = run.start.get("series")
         if uid is None:
             continue
-        record = records.setdefault(uid, SeriesRecord(uid))
+        record = records[uid] = records.pop(uid, SeriesRecord(uid))
         record.planned = planned_keys(run.start) or record.planned
         record.exposures += exposures
         record.runs.append(run)
-    if series is None:
-        return list(records.values())
+    return list(records.values()) if series is None else [_select(records, series, data)]
+
+
+def _select(records: dict[str, SeriesRecord], series: str, data: Path) -> SeriesRecord:
     found = [record for uid, record in records.items() if uid.startswith(series)]
     if len(found) != 1:
         known = ", ".join(records) or "none"
         raise UnknownSeriesError(
             f"series {series}: {len(found) or 'no'} such series in {data}; known are: {known}"
         )
-    return found
+    return found[0]
 
 
 def planned_keys(start: dict[str, Any]) -> list[Key]:
@@ -155,10 +157,11 @@ def series_status(data: Path, series: str | None = None) -> dict[str, Any]:
     gone. ``state`` is ``complete``, ``running`` or ``interrupted``; ``next`` names the next missing
     key, and is ``None`` where none is.
     """
-    records = read_series(data, series)
+    records = {record.uid: record for record in read_series(data)}
+    newest = next(reversed(records), None)
     there: dict[Path, bool] = {}
     entries = []
-    for record in records:
+    for record in records.values() if series is None else [_select(records, series, data)]:
         damaged = []
         for exposure in record.exposures:
             if exposure.path not in there:
@@ -168,7 +171,7 @@ def series_status(data: Path, series: str | None = None) -> dict[str, Any]:
         state = _compare(record, damaged, 0)
         if not state.missing:
             word = "complete"
-        elif record is records[-1] and acquiring(data):
+        elif record.uid == newest and acquiring(data):
             word = "running"
         else:
             word = "interrupted"

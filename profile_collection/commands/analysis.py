@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..session import data_folder
 from .arguments import (
     data_option,
     json_option,
@@ -119,9 +120,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _process(arguments: argparse.Namespace) -> None:
     """Turn raw frames into aligned absorption and dichroic stacks, in MARTApp's format before reconstruction."""
-    from mistral_txm.services.processing import process
+    from mistral_txm.services.aligned_files import process
 
-    for path in process(arguments.raw, arguments.output, arguments.data):
+    _writable(arguments.output)
+    for path in process(arguments.raw, arguments.output, data_folder(arguments.data)):
         print(path)
 
 

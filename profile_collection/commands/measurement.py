@@ -194,25 +194,26 @@ def _tell(data: Path, summary: Mapping[str, Any]) -> None:
 
 def _plan(arguments: argparse.Namespace) -> None:
     """Say what a measurement takes, or what stands in its way, before anything moves."""
+    from mistral_txm import plans
     from mistral_txm.devices.configuration import load_configuration
 
     from ..preflight import problems, summarize
 
     configuration = load_configuration(arguments.config)
-    data = data_folder(arguments.data)
-    if arguments.check:
-        found = problems(configuration, arguments.size, data)
+    measurement = getattr(plans, arguments.size)()
+    if arguments.summary:
+        summary = summarize(configuration, measurement, arguments.size)
         if arguments.json:
-            print_json({"problems": found})
-        for problem in found:
-            _say(problem)
-        if found:
-            raise CommandFailed(f"{len(found)} things stand in the way of this measurement")
-        if not arguments.json:
-            print("nothing stands in the way")
+            print_json(summary)
+        else:
+            print_table(("what", "value"), summary.items())
         return
-    summary = summarize(configuration, arguments.size)
+    found = problems(configuration, measurement, arguments.size, data_folder(arguments.data))
     if arguments.json:
-        print_json(summary)
-    else:
-        print_table(("what", "value"), summary.items())
+        print_json({"problems": found})
+    for problem in found:
+        _say(problem)
+    if found:
+        raise CommandFailed(f"{len(found)} things stand in the way of this measurement")
+    if not arguments.json:
+        print("nothing stands in the way")
