@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from mistral_txm.services.journal import JournalTail, journal_files
+from mistral_txm.services.journal import JournalError, JournalTail, journal_files
 from mistral_txm.services.lifeline import ServiceError, ServiceProcess, watch_parent
 
 PROFILE = "mistral_txm"
@@ -120,10 +120,7 @@ def wait_until_written(data: Path, timeout_s: float) -> bool:
     CatalogError
         If there is no service and none can be started.
     """
-    wanted = {
-        path.stem: sum(1 for _ in JournalTail(path).read())
-        for path in journal_files(data / "journal")
-    }
+    wanted = {path.stem: _documents(path) for path in journal_files(data / "journal")}
     deadline_s = time.monotonic() + timeout_s
     while True:
         written = _read_json(data / "catalog" / "progress.json").get("runs", {})
@@ -292,6 +289,14 @@ def _running(folder: Path, timeout_s: float) -> str | None:
     raise CatalogError(
         f"{folder}: its service has not been ready for {timeout_s:g} s; see the logs"
     )
+
+
+def _documents(path: Path) -> int:
+    """Count the documents of a journal file; of one that cannot be read, none are waited for."""
+    try:
+        return sum(1 for _ in JournalTail(path).read())
+    except JournalError:
+        return 0
 
 
 def _answers(uri: str) -> bool:

@@ -147,6 +147,11 @@ def test_series_are_kept_apart_and_found_by_their_first_letters(beamline: Any, d
     assert [found.planned for found in verify(data, "abd")] == [2]
     with pytest.raises(UnknownSeriesError, match="known are: abc, abd"):
         verify(data, "ab")
+    beamline.measure(GROUPS[:1], series="abc")
+    with acquisition_lease(data):
+        beamline.measure([GROUPS[1], GROUPS[0]], series="abd")
+        assert [entry["uid"] for entry in series_status(data)["series"]] == ["abc", "abd"]
+        assert series_status(data, "abd")["series"][0]["state"] == "complete"
     with pytest.raises(UnknownSeriesError, match="no such series"):
         verify(data, "x")
 
