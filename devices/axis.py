@@ -1,6 +1,7 @@
 """Motors that must arrive where they were sent."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ophyd import Component, EpicsMotor, EpicsSignal
@@ -47,7 +48,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
                 self._move_and_check(motion, target - approach)
             self._move_and_check(motion, target)
 
-        self._motion = Motion(self, steps)
+        self._motion = Motion(self, steps, after=self._motion)
         return self._motion
 
     def stop(self, *, success: bool = False) -> None:
@@ -81,29 +82,31 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
         """Tell whether the readback agrees with a position, within the tolerance."""
         return bool(abs(self.position - position) <= self.settings.tolerance)
 
-    def wait_in(self, motion: Motion, status: Motion) -> None:
-        """Let a composite device wait for a move of this axis.
-
-        The move fails by itself after its own time; the limit here covers its approach, too.
-        """
-        motion.wait_for(
-            status,
-            3 * self.settings.timeout_s,
-            lambda: f"{self.name}: does not answer; check the motor {self.prefix}",
-        )
-
     def _move_and_check(self, motion: Motion, target: float) -> None:
         settings = self.settings
-        motion.check()
+        ended: list[bool] = []
 
-        def complaint() -> str:
-            return (
-                f"{self.name}: the move to {target} {settings.unit} failed or did not end within "
+        def end(success: bool, **_: Any) -> None:
+            ended.append(success)
+            motion.notify()
+
+        with motion.uninterrupted():
+            self._started_moving = False
+            self._reset_sub(self._SUB_REQ_DONE)
+            self.subscribe(end, event_type=self._SUB_REQ_DONE, run=False)
+            self.user_setpoint.put(target, wait=False)
+        if not motion.wait_until(lambda: bool(ended), settings.timeout_s):
+            raise TimeoutError(
+                f"{self.name}: the move to {target} {settings.unit} did not end within "
                 f"{settings.timeout_s} s; {last_seen(self.user_readback, settings.unit)}; "
                 f"check the motor {self.prefix}"
             )
-
-        motion.wait_for(self.move(target, wait=False), settings.timeout_s, complaint)
+        if not ended[0]:
+            raise RuntimeError(
+                f"{self.name}: the motor {self.prefix} reports that the move to {target} "
+                f"{settings.unit} failed, by a limit switch or an alarm; "
+                f"{last_seen(self.user_readback, settings.unit)}"
+            )
         if not self.is_at(target):
             # The monitor may be a little late: ask.
             found = float(self.user_readback.get(use_monitor=False))
@@ -112,3 +115,19 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
                     f"{self.name}: the move ended at {found} {settings.unit}, expected {target} "
                     f"+- {settings.tolerance}; check the motor {self.prefix}"
                 )
+
+
+def move_together(motion: Motion, targets: Sequence[tuple[Axis, float]]) -> bool:
+    """Move those axes that are not at their targets, all at once, as a step of another device.
+
+    Returns
+    -------
+    bool
+        Whether anything had to move.
+    """
+    with motion.uninterrupted():
+        started = [axis.set(target) for axis, target in targets if not axis.is_at(target)]
+    for status in started:
+        status.wait()  # an axis ends by itself, after its own time at the latest
+        motion.check()
+    return bool(started)

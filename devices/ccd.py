@@ -125,10 +125,17 @@ class FrameFile(Device):  # type: ignore[misc]  # ophyd is untyped
     number: frames are never overwritten.
     """
 
+    _motion: Motion | None = None
+
     def set(self, name: str | None, **_: Any) -> Motion:
         """Open or close; the status fails with one line that says why the server could not."""
         ccd: Ccd = self.parent
-        return Motion(self, lambda _motion: ccd.close() if name is None else ccd.open(name))
+        self._motion = Motion(
+            self,
+            lambda _motion: ccd.close() if name is None else ccd.open(name),
+            after=self._motion,
+        )
+        return self._motion
 
 
 class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -182,7 +189,6 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self._exposure: Motion | None = None
         self._given_up = False
         self._file_lock = threading.Lock()
-        self._exposure_lock = threading.Lock()
 
     @property
     def used_signals(self) -> tuple[Any, ...]:
@@ -243,19 +249,17 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         RuntimeError
             If no file is open.
         """
-        file, previous = self._file, self._exposure
+        file = self._file
         if file is None:
             raise RuntimeError(
                 f"{self.name}: no frame file is open; set {self.name}.frame_file first"
             )
 
         def steps(motion: Motion) -> None:
-            if previous is not None:
-                previous.join(self.settings.timeout_s)
             if not self._documents:
                 self._expose(motion, file)
 
-        self._exposure = Motion(self, steps)
+        self._exposure = Motion(self, steps, after=self._exposure)
         return self._exposure
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -272,11 +276,10 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         exposure = self._exposure
         if exposure is None or exposure.done:
             return
-        with self._exposure_lock:
-            self._given_up = True
-            exposure.interrupt(success=True)
-            self._write(self.hdf1.enable, "Disable")
-            self.cam.acquire.put(0)
+        exposure.interrupt(success=True)
+        self._given_up = True
+        self._write(self.hdf1.enable, "Disable")
+        self.cam.acquire.put(0)
 
     def pause(self) -> None:
         """Give up the exposure in progress: the RunEngine pauses."""
@@ -333,7 +336,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             return
         self.give_up_exposure()
         if self._exposure is not None:
-            self._exposure.join(self.settings.timeout_s)
+            self._exposure.join()
         path, self._file, self._documents = self._file.path, None, []
         self._write(self.hdf1.capture, 0)
         if self._frames and not path.exists():
@@ -351,8 +354,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             ended.set()
             motion.notify()
 
-        with self._exposure_lock:
-            motion.check()
+        with motion.uninterrupted():
             if self._given_up:
                 self._write(self.hdf1.enable, "Enable")
                 self._given_up = False

@@ -2,16 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ophyd.signal import AttributeSignal
-from ophyd.status import DeviceStatus, StatusBase
-from ophyd.utils import UnknownStatusFailure, WaitTimeoutError
+from ophyd.status import DeviceStatus
 
 
 class Interrupted(Exception):
-    """`Motion.interrupt` was called: the steps end here."""
+    """Somebody stopped the device."""
 
 
 class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
@@ -19,16 +19,18 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
 
     The steps take the motion, and use its waits, which end them when somebody interrupts: a
     RunEngine that pauses stops all devices and expects their statuses to finish quietly. Whatever
-    the steps raise fails the status.
+    the steps raise fails the status. The steps begin when those of the motion before have ended.
     """
 
-    def __init__(self, device: Any, steps: "Callable[[Motion], None]") -> None:
+    def __init__(
+        self, device: Any, steps: "Callable[[Motion], None]", after: "Motion | None" = None
+    ) -> None:
         super().__init__(device)
         self._change = threading.Condition()
         self._is_interrupted = False
         self._failed_by_interrupt = True
         self._thread = threading.Thread(
-            target=self._run, args=(steps,), name=f"{device.name} motion", daemon=True
+            target=self._run, args=(steps, after), name=f"{device.name} motion", daemon=True
         )
         self._thread.start()
 
@@ -47,7 +49,20 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
     def check(self) -> None:
         """Raise `Interrupted` if somebody interrupted."""
         if self._is_interrupted:
-            raise Interrupted
+            raise Interrupted(f"{self.device.name}: stopped before it was done")
+
+    @contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """Begin something that a stop has to end: an interruption comes before it or after it.
+
+        Raises
+        ------
+        Interrupted
+            If it came before.
+        """
+        with self._change:
+            self.check()
+            yield
 
     def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until something is true that `notify` announces; False if it is not in time.
@@ -64,37 +79,17 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
         self.check()
         return bool(in_time)
 
-    def wait_for(self, status: StatusBase, timeout_s: float, complaint: Callable[[], str]) -> None:
-        """Wait for another status.
-
-        Raises
-        ------
-        TimeoutError
-            After `timeout_s`, with the line that `complaint` makes then.
-        Interrupted
-            If the motion was interrupted in the mean time.
-        RuntimeError
-            If the other status failed without saying why.
-        """
-        try:
-            status.wait(timeout_s)
-        except WaitTimeoutError:
-            self.check()
-            raise TimeoutError(complaint()) from None
-        except UnknownStatusFailure:
-            self.check()
-            raise RuntimeError(complaint()) from None
-        self.check()
-
     def rest(self, duration_s: float) -> None:
         """Do nothing for a while, unless interrupted."""
         self.wait_until(lambda: False, duration_s)
 
-    def join(self, timeout_s: float) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join(timeout_s)
+    def join(self) -> None:
+        """Wait until the steps have ended; each of them ends by itself after some time."""
+        self._thread.join()
 
-    def _run(self, steps: "Callable[[Motion], None]") -> None:
+    def _run(self, steps: "Callable[[Motion], None]", after: "Motion | None") -> None:
+        if after is not None:
+            after.join()
         try:
             steps(self)
         except Interrupted as interruption:

@@ -4,7 +4,7 @@ from typing import Any
 
 from ophyd import Component, Device
 
-from mistral_txm.devices.axis import Axis
+from mistral_txm.devices.axis import Axis, move_together
 from mistral_txm.devices.configuration import PolarizationPositions
 from mistral_txm.devices.motion import DerivedSignal, Motion
 
@@ -59,10 +59,7 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
         )
 
         def steps(motion: Motion) -> None:
-            started = [(axis, axis.set(target)) for axis, target in moves if not axis.is_at(target)]
-            for axis, status in started:
-                axis.wait_in(motion, status)
-            if started:
+            if move_together(motion, moves):
                 motion.rest(self.positions.settle_time_s)
             if self.helicity != helicity:
                 raise RuntimeError(
@@ -72,7 +69,7 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
                     f"expected {places.jaw_up_mm} mm; check the jaws"
                 )
 
-        self._motion = Motion(self, steps)
+        self._motion = Motion(self, steps, after=self._motion)
         return self._motion
 
     def stop(self, *, success: bool = False) -> None:

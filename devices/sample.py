@@ -6,7 +6,7 @@ from typing import Any
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus
 
-from mistral_txm.devices.axis import Axis
+from mistral_txm.devices.axis import Axis, move_together
 from mistral_txm.devices.configuration import SamplePlaces
 from mistral_txm.devices.key import Key
 from mistral_txm.devices.motion import DerivedSignal, Motion
@@ -55,12 +55,9 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
         x_um, z_um = self._place(new_position)
 
         def steps(motion: Motion) -> None:
-            targets = ((self.x, x_um), (self.z, z_um))
-            started = [(axis, axis.set(to)) for axis, to in targets if not axis.is_at(to)]
-            for axis, status in started:
-                axis.wait_in(motion, status)
+            move_together(motion, ((self.x, x_um), (self.z, z_um)))
 
-        self._motion = Motion(self, steps)
+        self._motion = Motion(self, steps, after=self._motion)
         return self._motion
 
     def stop(self, *, success: bool = False) -> None:

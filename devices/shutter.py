@@ -49,7 +49,8 @@ class Shutter(Device):  # type: ignore[misc]  # ophyd is untyped
                 return
             subscription = self.status.subscribe(motion.notify)
             try:
-                self.command.put(int(wanted_open))
+                with motion.uninterrupted():
+                    self.command.put(int(wanted_open))
                 if not motion.wait_until(
                     lambda: self.is_open == wanted_open, self.settings.timeout_s
                 ):
@@ -60,7 +61,7 @@ class Shutter(Device):  # type: ignore[misc]  # ophyd is untyped
             finally:
                 self.status.unsubscribe(subscription)
 
-        self._motion = Motion(self, steps)
+        self._motion = Motion(self, steps, after=self._motion)
         return self._motion
 
     def stop(self, *, success: bool = False) -> None:
