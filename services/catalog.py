@@ -37,8 +37,8 @@ from mistral_txm.services.lifeline import ServiceError, ServiceProcess, watch_pa
 
 PROFILE = "mistral_txm"
 """Name under which databroker finds the catalog."""
-START_S = 60.0
-"""Longest time that a server may take to start, s; 3 to 6 are usual, 16 on a busy machine."""
+START_S = 90.0
+"""Longest time that a server may take to start, s; 3 to 6 are usual, 27 on a very busy machine."""
 POLL_S = 0.05
 """Time between two looks at the journal, s."""
 RETRY_S = 1.0

@@ -229,7 +229,7 @@ def service(data: Path) -> Iterator[ServiceProcess]:
         environment=dict(os.environ),
     )
     with process:
-        process.wait_ready(60.0)
+        process.wait_ready(120.0)
         yield process
 
 

@@ -62,6 +62,9 @@ def test_ready_line_and_orderly_stop(helper: str, tmp_path: Path) -> None:
         assert process.running
         with pytest.raises(ServiceError, match="already running"):
             process.start()
+        deadline_s = time.monotonic() + 5.0
+        while not process.log.stat().st_size and time.monotonic() < deadline_s:
+            time.sleep(0.01)
     assert wait_gone(ready["pid"])
     process.stop()
     assert (tmp_path / "logs" / "a.log").read_text() == "more\n"
