@@ -1,29 +1,20 @@
-"""Points this process's Channel Access client at one control server.
+"""Points this process's Channel Access client at one control server on loopback.
 
 libca reads its environment once, when ophyd is imported: `use_control_server` comes before that.
 """
 
 import os
 import socket
+import struct
 import sys
 import threading
 
-import caproto.sync.repeater
-
-
-def free_udp_port() -> int:
-    """Return a UDP port of the loopback interface that nobody uses at the moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+REPEATER_CONFIRM = 17
+"""Command of the Channel Access protocol that answers a client's registration with the repeater."""
 
 
 def use_control_server(port: int) -> None:
     """Let every Channel Access client of this process search on loopback, at one port alone.
-
-    A CA repeater of this process's own runs in a daemon thread: libca would otherwise look for an
-    executable that the pyepics wheel does not bring, and complain on the operator's screen.
 
     Raises
     ------
@@ -42,7 +33,26 @@ def use_control_server(port: int) -> None:
         EPICS_CA_SERVER_PORT=wanted,
     )
     if "EPICS_CA_REPEATER_PORT" not in os.environ:
-        os.environ["EPICS_CA_REPEATER_PORT"] = str(free_udp_port())
-        threading.Thread(
-            target=caproto.sync.repeater.run, args=("127.0.0.1",), name="ca-repeater", daemon=True
-        ).start()
+        os.environ["EPICS_CA_REPEATER_PORT"] = str(_confirm_registrations())
+
+
+def _confirm_registrations() -> int:
+    """Stand in for the CA repeater, and return its port.
+
+    libca registers with a repeater of beacons and complains on the operator's screen if there is none; the
+    pyepics wheel brings no such program, and caproto's does not confirm. The simulated server sends no beacons, so
+    to confirm is all that there is to do.
+    """
+    repeater = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    repeater.bind(("127.0.0.1", 0))
+    loopback = struct.unpack(">I", socket.inet_aton("127.0.0.1"))[0]
+    confirmation = struct.pack(">HHHHII", REPEATER_CONFIRM, 0, 0, 0, 0, loopback)
+
+    def confirm() -> None:
+        while True:
+            _, client = repeater.recvfrom(1024)
+            repeater.sendto(confirmation, client)
+
+    threading.Thread(target=confirm, name="ca-repeater", daemon=True).start()
+    port: int = repeater.getsockname()[1]
+    return port

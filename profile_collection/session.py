@@ -1,10 +1,11 @@
 """What an operator has at the prompt: RunEngine, catalog, devices and plans, wired together."""
 
 import atexit
+import logging
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,8 +46,13 @@ class Session(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"the session has no {name!r}; it has {', '.join(self)}") from None
 
+    def terminate(self) -> None:
+        """Ask all processes that this session started to end, side by side."""
+        for service in self.services.values():
+            service.terminate()
+
     def close(self) -> None:
-        """End every process that this session started, last one first; more than once does no harm."""
+        """End every process that this session started; more than once does no harm."""
         self._exits.close()
 
     def __enter__(self) -> Self:
@@ -114,9 +120,11 @@ def start(
             )
         for name in ("catalog", "live", "monitor"):
             _start_service(session, name, f"mistral_txm.services.{name}", folder, {})
+        exits.callback(session.terminate)
         if simulated:
             ready = session.services["simulated_beamline"].wait_ready(READY_TIMEOUT_S)
             use_control_server(int(ready["port"]))
+        exits.enter_context(_logging_to(folder / "logs" / "acquisition.log"))
         _wire(
             session,
             folder,
@@ -139,6 +147,22 @@ def _start_service(
         arguments += [f"--{option.replace('_', '-')}", str(value)]
     service = ServiceProcess(module, arguments, log=data / "logs" / f"{name}.log")
     session.services[name] = session._exits.enter_context(service)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Keep what bluesky and ophyd log in a file: an operator reads lines, not stack traces."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("bluesky", "ophyd")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
 
 
 def _wire(

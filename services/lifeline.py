@@ -175,6 +175,11 @@ class ServiceProcess:
         self._ready = {str(key): value for key, value in ready.items()}
         return self._ready
 
+    def terminate(self) -> None:
+        """Ask the helper to end, without waiting; several that are asked first end side by side."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
     def stop(self, timeout_s: float = GRACE_S) -> None:
         """End the helper: SIGTERM, and SIGKILL if it is still there after ``timeout_s`` seconds.
         Harmless when it has ended or was never started. A Ctrl-C while waiting kills the helper and
