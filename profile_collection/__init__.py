@@ -1,1 +1,5 @@
-"""The one place that wires everything: the RunEngine, the IPython namespace, the command line."""
+"""The one place that wires everything: the RunEngine, the operator's namespace, the command line."""
+
+from mistral_txm.profile_collection.session import Session, start
+
+__all__ = ["Session", "start"]

@@ -8,7 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from .commands import CommandFailed, analysis, catalog, measurement, services
+from mistral_txm.profile_collection.commands import (
+    CommandFailed,
+    analysis,
+    catalog,
+    measurement,
+    services,
+)
 
 BAD_INPUT = 2
 FAILED = 3

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mistral_txm.profile_collection.acquire import MeasurementFailed
 from mistral_txm.reconstruction import read_volume
 from mistral_txm.reconstruction.files import replaced_when_complete
 from mistral_txm.services.catalog import open_catalog, wait_until_written
@@ -20,8 +21,6 @@ from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pai
 from mistral_txm.services.report import write_report
 from mistral_txm.services.truth import compare_with_truth, margin_seen_by_all_nm, read_truth
 from mistral_txm.services.verification import SeriesRecord, read_series, verify
-
-from .acquire import MeasurementFailed
 
 POLL_S = 0.2
 LIVE_TIMEOUT_S = 600.0

@@ -10,7 +10,9 @@ from mistral_txm.plans import Measurement, PlanError, check_positions, estimate
 FRAME_SHAPES_VU = {"small": (256, 256), "medium": (256, 256), "paper": (1024, 1024)}
 
 
-def summarize(configuration: Configuration, measurement: Measurement, size: str) -> dict[str, str | float]:
+def summarize(
+    configuration: Configuration, measurement: Measurement, size: str
+) -> dict[str, str | float]:
     """Return time, frames, data and dose of a measurement, each under a name that carries its unit."""
     what = estimate(measurement, configuration, FRAME_SHAPES_VU[size])
     end = datetime.now() + timedelta(seconds=what.duration_s)
@@ -28,7 +30,9 @@ def summarize(configuration: Configuration, measurement: Measurement, size: str)
     }
 
 
-def problems(configuration: Configuration, measurement: Measurement, size: str, data: Path) -> list[str]:
+def problems(
+    configuration: Configuration, measurement: Measurement, size: str, data: Path
+) -> list[str]:
     """Return what stands in the way of a measurement, a line each; an empty list if nothing does.
 
     Positions against the limits of the configuration, the data folder, and the space on its disk.

@@ -10,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mistral_txm.profile_collection.channel_access import use_control_server
 from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.lifeline import ServiceProcess
-
-from .channel_access import use_control_server
 
 DATA_VARIABLE = "MISTRAL_TXM_DATA"
 """The environment variable that names the data folder."""
@@ -183,7 +182,7 @@ def _wire(
     RE = RunEngine({})  # the name that every Bluesky operator types
     RE.subscribe(session._exits.enter_context(JournalWriter(data / "journal")))
     if simulation is not None:
-        from .simulated_operator import SimulatedOperator
+        from mistral_txm.profile_collection.simulated_operator import SimulatedOperator
 
         RE.md["simulation"] = dict(simulation)
         RE.register_command("input", SimulatedOperator(configuration))

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mistral_txm.reconstruction import (
     AlignedSeries,
     FileError,
-    NormalizedStack,
     read_aligned,
     read_normalized,
     write_aligned,
@@ -125,7 +124,9 @@ def _from_runs(uid: str, data: Path) -> dict[float, AlignedSeries]:
     processor = Processor(float(chosen[0].start["saturation_counts"]))
     made = [processor.signals(angle) for angle in collected.finished().values()]
     if not made:
-        raise ProcessingError(f"{uid}: no angle of it is finished in both helicities; resume the series first")
+        raise ProcessingError(
+            f"{uid}: no angle of it is finished in both helicities; resume the series first"
+        )
     by_azimuth: dict[float, list[AngleSignals]] = {}
     for one in sorted(made, key=lambda one: (one.phi_deg, one.theta_deg)):
         by_azimuth.setdefault(one.phi_deg, []).append(one)
@@ -134,8 +135,12 @@ def _from_runs(uid: str, data: Path) -> dict[float, AlignedSeries]:
             theta_deg=np.array([one.theta_deg for one in angles]),
             dichroic_tvu=np.stack([one.signals.dichroic_vu for one in angles]),
             absorption_tvu=np.stack([one.signals.absorption_vu for one in angles]),
-            positive_tvu=np.stack([one.signals.absorption_vu + one.signals.dichroic_vu for one in angles]),
-            negative_tvu=np.stack([one.signals.absorption_vu - one.signals.dichroic_vu for one in angles]),
+            positive_tvu=np.stack(
+                [one.signals.absorption_vu + one.signals.dichroic_vu for one in angles]
+            ),
+            negative_tvu=np.stack(
+                [one.signals.absorption_vu - one.signals.dichroic_vu for one in angles]
+            ),
         )
         for phi_deg, angles in by_azimuth.items()
     }

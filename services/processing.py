@@ -113,8 +113,8 @@ class Processor:
         fitting = tuple(one for one in darks if any(np.isclose(one.exposure_s, t) for t in times_s))
         if len(times_s) != 1 or not fitting:
             raise ProcessingError(
-                f"{where}: exposures of {', '.join(f'{t:g}' for t in sorted(times_s))} s, but no dark frames of that one "
-                "time in the run"
+                f"{where}: exposures of {', '.join(f'{t:g}' for t in sorted(times_s))} s, but no dark "
+                "frames of that one time in the run"
             )
         if fitting not in self._darks:
             self._darks[fitting] = dark_level(_counts(fitting))
@@ -154,7 +154,7 @@ def volume_grid(
 def reconstruct_signals(
     signals: Sequence[AngleSignals], pixel_nm: float, layers_nm: Sequence[tuple[float, float]]
 ) -> Volume:
-    """Solve for the magnetization from the signals of all angles, with the magnetic layers as prior if they are known."""
+    """Solve for the magnetization from the signals of all angles; the magnetic layers, if known, are the prior."""
     grid = volume_grid(signals[0].signals.dichroic_vu.shape, pixel_nm, layers_nm)
     prior = "layers" if layers_nm else "none"
     result = reconstruct(

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..session import data_folder
-from .arguments import (
+from mistral_txm.profile_collection.commands.arguments import (
     data_option,
     json_option,
     layers_nm,
@@ -14,6 +13,7 @@ from .arguments import (
     print_table,
     whole_number,
 )
+from mistral_txm.profile_collection.session import data_folder
 
 METHODS = ("direct", "art", "sirt", "cgls")
 PRIORS = ("none", "layers", "norm")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..session import data_folder
+from mistral_txm.profile_collection.session import data_folder
 
 SIZES = ("small", "medium", "paper")
 """Frames of the simulated CCD: 256 x 256, 256 x 256 with all tilts, 1024 x 1024 pixels."""

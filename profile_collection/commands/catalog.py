@@ -4,8 +4,14 @@ import argparse
 from datetime import datetime
 from pathlib import Path
 
-from . import CommandFailed
-from .arguments import data_option, existing_data, json_option, print_json, print_table
+from mistral_txm.profile_collection.commands import CommandFailed
+from mistral_txm.profile_collection.commands.arguments import (
+    data_option,
+    existing_data,
+    json_option,
+    print_json,
+    print_table,
+)
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,7 +43,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--format",
         choices=("nxtomo", "csv", "jsonl"),
         required=True,
-        help="nxtomo: frames of one azimuth, one entry per helicity; csv: a table of the exposures; jsonl: the documents",
+        help="nxtomo: frames, one entry per helicity; csv: a table of the exposures; jsonl: the documents",
     )
     export.add_argument("--output", type=Path, required=True, metavar="PATH")
     for parser in (runs, listing, show, export):

@@ -8,10 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..progress import ProgressLine
-from ..session import READY_TIMEOUT_S, data_folder
-from . import CommandFailed
-from .arguments import (
+from mistral_txm.profile_collection.commands import CommandFailed
+from mistral_txm.profile_collection.commands.arguments import (
     SIZES,
     data_option,
     existing_data,
@@ -20,6 +18,8 @@ from .arguments import (
     print_table,
     whole_number,
 )
+from mistral_txm.profile_collection.progress import ProgressLine
+from mistral_txm.profile_collection.session import READY_TIMEOUT_S, data_folder
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -134,9 +134,13 @@ def _measure(
     done: frozenset[Any] = frozenset(),
 ) -> None:
     """Measure a series on a simulated beamline, or the rest of one, and conclude it."""
-    from ..acquire import MeasurementFailed, MeasurementInterrupted, acquire
-    from ..conclusion import conclude
-    from ..session import start
+    from mistral_txm.profile_collection.acquire import (
+        MeasurementFailed,
+        MeasurementInterrupted,
+        acquire,
+    )
+    from mistral_txm.profile_collection.conclusion import conclude
+    from mistral_txm.profile_collection.session import start
 
     stage = _Stages()
     try:
@@ -196,8 +200,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     """Say what a measurement takes, or what stands in its way, before anything moves."""
     from mistral_txm import plans
     from mistral_txm.devices.configuration import load_configuration
-
-    from ..preflight import problems, summarize
+    from mistral_txm.profile_collection.preflight import problems, summarize
 
     configuration = load_configuration(arguments.config)
     measurement = getattr(plans, arguments.size)()

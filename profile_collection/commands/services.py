@@ -3,9 +3,14 @@
 import argparse
 from pathlib import Path
 
-from ..session import data_folder
-from . import CommandFailed
-from .arguments import SIZES, data_option, number_from_zero, whole_number
+from mistral_txm.profile_collection.commands import CommandFailed
+from mistral_txm.profile_collection.commands.arguments import (
+    SIZES,
+    data_option,
+    number_from_zero,
+    whole_number,
+)
+from mistral_txm.profile_collection.session import data_folder
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
