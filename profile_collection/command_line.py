@@ -78,3 +78,7 @@ def _complain(command: str, what: object, code: int) -> int:
         what = f"{what.filename}: {what.strerror}"
     print(f"mistral-txm {command}: {' '.join(str(what).split())}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,6 +20,11 @@ FakeAxis = make_fake_device(Axis)
 CONFIGURATION = load_configuration()
 
 
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mistral_txm.devices.axis.MONITOR_TIMEOUT_S", 0.05)
+
+
 class Mechanism:
     """Moves a faked axis: to its target plus `miss`, or not at all while `stalled`."""
 
@@ -31,21 +36,19 @@ class Mechanism:
         self.axis.user_setpoint.sim_set_limits((-5000, 5000))
         self.axis.user_readback.sim_put(at)
         self.axis.user_readback.pvname = "FAKE.RBV"
-        self.axis.user_readback.alarm_severity = 0
         self.axis.motor_done_move.sim_put(1)
-        self.axis.direction_of_travel.sim_put(1)
-        self.axis.high_limit_switch.sim_put(0)
         self.visited: list[float] = []
         self.miss = 0.0
         self.stalled = False
-        self.axis.user_setpoint.subscribe(self._commanded, run=False)
+        self.commanded = threading.Event()
+        self.axis.user_setpoint.put = self._put
 
-    def _commanded(self, value: float, **_: Any) -> None:
+    def _put(self, value: float, callback: Callable[[], None], **_: Any) -> None:
         self.visited.append(value)
-        self.axis.motor_done_move.sim_put(0)
+        self.commanded.set()
         if not self.stalled:
             self.axis.user_readback.sim_put(value + self.miss)
-            self.axis.motor_done_move.sim_put(1)
+            callback()
 
 
 def test_an_axis_arrives() -> None:
@@ -102,9 +105,7 @@ def test_an_axis_that_is_stopped_by_a_pause_finishes_quietly_and_goes_no_further
     theta = Mechanism("theta", at=10.0)
     theta.stalled = True
     status = theta.axis.set(5.0)
-    started = threading.Event()
-    theta.axis.subscribe(lambda **_: started.set(), event_type=theta.axis.SUB_START)
-    assert started.wait(1)
+    assert theta.commanded.wait(1)
     theta.axis.stop(success=True)
     status.wait(2)
     assert theta.visited == [4.5]

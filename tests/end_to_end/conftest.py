@@ -1,0 +1,47 @@
+"""A whole small demo, run once by the command that an operator types, and shared by the tests that look at it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "mistral_txm.profile_collection.command_line"]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A finished demo."""
+
+    data: Path
+    summary: dict[str, Any]
+    messages: str
+
+
+def mistral_txm(*arguments: object, timeout_s: float = 240.0) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a person would."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="session")
+def run() -> Any:
+    return mistral_txm
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    data = tmp_path_factory.mktemp("demo")
+    done = mistral_txm("demo", "--output", data, "--seed", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    yield Demo(data, json.loads(done.stdout), done.stderr)
