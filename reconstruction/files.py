@@ -72,7 +72,8 @@ def sha256_of(path: Path) -> str:
 def open_hdf5(path: Path) -> Iterator[Any]:
     """Open an HDF5 file for reading.
 
-    Raises `FileError` if it is missing, no HDF5 file, or damaged.
+    Raises `FileError` if it is missing or no HDF5 file, and for what h5py raises in the block when it
+    comes upon damage.
     """
     path = Path(path)
     if path.is_dir():
@@ -87,7 +88,13 @@ def open_hdf5(path: Path) -> Iterator[Any]:
             raise FileError(f"{path}: no such file")
         raise FileError(f"{path}: not an HDF5 file")
     with file:
-        yield file
+        try:
+            yield file
+        except FileError:
+            raise
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+            # h5py has no exception of its own: which of these it is depends on what is damaged.
+            raise FileError(f"{path}: damaged, or not as expected: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -111,7 +118,9 @@ def read_array(
     dataset = group.get(name)
     where = f"{path}: dataset {f'{group.name}/{name}'.replace('//', '/').lstrip('/')}"
     if not isinstance(dataset, h5py.Dataset):
-        raise FileError(f"{where} is missing (found: {', '.join(sorted(group)) or 'nothing'})")
+        raise FileError(
+            f"{where} is missing (found: {', '.join(sorted(map(str, group))) or 'nothing'})"
+        )
     if dataset.dtype.kind not in "fiub":
         raise FileError(f"{where} holds {dataset.dtype}; expected numbers")
     if shape is not None:

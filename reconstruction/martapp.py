@@ -165,7 +165,7 @@ def read_normalized(path: Path) -> NormalizedStack:
         group = file.get("TomoNormalized")
         if not isinstance(group, h5py.Group):
             raise FileError(
-                f"{path}: group TomoNormalized is missing (found: {', '.join(sorted(file))})"
+                f"{path}: group TomoNormalized is missing (found: {', '.join(sorted(map(str, file)))})"
             )
         stack = read_array(path, group, "TomoNormalized", shape=(None, None, None))
         n = stack.shape[0]
@@ -245,7 +245,9 @@ def read_image(path: Path) -> RawImage:
         metadata: dict[str, float | str | bool] = {}
         group = file.get("metadata")
         if not isinstance(group, h5py.Group):
-            raise FileError(f"{path}: group metadata is missing (found: {', '.join(sorted(file))})")
+            raise FileError(
+                f"{path}: group metadata is missing (found: {', '.join(sorted(map(str, file)))})"
+            )
         for name, dataset in group.items():
             if isinstance(dataset, h5py.Dataset) and dataset.size == 1:
                 value = np.asarray(dataset[()]).reshape(-1)[0]

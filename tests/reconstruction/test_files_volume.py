@@ -155,6 +155,18 @@ class TestVolumeFile:
             read_volume(path)
         assert "\n" not in str(error.value)
 
+    @pytest.mark.parametrize("signature", [b"HEAP", b"TREE", b"SNOD", b"GCOL"])
+    def test_damage_is_one_line(self, tmp_path, volume, signature):
+        path = tmp_path / "out.h5"
+        write_volume(path, volume)
+        whole = path.read_bytes()
+        assert signature in whole
+        path.write_bytes(whole.replace(signature, b"XXXX"))
+        with pytest.raises(FileError) as error:
+            read_volume(path)
+        assert "\n" not in str(error.value)
+        assert str(path) in str(error.value)
+
     def test_bad_to_write(self, tmp_path, volume):
         for change in ({"my": volume.my[:2]}, {"voxel_nm": 0.0}, {"options": {"a": object()}}):
             with pytest.raises(FileError):
