@@ -45,6 +45,10 @@ class Session(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"the session has no {name!r}; it has {', '.join(self)}") from None
 
+    def __repr__(self) -> str:
+        """Name what there is, since the whole mapping would fill the screen."""
+        return f"<Session with {', '.join(self)}>"
+
     def terminate(self) -> None:
         """Ask all processes that this session started to end, side by side."""
         for service in self.services.values():
@@ -168,6 +172,8 @@ def _wire(
     session: Session, data: Path, config: Path | None, simulation: Mapping[str, object] | None
 ) -> None:
     """Build the RunEngine, the devices and the plans; ophyd is first imported here."""
+    import bluesky.plan_stubs
+    import bluesky.plans
     import epics
     from bluesky import RunEngine
 
@@ -191,6 +197,8 @@ def _wire(
     session.update(
         RE=RE,
         cat=_catalog(data),
+        bp=bluesky.plans,
+        bps=bluesky.plan_stubs,
         data=data,
         instrument=instrument,
         **instrument.devices,

@@ -91,6 +91,9 @@ def _demo(arguments: argparse.Namespace) -> None:
     """Measure a simulated film with both helicities around two azimuths, and reconstruct it while it runs."""
     import uuid
 
+    from mistral_txm.simulated_beamline.textures import load
+
+    load(arguments.texture)
     simulation = {"size": arguments.size, "texture": arguments.texture, "seed": arguments.seed}
     _measure(arguments.output.resolve(), simulation, str(uuid.uuid4()), arguments.json)
 
@@ -150,7 +153,7 @@ def _measure(
                 monitor = session.services["monitor"].wait_ready(READY_TIMEOUT_S)
             _say(f"monitor while it runs: {monitor['uri']}")
             what = (
-                session[simulation["size"]]()
+                session[simulation["size"]](_sample(simulation["texture"]))
                 if measurement is None
                 else session.Measurement.from_dict(measurement)
             )
@@ -174,6 +177,15 @@ def _measure(
         print_json(summary)
     else:
         _tell(data, summary)
+
+
+def _sample(texture: str) -> Any:
+    """Describe the simulated film as its owner would: its name, and where it is magnetic at the edge used."""
+    from mistral_txm.plans import Sample
+    from mistral_txm.simulated_beamline.textures import load
+    from mistral_txm.simulated_beamline.truth import dichroic_layers_nm
+
+    return Sample(name=texture, layers_nm=dichroic_layers_nm(load(texture)).tolist())
 
 
 def _tell(data: Path, summary: Mapping[str, Any]) -> None:

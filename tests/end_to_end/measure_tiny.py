@@ -1,0 +1,77 @@
+"""Measures a tiny series in a process of its own, disturbs a service if asked to, and prints what was recorded.
+
+Usage: measure_tiny.py DATA [pause-live | kill-live | kill-catalog | kill-server]
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from mistral_txm.plans import Measurement, vector_tomography
+from mistral_txm.profile_collection import start
+from mistral_txm.services.catalog import wait_until_written
+from mistral_txm.services.live_files import read_status
+from mistral_txm.services.runs import list_runs
+from mistral_txm.services.verification import read_series
+
+TINY = {
+    "sample": {"name": "tiny", "layers_nm": [[-120.0, -40.0], [40.0, 120.0]]},
+    "angles_deg": [-45.0, -15.0, 15.0, 45.0],
+    "azimuths_deg": [0.0, 102.0],
+    "exposures": [{"up_to_deg": 55.0, "exposure_s": 8.0, "repeats": 3}],
+    "flats": {"exposure_s": 3.0, "repeats": 4},
+    "darks": {"repeats": 3},
+    "energy_ev": 707.4,
+}
+SIGNALS = {"pause": signal.SIGSTOP, "kill": signal.SIGKILL}
+
+
+def disturb(session, how, journal):
+    """Wait for the tenth document, then hit the service."""
+    what, name = how.split("-")
+    while sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl")) < 10:
+        time.sleep(0.01)
+    os.kill(session.services[name].process_id, SIGNALS[what])
+
+
+def main(data, how=None):
+    """Measure, and print events, frames, and what the services made of it."""
+    with start(simulated=True, data=data, seed=11) as session:
+        if how is not None:
+            threading.Thread(target=disturb, args=(session, how, data / "journal"), daemon=True).start()
+        measurement = Measurement.from_dict(TINY)
+        plan = vector_tomography(session.instrument, measurement, series="tiny")
+        begin = time.monotonic()
+        session.RE(plan)
+        seconds = time.monotonic() - begin
+        if how is not None and how.startswith("pause"):
+            os.kill(session.services[how.split("-")[1]].process_id, signal.SIGCONT)
+        for service in session.services.values():
+            if not service.running:
+                service.start()
+        written = wait_until_written(data, 60)
+        status = data / "live" / "tiny" / "status.json"
+        deadline = time.monotonic() + 90
+        while read_status(status)["state"] != "complete" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        state = read_status(status)["state"]
+    (record,) = read_series(data, "tiny")
+    result = {
+        "exposures": [
+            [one.stream, *one.key, one.theta_deg, one.polarization, one.frame_number, one.crc32]
+            for one in record.exposures
+        ],
+        "ends": [run.exit_status for run in list_runs(data)],
+        "written": written,
+        "live": state,
+        "seconds": seconds,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
