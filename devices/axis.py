@@ -1,6 +1,7 @@
 """Motors that must arrive where they were sent."""
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from ophyd.utils import LimitError
 
 from mistral_txm.devices.configuration import Axis as AxisSettings
 from mistral_txm.devices.motion import Motion, last_seen
+
+MONITOR_TIMEOUT_S = 1.0
+"""How much later than the end of a move its last readback may arrive."""
 
 
 class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
@@ -84,37 +88,32 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
 
     def _move_and_check(self, motion: Motion, target: float) -> None:
         settings = self.settings
-        ended: list[bool] = []
+        ended = threading.Event()
 
-        def end(success: bool, **_: Any) -> None:
-            ended.append(success)
+        def end(**_: Any) -> None:
+            ended.set()
             motion.notify()
 
-        with motion.uninterrupted():
-            self._started_moving = False
-            self._reset_sub(self._SUB_REQ_DONE)
-            self.subscribe(end, event_type=self._SUB_REQ_DONE, run=False)
-            self.user_setpoint.put(target, wait=False)
-        if not motion.wait_until(lambda: bool(ended), settings.timeout_s):
-            raise TimeoutError(
-                f"{self.name}: the move to {target} {settings.unit} did not end within "
-                f"{settings.timeout_s} s; {last_seen(self.user_readback, settings.unit)}; "
-                f"check the motor {self.prefix}"
-            )
-        if not ended[0]:
-            raise RuntimeError(
-                f"{self.name}: the motor {self.prefix} reports that the move to {target} "
-                f"{settings.unit} failed, by a limit switch or an alarm; "
-                f"{last_seen(self.user_readback, settings.unit)}"
-            )
-        if not self.is_at(target):
-            # The monitor may be a little late: ask.
-            found = float(self.user_readback.get(use_monitor=False))
-            if not abs(found - target) <= settings.tolerance:
-                raise RuntimeError(
-                    f"{self.name}: the move ended at {found} {settings.unit}, expected {target} "
-                    f"+- {settings.tolerance}; check the motor {self.prefix}"
+        watch = self.user_readback.subscribe(motion.notify, run=False)
+        try:
+            with motion.uninterrupted():
+                # The put completes when the motion has ended, however it ended. (The record's DMOV
+                # would tell, too, but a fast motion may be over before its monitor says so.)
+                self.user_setpoint.put(target, use_complete=True, callback=end)
+            if not motion.wait_until(ended.is_set, settings.timeout_s):
+                raise TimeoutError(
+                    f"{self.name}: the move to {target} {settings.unit} did not end within "
+                    f"{settings.timeout_s} s; {last_seen(self.user_readback, settings.unit)}; "
+                    f"check the motor {self.prefix}"
                 )
+            # The readback may arrive a little later than the end of the motion.
+            if not motion.wait_until(lambda: self.is_at(target), MONITOR_TIMEOUT_S):
+                raise RuntimeError(
+                    f"{self.name}: the move ended at {self.position} {settings.unit}, expected "
+                    f"{target} +- {settings.tolerance}; check the motor {self.prefix}"
+                )
+        finally:
+            self.user_readback.unsubscribe(watch)
 
 
 def move_together(motion: Motion, targets: Sequence[tuple[Axis, float]]) -> bool:
