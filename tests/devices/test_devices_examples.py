@@ -1,0 +1,13 @@
+"""The examples in the docstrings are true."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["configuration"])
+def test_examples(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"mistral_txm.devices.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
