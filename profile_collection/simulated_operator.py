@@ -1,11 +1,10 @@
 """The person of a simulated measurement: reads the prompt, turns the sample, answers."""
 
-import re
-
 from bluesky import Msg
 from ophyd import EpicsSignal
 
 from mistral_txm.devices.configuration import Configuration
+from mistral_txm.plans.operator import planned_azimuth_deg
 
 
 class SimulatedOperator:
@@ -27,8 +26,8 @@ class SimulatedOperator:
             If the prompt asks for something that a simulated person cannot do.
         """
         prompt: str = message.kwargs.get("prompt", "")
-        asked = re.search(r"phi = (-?\d+(?:\.\d+)?) deg", prompt)
-        if asked is None:
+        phi_deg = planned_azimuth_deg(prompt)
+        if phi_deg is None:
             raise RuntimeError(f"the simulated operator does not understand {prompt!r}")
-        self._azimuth.put(float(asked.group(1)), wait=True)
-        return asked.group(1)
+        self._azimuth.put(phi_deg, wait=True)
+        return f"{phi_deg:g}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_txm.reconstruction import Grid, TiltSeries, Volume, reconstruct
+from mistral_txm.reconstruction import Grid, TiltSeries, Volume, reconstruct, volume_of
 from mistral_txm.reconstruction.signal import (
     Dark,
     Rate,
@@ -157,10 +157,10 @@ def reconstruct_signals(
     """Solve for the magnetization from the signals of all angles; the magnetic layers, if known, are the prior."""
     grid = volume_grid(signals[0].signals.dichroic_vu.shape, pixel_nm, layers_nm)
     prior = "layers" if layers_nm else "none"
-    result = reconstruct(
-        tilt_series(signals), grid, method=METHOD, prior=prior, layers_nm=tuple(layers_nm)
-    )
-    return result.volume(options={"depth_voxels": grid.shape_zyx[0], "angles": len(signals)})
+    series = tilt_series(signals)
+    result = reconstruct(series, grid, method=METHOD, prior=prior, layers_nm=layers_nm)
+    options = {"depth_voxels": grid.shape_zyx[0], "layers_nm": list(layers_nm)}
+    return volume_of(result, series, layers_nm=layers_nm, options=options)
 
 
 def _counts(exposures: Sequence[Exposure]) -> NDArray[Any]:

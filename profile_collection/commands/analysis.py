@@ -146,11 +146,12 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
                 f"{path}: images of {series.dichroic_tvu.shape[1:]} pixels, those of {files[0]} have "
                 f"{(height, width)}; align the series on one field of view first"
             )
+    tilt_series = [
+        TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu)
+        for phi_deg, series in zip(phis_deg, aligned, strict=True)
+    ]
     result = reconstruct(
-        [
-            TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu)
-            for phi_deg, series in zip(phis_deg, aligned, strict=True)
-        ],
+        tilt_series,
         Grid((arguments.depth_voxels, height, width), arguments.voxel_nm),
         method=arguments.method,
         prior=arguments.prior,
@@ -163,7 +164,13 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         "layers_nm": arguments.layers,
         "delta_per_nm": arguments.delta_per_nm,
     }
-    volume = result.volume(inputs=[input_file(path) for path in files], options=options)
+    volume = volume_of(
+        result,
+        tilt_series,
+        layers_nm=arguments.layers,
+        inputs=[input_file(path) for path in files],
+        options=options,
+    )
     write_volume(arguments.output, volume)
     if arguments.json:
         print_json(
@@ -187,7 +194,7 @@ def _topology(arguments: argparse.Namespace) -> None:
     from mistral_txm.reconstruction import read_volume, topology_summary
 
     volume = read_volume(arguments.volume)
-    found = topology_summary(volume.m_czyx, volume.voxel_nm)
+    found = topology_summary(volume.magnetic_czyx, volume.voxel_nm)
     if arguments.json:
         print_json(found)
         return

@@ -42,7 +42,9 @@ def main(data, how=None):
     """Measure, and print events, frames, and what the services made of it."""
     with start(simulated=True, data=data, seed=11) as session:
         if how is not None:
-            threading.Thread(target=disturb, args=(session, how, data / "journal"), daemon=True).start()
+            threading.Thread(
+                target=disturb, args=(session, how, data / "journal"), daemon=True
+            ).start()
         measurement = Measurement.from_dict(TINY)
         plan = vector_tomography(session.instrument, measurement, series="tiny")
         begin = time.monotonic()

@@ -127,7 +127,9 @@ def test_a_run_is_exported(demo, run, tmp_path, format):
 
 def test_a_run_is_processed_and_reconstructed_as_it_was_live(demo, run, tmp_path):
     """The same functions offline and live: equal up to the noise weights, which the files do not carry."""
-    done = run("process", demo.summary["series"], "--output", tmp_path / "a.h5", "--data", demo.data)
+    done = run(
+        "process", demo.summary["series"], "--output", tmp_path / "a.h5", "--data", demo.data
+    )
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.split()
     assert first.endswith("a_phi000.h5")

@@ -6,7 +6,12 @@ import pytest
 
 from mistral_txm.profile_collection.progress import Progress
 
-PLAN = [[phi, theta, helicity, 2] for phi in (0.0, 102.0) for theta in (-5.0, 5.0) for helicity in (1, -1)]
+PLAN = [
+    [phi, theta, helicity, 2]
+    for phi in (0.0, 102.0)
+    for theta in (-5.0, 5.0)
+    for helicity in (1, -1)
+]
 
 
 def event(phi, theta, helicity, repeat):
@@ -27,9 +32,7 @@ def test_where_it_is_and_when_it_ends(progress):
     for key in ((0.0, -5.0, 1, 0), (0.0, -5.0, 1, 1), (0.0, -5.0, -1, 0), (0.0, -5.0, -1, 1)):
         progress.count(event(*key))
     line = progress.line(3700.0, datetime(2026, 11, 21, 3))
-    assert line == (
-        "phi 1/2, theta 1/2 (-5 deg), helicity -, repeat 2/2, 25 %, ends Sat 06:00"
-    )
+    assert line == ("phi 1/2, theta 1/2 (-5 deg), helicity -, repeat 2/2, 25 %, ends Sat 06:00")
 
 
 def test_an_exposure_that_was_repeated_counts_once(progress):
