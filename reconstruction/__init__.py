@@ -2,6 +2,12 @@
 
 from mistral_txm.reconstruction.exports import export_series, export_volume
 from mistral_txm.reconstruction.files import FileError
+from mistral_txm.reconstruction.geometry import (
+    Grid,
+    InputError,
+    beam_direction,
+    detector_basis,
+)
 from mistral_txm.reconstruction.martapp import (
     AlignedSeries,
     NormalizedStack,
@@ -10,25 +16,44 @@ from mistral_txm.reconstruction.martapp import (
     read_normalized,
     write_aligned,
 )
+from mistral_txm.reconstruction.reconstruct import Reconstruction, reconstruct
 from mistral_txm.reconstruction.topology import (
     UndefinedDirectionError,
     find_singularities,
     topology_summary,
 )
-from mistral_txm.reconstruction.volume_file import Volume, read_volume, write_volume
+from mistral_txm.reconstruction.views import TiltSeries
+from mistral_txm.reconstruction.volume_file import (
+    Volume,
+    input_file,
+    read_volume,
+    volume_of,
+    write_volume,
+)
 
 __all__ = [
     "AlignedSeries",
     "FileError",
+    "Grid",
+    "InputError",
     "NormalizedStack",
+    "Reconstruction",
+    "TiltSeries",
     "UndefinedDirectionError",
     "Volume",
+    "beam_direction",
+    "detector_basis",
     "export_series",
     "export_volume",
     "find_singularities",
+    "input_file",
+    "is_aligned",
     "read_aligned",
+    "read_normalized",
     "read_volume",
+    "reconstruct",
     "topology_summary",
+    "volume_of",
     "write_aligned",
     "write_volume",
 ]

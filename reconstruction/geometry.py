@@ -71,11 +71,13 @@ class Grid:
                 f"grid: shape {self.shape_zyx} is not three positive integers (z, y, x); give e.g. (80, 400, 400)"
             )
         if not (np.isfinite(self.voxel_nm) and self.voxel_nm > 0):
-            raise InputError(f"grid: a voxel of {self.voxel_nm} nm; give a positive length, e.g. 10.5")
+            raise InputError(
+                f"grid: a voxel of {self.voxel_nm} nm; give a positive length, e.g. 10.5"
+            )
 
     def _centres_nm(self, axis: int) -> Float64:
         n = self.shape_zyx[axis]
-        return (np.arange(n) - (n - 1) / 2) * self.voxel_nm
+        return np.asarray((np.arange(n) - (n - 1) / 2) * self.voxel_nm, dtype=np.float64)
 
     @property
     def z_nm(self) -> Float64:
@@ -107,7 +109,9 @@ def to_stage_frame(r_3: npt.ArrayLike, phi_deg: float) -> Float64:
     """
     r = np.asarray(r_3, dtype=np.float64)
     c, s = np.cos(np.deg2rad(phi_deg)), np.sin(np.deg2rad(phi_deg))
-    return np.stack([c * r[..., 0] - s * r[..., 1], s * r[..., 0] + c * r[..., 1], r[..., 2]], axis=-1)
+    return np.stack(
+        [c * r[..., 0] - s * r[..., 1], s * r[..., 0] + c * r[..., 1], r[..., 2]], axis=-1
+    )
 
 
 def beam_direction(theta_deg: npt.ArrayLike, phi_deg: npt.ArrayLike) -> Float64:
@@ -121,7 +125,9 @@ def beam_direction(theta_deg: npt.ArrayLike, phi_deg: npt.ArrayLike) -> Float64:
     array([ 0., -1.,  0.])
     """
     theta, phi = np.broadcast_arrays(np.deg2rad(theta_deg), np.deg2rad(phi_deg))
-    return np.stack([np.sin(theta) * np.cos(phi), -np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1)
+    return np.stack(
+        [np.sin(theta) * np.cos(phi), -np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1
+    )
 
 
 def detector_basis(theta_deg: npt.ArrayLike, phi_deg: npt.ArrayLike) -> tuple[Float64, Float64]:
@@ -135,7 +141,9 @@ def detector_basis(theta_deg: npt.ArrayLike, phi_deg: npt.ArrayLike) -> tuple[Fl
     True
     """
     theta, phi = np.broadcast_arrays(np.deg2rad(theta_deg), np.deg2rad(phi_deg))
-    u = np.stack([np.cos(theta) * np.cos(phi), -np.cos(theta) * np.sin(phi), -np.sin(theta)], axis=-1)
+    u = np.stack(
+        [np.cos(theta) * np.cos(phi), -np.cos(theta) * np.sin(phi), -np.sin(theta)], axis=-1
+    )
     v = np.stack([np.sin(phi), np.cos(phi), np.zeros_like(phi)], axis=-1)
     return u, v
 

@@ -8,7 +8,7 @@ In the sheared frame (module `geometry`) a view is the sum over the layers of th
 The shift is a bilinear interpolation with constant weights, so the inner loops run along whole rows without
 any gather and the compiler turns them into vector instructions. Rays that leave the lateral domain come back on
 its other side: the domain is periodic, as the lateral Fourier transform of `direct` is, and whoever builds the domain
-pads it so that no ray that carries data goes round (`views.padded_shape`).
+pads it so that no ray that carries data goes round (`views.padded_domain`).
 
 Why views are resampled once to the sheared frame instead of being projected pixel by pixel in every iteration: the
 resampling is done with a cubic spline (the iterations need only linear interpolation in the shift), the loops above get
@@ -101,8 +101,13 @@ def _forward(a, c, t, sx, sy, margin, p):  # type: ignore[no-untyped-def]
                         x0 = margin + ix
                         x1 = x0 + nx + 1
                         _sum_rows(
-                            a[z, y_first, x0:x1], a[z, y_second, x0:x1], c[z, y_first, x0:x1], c[z, y_second, x0:x1],
-                            tv, fy, row,
+                            a[z, y_first, x0:x1],
+                            a[z, y_second, x0:x1],
+                            c[z, y_first, x0:x1],
+                            c[z, y_second, x0:x1],
+                            tv,
+                            fy,
+                            row,
                         )
                         _gather(row, fx, acc)
                     p[v, y] += acc
@@ -164,9 +169,13 @@ class ShearedProjector:
     voxel_nm: float
 
     def _groups(self) -> list[tuple[float, npt.NDArray[np.intp]]]:
-        return [(float(phi), np.flatnonzero(self.phi_deg_v == phi)) for phi in np.unique(self.phi_deg_v)]
+        return [
+            (float(phi), np.flatnonzero(self.phi_deg_v == phi)) for phi in np.unique(self.phi_deg_v)
+        ]
 
-    def _shifts(self, phi_deg: float, views: npt.NDArray[np.intp]) -> tuple[Float32, Float64, Float64, int]:
+    def _shifts(
+        self, phi_deg: float, views: npt.NDArray[np.intp]
+    ) -> tuple[Float32, Float64, Float64, int]:
         t = np.tan(np.deg2rad(self.theta_deg_v[views]))
         shift_vz = t[:, None] * self.z_nm[None, :] / self.voxel_nm
         sx = shift_vz * np.cos(np.deg2rad(phi_deg))

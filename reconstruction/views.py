@@ -1,0 +1,330 @@
+"""Tilt series as they are measured, and the same views resampled once to the sheared frame for all solvers.
+
+One interpolation does stretch, azimuth and alignment shift: a cubic spline through the pixels of each view is
+evaluated at ``u = x0' cos(theta)``, ``v = y0'`` for every point ``r0`` of a lateral domain that is the volume's
+field of view plus a margin, so that every ray which carries data stays inside the domain from the lowest to the
+highest layer.
+
+Noise: white noise of standard deviation sigma per pixel becomes, stretched by ``1 / cos(theta)``, noise of the power
+``sigma^2 / cos(theta)`` per lateral frequency inside the view's own band, and none outside. All solvers weight with
+that power. Pixels without a number or with an infinite standard deviation are unseen, and so are pixels more than
+`NOISY_PIXEL` times noisier than the view's median (behind a gold fiducial); what a ray unseen in one view would have
+said is left open, not filled with a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+import scipy.ndimage
+
+from mistral_txm.reconstruction.geometry import (
+    MAX_TILT_DEG,
+    ZONE_PLATE_CUTOFF_PER_NM,
+    Grid,
+    InputError,
+)
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+COARSE = 4
+"""The padded domain is a multiple of this, so that it can be binned (`direct.extend_views`)."""
+
+NOISY_PIXEL = 4.0
+"""A pixel this many times noisier than the median of its view counts as unseen."""
+
+
+@dataclass(frozen=True)
+class TiltSeries:
+    """The dichroic signals of one azimuth.
+
+    Args:
+        phi_deg: azimuth of the mounted sample, deg.
+        theta_deg_t: tilts, shape (views,), deg.
+        dichroic_tvu: dichroic signal (A(+) - A(-)) / 2, shape (views, v, u); NaN where there is none.
+        std_tvu: its standard deviation, same shape, or one per view, shape (views,); infinite where masked. None: it is
+            estimated from the frequencies that the zone plate does not transmit, where there is nothing but noise.
+        shift_vu_nm_t: where the sample's origin falls in each view, (v, u) from the image's centre, shape (views, 2),
+            nm; None: in the centre.
+    """
+
+    phi_deg: float
+    theta_deg_t: npt.ArrayLike
+    dichroic_tvu: npt.ArrayLike
+    std_tvu: npt.ArrayLike | None = None
+    shift_vu_nm_t: npt.ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """One view in the sheared frame: signal where seen (zero elsewhere), float32 [y, x] on the padded domain."""
+
+    phi_deg: float
+    theta_deg: float
+    signal_yx: Float32
+    seen_yx: Bool
+    std_signal: float
+    """Standard deviation of a detector pixel's signal."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The padded lateral domain: shape (ny, nx) and where the volume's field of view begins in it."""
+
+    shape_yx: tuple[int, int]
+    offset_yx: tuple[int, int]
+
+    def crop(self, stack: Float32, grid: Grid) -> Float32:
+        """Cut the field of view out of the last two axes."""
+        (oy, ox), (_, ny, nx) = self.offset_yx, grid.shape_zyx
+        return np.ascontiguousarray(stack[..., oy : oy + ny, ox : ox + nx])
+
+
+def padded_domain(grid: Grid, max_tilt_deg: float) -> Domain:
+    """Lateral domain in voxels: the field of view and the rays' largest excursion on either side.
+
+    ``n + 2 z_max tan(theta_max) / voxel``, rounded up to a multiple of `COARSE` times a quick length for Fourier
+    transforms.
+    """
+    excursion = int(np.ceil((grid.shape_zyx[0] - 1) / 2 * np.tan(np.deg2rad(max_tilt_deg)))) + 1
+    shape, offset = [], []
+    for n in grid.shape_zyx[1:]:
+        length = COARSE * int(scipy.fft.next_fast_len(-(-(n + 2 * excursion) // COARSE), real=True))
+        shape.append(length)
+        offset.append((length - n) // 2)
+    return Domain((shape[0], shape[1]), (offset[0], offset[1]))
+
+
+@numba.njit(parallel=True, cache=True)
+def _evaluate_spline(coefficients, masked, v0, u0, v_y, v_x, u_y, u_x, out, seen):  # type: ignore[no-untyped-def]
+    """Cubic B-spline at v = v0 + v_y y + v_x x, u likewise (pixels); seen where all four neighbours are good."""
+    nv, nu = masked.shape
+    ny, nx = out.shape
+    for y in numba.prange(ny):
+        for x in range(nx):
+            v = v0 + v_y * y + v_x * x
+            u = u0 + u_y * y + u_x * x
+            if v < -0.5 or v > nv - 0.5 or u < -0.5 or u > nu - 0.5:
+                continue
+            iv = int(np.floor(v))
+            iu = int(np.floor(u))
+            good = True
+            for j in range(max(iv, 0), min(iv + 2, nv)):
+                for i in range(max(iu, 0), min(iu + 2, nu)):
+                    if masked[j, i]:
+                        good = False
+            if not good:
+                continue
+            fv = v - iv
+            fu = u - iu
+            total = 0.0
+            for j in range(4):
+                dv = abs(fv - (j - 1))
+                wv = 2 / 3 - dv * dv * (1 - dv / 2) if dv < 1 else (2 - dv) ** 3 / 6
+                line = 0.0
+                for i in range(4):
+                    du = abs(fu - (i - 1))
+                    wu = 2 / 3 - du * du * (1 - du / 2) if du < 1 else (2 - du) ** 3 / 6
+                    line += wu * coefficients[iv + 1 + j, iu + 1 + i]
+                total += wv * line
+            out[y, x] = total
+            seen[y, x] = True
+
+
+def _spline_coefficients(image_vu: Float32) -> Float32:
+    """Coefficients of the interpolating cubic spline, with two more on every side by reflection."""
+    coefficients: Float32 = image_vu
+    for axis in (0, 1):
+        coefficients = scipy.ndimage.spline_filter1d(
+            coefficients, order=3, axis=axis, output=np.float32, mode="mirror"
+        )
+    return np.asarray(np.pad(coefficients, 2, mode="reflect"), dtype=np.float32)
+
+
+def _std_from_unseen_frequencies(image_vu: Float32, pixel_nm: float) -> float | None:
+    """Standard deviation per pixel from the power beyond the zone plate's cutoff; None if the pixels resolve none.
+
+    A Hann window keeps the image's edges from leaking there; the median over the frequencies, divided by ln 2,
+    is the mean power of white noise and does not mind a few strong lines.
+    """
+    n_v, n_u = image_vu.shape
+    f_v, f_u = np.fft.fftfreq(n_v, pixel_nm), np.fft.rfftfreq(n_u, pixel_nm)
+    beyond = np.hypot(f_v[:, None], f_u[None, :]) > 1.05 * ZONE_PLATE_CUTOFF_PER_NM
+    if np.count_nonzero(beyond) < 50:
+        return None
+    window = np.hanning(n_v + 2)[1:-1, None] * np.hanning(n_u + 2)[1:-1]
+    power = np.abs(np.fft.rfft2((image_vu - image_vu.mean()) * window)) ** 2
+    return float(np.sqrt(np.median(power[beyond]) / np.log(2) / np.sum(window**2)))
+
+
+def _fill_unseen(image_vu: Float32, masked_vu: Bool) -> Float32:
+    """Give masked pixels their nearest good neighbour's value, for the spline alone: they stay unseen."""
+    if not masked_vu.any():
+        return image_vu
+    nearest = scipy.ndimage.distance_transform_edt(
+        masked_vu, return_distances=False, return_indices=True
+    )
+    return image_vu[tuple(nearest)]
+
+
+def resample(
+    phi_deg: float,
+    theta_deg: float,
+    signal_vu: Float32,
+    grid: Grid,
+    domain: Domain,
+    *,
+    std_vu: npt.ArrayLike | None = None,
+    shift_vu_nm: tuple[float, float] = (0.0, 0.0),
+) -> View:
+    """Resample one view to the sheared frame.
+
+    Args:
+        phi_deg, theta_deg: azimuth and tilt, deg.
+        signal_vu: dichroic signal, NaN where masked.
+        grid: the volume; a pixel is as wide as a voxel.
+        domain: from `padded_domain`.
+        std_vu: standard deviation per pixel or one number; None: estimated.
+        shift_vu_nm: where the sample's origin falls, from the image's centre.
+
+    Raises:
+        InputError: if all pixels are masked.
+    """
+    where = f"view at theta = {theta_deg:g} deg, phi = {phi_deg:g} deg"
+    masked = ~np.isfinite(signal_vu)
+    std_signal: float | None = None
+    if std_vu is not None:
+        std = np.asarray(std_vu, dtype=np.float64)
+        finite = np.isfinite(std) & (std > 0)
+        if not finite.any():
+            raise InputError(
+                f"{where}: no pixel has a finite, positive standard deviation; leave this view out"
+            )
+        masked |= np.broadcast_to(
+            ~finite | (std > NOISY_PIXEL * np.median(std[finite])), masked.shape
+        )
+        good = np.broadcast_to(std, masked.shape)[~masked]
+        std_signal = float(np.sqrt(np.mean(good**2))) if good.size else None
+    if masked.all():
+        raise InputError(f"{where}: every pixel is masked or not a number; leave this view out")
+    image = _fill_unseen(signal_vu, masked)
+    if std_signal is None:
+        std_signal = _std_from_unseen_frequencies(image, grid.voxel_nm)
+        if std_signal is None:
+            raise InputError(
+                f"{where}: voxels of {grid.voxel_nm:g} nm resolve no frequency beyond the zone plate's "
+                "from which the noise could be estimated; give the signal's standard deviation"
+            )
+    n_v, n_u = image.shape
+    ny, nx = domain.shape_yx
+    c, s = np.cos(np.deg2rad(phi_deg)), np.sin(np.deg2rad(phi_deg))
+    ct = np.cos(np.deg2rad(theta_deg))
+    y0, x0 = (-o - (n - 1) / 2 for o, n in zip(domain.offset_yx, grid.shape_zyx[1:], strict=True))
+    out = np.zeros((ny, nx), np.float32)
+    seen = np.zeros((ny, nx), np.bool_)
+    _evaluate_spline(
+        _spline_coefficients(image),
+        masked,
+        (n_v - 1) / 2 + shift_vu_nm[0] / grid.voxel_nm + s * x0 + c * y0,
+        (n_u - 1) / 2 + shift_vu_nm[1] / grid.voxel_nm + (c * x0 - s * y0) * ct,
+        c, s, -s * ct, c * ct,
+        out,
+        seen,
+    )  # fmt: skip
+    reach = (grid.shape_zyx[0] - 1) / 2 * np.tan(np.deg2rad(abs(theta_deg)))
+    inside_y, inside_x = (
+        (np.arange(n) - reach * abs(part) >= 0) & (np.arange(n) + reach * abs(part) <= n - 1)
+        for n, part in ((ny, s), (nx, c))
+    )
+    seen &= inside_y[:, None] & inside_x[None, :]
+    out[~seen] = 0
+    if not seen.any():
+        raise InputError(f"{where}: no pixel falls on the volume; check the shift and the grid")
+    return View(float(phi_deg), float(theta_deg), out, seen, std_signal)
+
+
+def _checked(
+    series: TiltSeries, number: int
+) -> tuple[Float64, Float32, npt.NDArray[np.generic] | None, Float64]:
+    """The arrays of one series, after every check that names what is wrong."""
+    where = f"series {number} (phi = {series.phi_deg} deg)"
+    theta = np.asarray(series.theta_deg_t, dtype=np.float64)
+    signal = np.asarray(series.dichroic_tvu, dtype=np.float32)
+    if not np.isfinite(series.phi_deg) or abs(series.phi_deg) > 360:
+        raise InputError(
+            f"{where}: the azimuth is not an angle between -360 and 360 deg; give the mounted one"
+        )
+    if theta.ndim != 1 or theta.size == 0:
+        raise InputError(
+            f"{where}: tilts of shape {theta.shape}, expected one per view; give a list of angles in deg"
+        )
+    if not np.all(np.abs(theta) <= MAX_TILT_DEG):
+        bad = int(np.flatnonzero(~(np.abs(theta) <= MAX_TILT_DEG))[0])
+        raise InputError(
+            f"{where}: view {bad} has the tilt {theta[bad]} deg, expected -{MAX_TILT_DEG:g} to {MAX_TILT_DEG:g}; "
+            "are these degrees?"
+        )
+    if signal.ndim != 3 or signal.shape[0] != theta.size:
+        raise InputError(
+            f"{where}: signal of shape {signal.shape}, expected ({theta.size}, v, u) for {theta.size} tilts; "
+            "give one image per tilt"
+        )
+    if min(signal.shape[1:]) < 4:
+        raise InputError(f"{where}: images of {signal.shape[1:]} pixels, expected at least 4 x 4")
+    if np.isinf(signal).any():
+        raise InputError(f"{where}: the signal holds infinite values; mask those pixels as NaN")
+    std = None if series.std_tvu is None else np.asarray(series.std_tvu, dtype=np.float64)
+    if std is not None:
+        if std.shape not in (signal.shape, theta.shape):
+            raise InputError(
+                f"{where}: standard deviation of shape {std.shape}, expected {signal.shape} or {theta.shape}; "
+                "give one per pixel or one per view"
+            )
+        if np.isnan(std).any() or (std < 0).any():
+            raise InputError(
+                f"{where}: standard deviations that are negative or NaN; use inf for a masked pixel"
+            )
+    shift = (
+        np.zeros((theta.size, 2))
+        if series.shift_vu_nm_t is None
+        else np.asarray(series.shift_vu_nm_t, np.float64)
+    )
+    if shift.shape != (theta.size, 2) or not np.isfinite(shift).all():
+        raise InputError(
+            f"{where}: shifts of shape {shift.shape}, expected finite ({theta.size}, 2): v, u in nm"
+        )
+    return theta, signal, std, shift
+
+
+def checked_views(series: Sequence[TiltSeries], grid: Grid) -> tuple[list[View], Domain]:
+    """All views of all series in the sheared frame, after checking them.
+
+    Raises:
+        InputError: for anything that cannot be used, in one line.
+    """
+    if not series:
+        raise InputError("reconstruction: no tilt series; give at least one")
+    checked = [_checked(one, number) for number, one in enumerate(series, start=1)]
+    domain = padded_domain(grid, max(float(np.abs(theta).max()) for theta, *_ in checked))
+    views: list[View] = []
+    for one, (theta, signal, std, shift) in zip(series, checked, strict=True):
+        views.extend(
+            resample(
+                one.phi_deg,
+                float(theta[i]),
+                signal[i],
+                grid,
+                domain,
+                std_vu=None if std is None else std[i],
+                shift_vu_nm=(float(shift[i, 0]), float(shift[i, 1])),
+            )
+            for i in range(theta.size)
+        )
+    return views, domain
