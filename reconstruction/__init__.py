@@ -16,7 +16,7 @@ from mistral_txm.reconstruction.martapp import (
     read_normalized,
     write_aligned,
 )
-from mistral_txm.reconstruction.reconstruct import Reconstruction, reconstruct
+from mistral_txm.reconstruction.reconstruct import DirectModel, Reconstruction, reconstruct
 from mistral_txm.reconstruction.topology import (
     UndefinedDirectionError,
     find_singularities,
@@ -33,6 +33,7 @@ from mistral_txm.reconstruction.volume_file import (
 
 __all__ = [
     "AlignedSeries",
+    "DirectModel",
     "FileError",
     "Grid",
     "InputError",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ from mistral_txm.reconstruction.files import (
     sha256_of,
 )
 from mistral_txm.reconstruction.ovf import is_ovf, read_ovf
+from mistral_txm.reconstruction.reconstruct import Reconstruction
+from mistral_txm.reconstruction.views import TiltSeries
 
 __all__ = [
     "InputFile",
@@ -40,6 +42,7 @@ __all__ = [
     "input_file",
     "read_volume",
     "software_versions",
+    "volume_of",
     "write_volume",
 ]
 
@@ -140,6 +143,42 @@ class Volume:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def volume_of(
+    result: Reconstruction,
+    series: Sequence[TiltSeries],
+    *,
+    layers_nm: Sequence[tuple[float, float]] = (),
+    inputs: Sequence[InputFile] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Volume:
+    """Put a reconstruction, and what it was made of, into the form that files hold.
+
+    `series`, `layers_nm` and `options` are what `reconstruct` was called with.
+    """
+    residuals, first = [], 0
+    for one in series:
+        theta_deg = np.asarray(one.theta_deg_t, dtype=np.float64)
+        last = first + theta_deg.size
+        rms = result.residual_rms_per_view[first:last]
+        residuals.append(SeriesResidual(float(one.phi_deg), theta_deg, rms))
+        first = last
+    return Volume(
+        result.mx,
+        result.my,
+        result.mz,
+        result.grid.voxel_nm,
+        method=result.method,
+        prior=result.prior,
+        delta_per_nm=result.delta_per_nm,
+        data_fraction=result.data_fraction,
+        layers_nm=tuple((float(low), float(high)) for low, high in layers_nm),
+        residuals=tuple(residuals),
+        inputs=tuple(inputs),
+        options=dict(options or {}),
+        versions=software_versions(),
+    )
 
 
 def write_volume(path: Path, volume: Volume) -> None:

@@ -129,8 +129,15 @@ def _process(arguments: argparse.Namespace) -> None:
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
     """Solve all tilt series jointly for the three components of the magnetization."""
-    from mistral_txm.reconstruction import Grid, TiltSeries, read_aligned, reconstruct, write_volume
-    from mistral_txm.reconstruction.volume_file import input_file
+    from mistral_txm.reconstruction import (
+        Grid,
+        TiltSeries,
+        input_file,
+        read_aligned,
+        reconstruct,
+        volume_of,
+        write_volume,
+    )
 
     files, phis_deg = arguments.files, arguments.phi
     if len(files) != len(phis_deg):
