@@ -178,7 +178,7 @@ def _wire(
     from bluesky import RunEngine
 
     from mistral_txm import plans
-    from mistral_txm.devices.configuration import load_configuration
+    from mistral_txm.devices.configuration import ConfigurationError, load_configuration
     from mistral_txm.devices.instrument import make_instrument
     from mistral_txm.services.journal import JournalWriter
 
@@ -188,10 +188,14 @@ def _wire(
     RE = RunEngine({})  # the name that every Bluesky operator types
     RE.subscribe(session._exits.enter_context(JournalWriter(data / "journal")))
     if simulation is not None:
+        if configuration.simulation is None:
+            raise ConfigurationError(
+                f"{config}: has no section [simulation], which says where a simulated sample is turned"
+            )
         from mistral_txm.profile_collection.simulated_operator import SimulatedOperator
 
         RE.md["simulation"] = dict(simulation)
-        RE.register_command("input", SimulatedOperator(configuration))
+        RE.register_command("input", SimulatedOperator(configuration.simulation))
         # The simulated beamline ends before this process: that is no fault to be printed.
         session._exits.callback(epics.ca.disable_ca_messages)
     session.update(

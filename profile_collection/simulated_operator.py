@@ -3,7 +3,7 @@
 from bluesky import Msg
 from ophyd import EpicsSignal
 
-from mistral_txm.devices.configuration import Configuration
+from mistral_txm.devices.configuration import Simulation
 from mistral_txm.plans.operator import planned_azimuth_deg
 
 
@@ -14,8 +14,8 @@ class SimulatedOperator:
     the simulated beamline's own process variable can do, and the angle is typed in.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._azimuth = EpicsSignal(configuration.simulation.azimuth_address.name, name="hand")
+    def __init__(self, simulation: Simulation) -> None:
+        self._azimuth = EpicsSignal(simulation.azimuth_address.name, name="hand")
 
     async def __call__(self, message: Msg) -> str:
         """Answer one prompt.

@@ -5,9 +5,11 @@ A frame is ``counts = dark + gain * photons + read noise``, photons Poisson with
 ``g (counts - dark) + v``, v that of the dark frames; both numbers are measured from the flats and darks themselves
 (`measure_noise`), so no data sheet is needed. Then
 
-- rate of repeats: ``r = sum(counts - dark) / sum(current * exposure)``, the maximum likelihood estimate for photon noise;
+- rate of repeats: ``r = sum(counts - dark) / sum(current * exposure)``, the maximum likelihood
+  estimate for photon noise;
 - transmittance ``T = r / r_flat``; absorbance ``A = -ln T``, with ``var A = var r / r^2 + var r_flat / r_flat^2``;
-- absorption signal ``(A(+) + A(-)) / 2`` and dichroic signal ``S = (A(+) - A(-)) / 2``, both with ``(var A(+) + var A(-)) / 4``.
+- absorption signal ``(A(+) + A(-)) / 2`` and dichroic signal ``S = (A(+) - A(-)) / 2``, both with the
+  variance ``(var A(+) + var A(-)) / 4``.
 
 A pixel that says nothing (hot, saturated, no counts above dark) is NaN with an infinite standard deviation; nothing
 is clamped or filled.
@@ -74,7 +76,9 @@ def dark_level(counts_tvu: npt.ArrayLike) -> Dark:
     """
     counts = _stack(counts_tvu, "dark frames")
     if len(counts) < 2:
-        raise InputError(f"dark frames: {len(counts)} given, at least 2 are needed for their noise; take more")
+        raise InputError(
+            f"dark frames: {len(counts)} given, at least 2 are needed for their noise; take more"
+        )
     level = counts.mean(axis=0)
     centre = float(np.median(level))
     spread = _MAD_TO_SIGMA * float(np.median(np.abs(level - centre)))
@@ -86,8 +90,8 @@ def dark_level(counts_tvu: npt.ArrayLike) -> Dark:
 def measure_noise(flats_tvu: npt.ArrayLike, dark: Dark, dose_t: npt.ArrayLike) -> float:
     """Return the gain, counts per photon, from the scatter of the flats (photon transfer).
 
-    ``g = (var(counts) - v) / mean(counts - dark)``: the variance between repeats, each brought to the mean dose, pooled over the
-    pixels that are not hot.
+    ``g = (var(counts) - v) / mean(counts - dark)``: the variance between repeats, each brought to the mean
+    dose, pooled over the pixels that are not hot.
 
     Args:
         flats_tvu: flats of one helicity, at least two, counts.
@@ -100,17 +104,23 @@ def measure_noise(flats_tvu: npt.ArrayLike, dark: Dark, dose_t: npt.ArrayLike) -
     counts = _stack(flats_tvu, "flats")
     dose = _dose(dose_t, len(counts), "flats")
     if len(counts) < 2:
-        raise InputError(f"flats: {len(counts)} given, at least 2 are needed for their noise; take more")
+        raise InputError(
+            f"flats: {len(counts)} given, at least 2 are needed for their noise; take more"
+        )
     above = (counts - dark.level_vu)[:, ~dark.hot_vu] * (dose.mean() / dose)[:, None]
     mean = float(above.mean())
     if mean <= 0:
-        raise InputError(f"flats: {mean:.1f} counts above dark, expected light; is the shutter open?")
+        raise InputError(
+            f"flats: {mean:.1f} counts above dark, expected light; is the shutter open?"
+        )
     # The median over pixels would be biased for few repeats; zingers are cut by a robust bound instead.
     variance_p = above.var(axis=0, ddof=1)
     bound = np.quantile(variance_p, 0.999)
     gain = (float(variance_p[variance_p <= bound].mean()) - dark.variance) / mean
     if gain <= 0:
-        raise InputError("flats: they scatter less than the dark frames do; are they copies of one frame?")
+        raise InputError(
+            "flats: they scatter less than the dark frames do; are they copies of one frame?"
+        )
     return gain
 
 
@@ -124,8 +134,9 @@ def mean_rate(
 ) -> Rate:
     """Average repeats: counts above dark per mA s, ``r = sum(counts - dark) / sum(dose)``, with its variance.
 
-    ``var r = (g sum(counts - dark) + n v + n^2 v / n_dark) / sum(dose)^2``, sums over the repeats that count: a pixel is left out of a
-    repeat where it is saturated or hit by a zinger, and has no rate where none is left.
+    ``var r = (g sum(counts - dark) + n v + n^2 v / n_dark) / sum(dose)^2``, sums over the repeats that
+    count: a pixel is left out of a repeat where it is saturated or hit by a zinger, and has no rate where
+    none is left.
 
     Args:
         counts_tvu: repeats of one state, counts.
@@ -154,7 +165,7 @@ def mean_rate(
 
 
 def absorbance(sample: Rate, flat: Rate) -> tuple[Float64, Float64]:
-    """Return ``A = -ln(r / r_flat)`` and its variance, both ``[v, u]``; NaN and infinity where a rate is not positive."""
+    """Return ``A = -ln(r / r_flat)`` and its variance, ``[v, u]``; NaN and infinity where a rate is not positive."""
     known = (sample.rate_vu > 0) & (flat.rate_vu > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         a_vu = np.where(known, -np.log(sample.rate_vu / flat.rate_vu), np.nan)
@@ -207,7 +218,9 @@ def mean_absorbance(
 def _stack(counts_tvu: npt.ArrayLike, what: str) -> Float64:
     counts = np.asarray(counts_tvu, dtype=np.float64)
     if counts.ndim != 3 or not len(counts):
-        raise InputError(f"{what}: an array of shape {counts.shape}; expected frames [frame, v, u], at least one")
+        raise InputError(
+            f"{what}: an array of shape {counts.shape}; expected frames [frame, v, u], at least one"
+        )
     return counts
 
 

@@ -116,9 +116,7 @@ class _Reader:
             {name: units[i] if i < len(units) else "" for i, name in named},
         )
 
-    def _image(
-        self, name: str, dtype: np.dtype[Any], height: int, width: int
-    ) -> NDArray[Any]:
+    def _image(self, name: str, dtype: np.dtype[Any], height: int, width: int) -> NDArray[Any]:
         data = self._stream(name)
         size = height * width * dtype.itemsize
         if data is None or len(data) < size:

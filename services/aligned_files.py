@@ -99,8 +99,8 @@ def _paired(
         )
     return AlignedSeries(
         theta_deg=theta_deg,
-        dichroic_tvu=(plus_tvu - minus_tvu) / 2,
-        absorption_tvu=(plus_tvu + minus_tvu) / 2,
+        dichroic_tvu=((plus_tvu - minus_tvu) / 2).astype(np.float32),
+        absorption_tvu=((plus_tvu + minus_tvu) / 2).astype(np.float32),
         positive_tvu=plus_tvu,
         negative_tvu=minus_tvu,
     )

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,8 @@ def run() -> Any:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     data = tmp_path_factory.mktemp("demo")
     done = mistral_txm("demo", "--output", data, "--seed", 3, "--json")
     assert done.returncode == 0, done.stderr
-    yield Demo(data, json.loads(done.stdout), done.stderr)
+    return Demo(data, json.loads(done.stdout), done.stderr)
