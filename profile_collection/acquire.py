@@ -1,17 +1,20 @@
 """Runs a plan for somebody who is not at a prompt: every way out leaves the engine idle and the beamline put back."""
 
 import signal
+import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from bluesky import Msg, RunEngine
-from bluesky.utils import RunEngineInterrupted
+from bluesky.utils import FailedStatus, RunEngineInterrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Ask a process to end: a reboot, a lost terminal. They are treated as Ctrl-C is."""
+"""Ask a process to end: a reboot, a lost terminal. They are treated as Ctrl-C is, but do not wait for a checkpoint."""
+PATIENCE = 10
+"""Signals after which a process stops putting things back: a person who insists is never stuck."""
 
 
 class MeasurementFailed(Exception):
@@ -25,15 +28,15 @@ class MeasurementInterrupted(KeyboardInterrupt):
 def acquire(RE: RunEngine, plan: Generator[Msg, Any, Any]) -> tuple[str, ...]:
     """Run a plan to its end and return the uids of its runs.
 
-    Ctrl-C, SIGTERM and SIGHUP end it at the next checkpoint, as an abort: the plan puts back what it moved,
-    and the runs get their stop documents.
+    Ctrl-C ends it at the next checkpoint, SIGTERM and SIGHUP at once, as an abort: the plan puts back what it
+    moved, which further signals do not disturb, and the runs get their stop documents.
 
     Raises
     ------
     MeasurementInterrupted
         If a person or the operating system ended it.
     MeasurementFailed
-        If the plan raised; the cause is chained.
+        If the plan raised; one line with the cause, and with what could not be put back. The cause is chained.
     """
     uids: list[str] = []
     token = RE.subscribe(lambda _, start: uids.append(start["uid"]), "start")
@@ -41,10 +44,12 @@ def acquire(RE: RunEngine, plan: Generator[Msg, Any, Any]) -> tuple[str, ...]:
         with _pausing(RE):
             RE(plan)
     except RunEngineInterrupted:
-        RE.abort(reason="ended by the operator or by the system")
+        if RE.state != "idle":  # it is, where there was no checkpoint to pause at
+            with _undisturbed(RE):
+                RE.abort(reason="ended by the operator or by the system")
         raise MeasurementInterrupted from None
     except Exception as error:  # whatever a plan or a device may raise becomes one line
-        raise MeasurementFailed(f"the measurement stopped: {error}") from error
+        raise MeasurementFailed(f"the measurement stopped: {_told(error)}") from error
     finally:
         RE.unsubscribe(token)
     return tuple(uids)
@@ -57,9 +62,53 @@ def _pausing(RE: RunEngine) -> Iterator[None]:
     def pause(number: int, frame: FrameType | None) -> None:
         threading.Thread(target=RE.request_pause, daemon=True).start()
 
-    before = {number: signal.signal(number, pause) for number in SIGNALS}
+    with _handling(SIGNALS, pause):
+        yield
+
+
+@contextmanager
+def _undisturbed(RE: RunEngine) -> Iterator[None]:
+    """Let the plan put back what it moved, whatever signals come meanwhile, up to `PATIENCE` of them."""
+    count = 0
+
+    def insist(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count >= PATIENCE:
+            raise KeyboardInterrupt
+        print(
+            f"putting everything back; {PATIENCE - count} more signals leave it as it is",
+            file=sys.stderr,
+        )
+
+    managers, RE.context_managers = (
+        RE.context_managers,
+        [],
+    )  # the engine's own takes Ctrl-C for a pause
+    try:
+        with _handling((signal.SIGINT, *SIGNALS), insist):
+            yield
+    finally:
+        RE.context_managers = managers
+
+
+@contextmanager
+def _handling(
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Have signals handled so, and afterwards as before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _told(error: Exception) -> str:
+    """Say in one line why a plan failed, and what it could not put back."""
+    cause = error.__cause__ or error if isinstance(error, FailedStatus) else error
+    text = str(cause) or type(cause).__name__
+    if notes := getattr(error, "__notes__", []):
+        text += f"; not put back: {'; '.join(notes)}"
+    return " ".join(text.split())
