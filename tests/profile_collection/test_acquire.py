@@ -1,0 +1,184 @@
+"""Every way out of a measurement: the engine idle, everything put back, one line for the operator."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import pytest
+from bluesky import RunEngine
+from ophyd.sim import SynAxis
+from ophyd.status import Status
+
+from mistral_txm.profile_collection.acquire import (
+    PATIENCE,
+    MeasurementFailed,
+    MeasurementInterrupted,
+    acquire,
+)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Recorder:
+    """A RunEngine, the ends of its runs, and what the plans below put back."""
+
+    def __init__(self):
+        self.RE = RunEngine({})
+        self.ends = []
+        self.RE.subscribe(lambda _, doc: self.ends.append(doc["exit_status"]), "stop")
+        self.put_back = []
+
+    def measure(self, during, cleanup=(), at_checkpoints=True):
+        """Plan of one run: the messages given, then many short exposures; what it put back is recorded."""
+
+        @bpp.run_decorator()
+        def run():
+            yield from bps.checkpoint()
+            yield from during
+            for _ in range(100):
+                if at_checkpoints:
+                    yield from bps.checkpoint()
+                yield from bps.sleep(0.02)
+
+        def put_back():
+            yield from bps.checkpoint()
+            yield from cleanup
+            yield from bps.sleep(0.05)
+            self.put_back.append(True)
+
+        return bpp.finalize_wrapper(run(), put_back)
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+def send(number):
+    """Message plan that sends a signal to this process while the engine runs."""
+    threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+    yield from bps.null()
+
+
+def test_a_plan_that_ends_returns_the_uids_of_its_runs(recorder):
+    @bpp.run_decorator()
+    def empty():
+        yield from bps.null()
+
+    def two_runs():
+        yield from empty()
+        yield from empty()
+
+    uids = acquire(recorder.RE, two_runs())
+    assert len(set(uids)) == 2
+    assert recorder.ends == ["success", "success"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_one_signal_ends_the_run_as_an_abort_and_puts_back(recorder, number):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with pytest.raises(MeasurementInterrupted):
+        acquire(recorder.RE, recorder.measure(send(number)))
+    assert recorder.RE.state == "idle"
+    assert recorder.ends == ["abort"]
+    assert recorder.put_back == [True]
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_more_signals_do_not_disturb_what_is_put_back(recorder, number, capsys):
+    def again():
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+            yield from bps.sleep(0.02)
+
+    with pytest.raises(MeasurementInterrupted):
+        acquire(recorder.RE, recorder.measure(send(number), cleanup=again()))
+    assert recorder.put_back == [True]
+    assert recorder.RE.state == "idle"
+    assert recorder.RE.context_managers  # the prompt's Ctrl-C works as before
+    assert f"{PATIENCE - 3} more signals" in capsys.readouterr().err
+
+
+INSIST = """
+import os, signal
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky import RunEngine
+from mistral_txm.profile_collection.acquire import PATIENCE, acquire
+
+def measure():
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield from bps.sleep(60)
+
+def stuck():
+    for _ in range(PATIENCE):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from bps.sleep(0.02)
+    yield from bps.sleep(60)
+
+try:
+    acquire(RunEngine({}), bpp.finalize_wrapper(measure(), stuck))
+except KeyboardInterrupt:
+    os._exit(7)  # as a process that is left
+"""
+
+
+@pytest.mark.slow
+def test_who_insists_is_not_stuck():
+    done = subprocess.run(
+        [sys.executable, "-c", INSIST], capture_output=True, timeout=50, check=False
+    )
+    assert done.returncode == 7, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_where_no_pause_is_possible_still_interrupts(recorder, number):
+    def no_checkpoint():
+        yield from bps.clear_checkpoint()
+        yield from send(number)
+
+    with pytest.raises(MeasurementInterrupted):
+        acquire(recorder.RE, recorder.measure(no_checkpoint(), at_checkpoints=False))
+    assert recorder.RE.state == "idle"
+    assert recorder.put_back == [True]
+
+
+def test_a_plan_that_raises_becomes_one_line_with_what_was_not_put_back(recorder):
+    def broken():
+        error = ValueError("theta:\n  stands at 3 deg, expected 5 deg")
+        error.add_note("shutter: does not close")
+        error.add_note("energy: no answer")
+        raise error
+        yield
+
+    with pytest.raises(MeasurementFailed) as raised:
+        acquire(recorder.RE, broken())
+    assert str(raised.value) == (
+        "the measurement stopped: theta: stands at 3 deg, expected 5 deg; "
+        "not put back: shutter: does not close; energy: no answer"
+    )
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert recorder.RE.state == "idle"
+
+
+def test_a_move_that_fails_is_told_by_its_cause(recorder):
+    class Stuck(SynAxis):
+        def set(self, value):
+            status = Status()
+            status.set_exception(RuntimeError("theta: stands at 3 deg, expected 5 deg"))
+            return status
+
+    with pytest.raises(MeasurementFailed, match=r"^the measurement stopped: theta: stands at 3"):
+        acquire(recorder.RE, bps.mv(Stuck(name="theta"), 5))
+
+
+def test_the_subscription_ends_with_the_measurement(recorder):
+    seen = []
+    token = recorder.RE.subscribe(lambda *_: seen.append(1), "start")
+    acquire(recorder.RE, bps.null())
+    assert recorder.RE.subscribe(lambda *_: None, "start") - token == 2
