@@ -109,11 +109,13 @@ def read_array(
     shape: tuple[int | None, ...] | None = None,
     dtype: type[np.generic] = np.float32,
     finite: bool = True,
+    masked: bool = False,
 ) -> NDArray[Any]:
     """Return a dataset of an open HDF5 file, checked.
 
     `shape` is what is expected, None for any length. Raises `FileError` if the dataset is missing,
-    has another shape, is not numeric, cannot be read, or (with `finite`) holds NaN or Inf.
+    has another shape, is not numeric, cannot be read, or (with `finite`) holds NaN or Inf. With
+    `masked`, NaN stands for a pixel that says nothing and is let through.
     """
     dataset = group.get(name)
     where = f"{path}: dataset {f'{group.name}/{name}'.replace('//', '/').lstrip('/')}"
@@ -135,11 +137,12 @@ def read_array(
     except OSError as error:
         raise FileError(f"{where} is damaged: {_first_line(error)}") from error
     if finite and np.issubdtype(dtype, np.floating):
-        good = np.isfinite(values)
+        good = np.isfinite(values) | (masked & np.isnan(values))
         if not good.all():
             first = tuple(int(i) for i in np.argwhere(~good)[0])
             raise FileError(
-                f"{where} holds {np.count_nonzero(~good)} values that are NaN or Inf, the first at "
-                f"index {first}; mask or interpolate them, or leave that view out"
+                f"{where} holds {np.count_nonzero(~good)} values that are "
+                f"{'Inf' if masked else 'NaN or Inf'}, the first at index {first}; mask or "
+                "interpolate them, or leave that view out"
             )
     return values

@@ -85,7 +85,8 @@ def read_aligned(path: Path) -> AlignedSeries:
     `MagneticSignal2DAligned` and `Absorption2DAligned` are needed; where one is missing but both
     `2DAlignedPositiveStack` and `2DAlignedNegativeStack` are there, it is computed from them.
 
-    Raises `FileError` for a missing or wrong file, dataset, shape or value (NaN, Inf).
+    NaN marks a pixel that says nothing, as our own processing writes them. Raises `FileError` for a
+    missing or wrong file, dataset, shape or value (Inf).
     """
     with open_hdf5(path) as file:
         theta_deg = read_array(path, file, "Angles", shape=(None,), dtype=np.float64)
@@ -102,7 +103,7 @@ def read_aligned(path: Path) -> AlignedSeries:
             if dataset in file or (name in _NEEDED and not both):
                 # what came before the alignment may be larger than what was kept
                 wanted = (n, None, None) if name.startswith("original") else shape
-                stacks[name] = read_array(path, file, dataset, shape=wanted)
+                stacks[name] = read_array(path, file, dataset, shape=wanted, masked=True)
                 if not name.startswith("original"):
                     shape = stacks[name].shape
     if "dichroic_tvu" not in stacks:

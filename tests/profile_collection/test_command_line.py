@@ -118,10 +118,14 @@ def test_an_output_whose_folder_is_missing(refuse, aligned, tmp_path):
     assert "does not exist" in line
 
 
-def test_signals_that_are_not_numbers(refuse, aligned, tmp_path):
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [((2, 3, 4), np.inf, "Inf"), ((2,), np.nan, "leave this view out")],
+)
+def test_signals_that_say_nothing(refuse, aligned, tmp_path, where, value, words):
     with h5py.File(aligned, "r+") as file:
-        file["MagneticSignal2DAligned"][2, 3, 4] = np.nan
-    assert str(aligned) in refuse("reconstruct", aligned, "--phi", 0, "--output", tmp_path / "o.h5")
+        file["MagneticSignal2DAligned"][where] = value
+    assert words in refuse("reconstruct", aligned, "--phi", 0, "--output", tmp_path / "o.h5")
 
 
 def test_a_file_of_another_kind(refuse, tmp_path):

@@ -175,7 +175,7 @@ def replace(file, name, value):
 
 
 def spoil(file, name):
-    file[name][2, 3, 4] = np.nan
+    file[name][2, 3, 4] = np.inf
 
 
 class TestNormalized:
