@@ -1,6 +1,7 @@
 """A whole small demo, run once by the command that an operator types, and shared by the tests that look at it."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -31,6 +32,24 @@ def mistral_txm(*arguments: object, timeout_s: float = 240.0) -> "subprocess.Com
         check=False,
         stdin=subprocess.DEVNULL,
     )
+
+
+def processes_about(text: str) -> list[str]:
+    """Return the command lines of running processes that mention a text."""
+    found = []
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if text in command and int(number) != os.getpid():
+            found.append(command)
+    return found
+
+
+@pytest.fixture(scope="session", name="processes_about")
+def processes_about_fixture() -> Any:
+    return processes_about
 
 
 @pytest.fixture(scope="session")

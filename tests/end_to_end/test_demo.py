@@ -1,27 +1,12 @@
 """The whole chain over real Channel Access: what `mistral-txm demo` leaves is what it says."""
 
 import json
-import os
 
 import h5py
 import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def processes_about(text):
-    """Return the command lines of running processes that mention a text."""
-    found = []
-    for number in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{number}/cmdline", "rb") as file:
-                command = file.read().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if text in command and int(number) != os.getpid():
-            found.append(command)
-    return found
 
 
 def test_frames_asked_are_taken_and_in_the_catalog(demo):
@@ -65,7 +50,7 @@ def test_the_report_shows_what_it_links_to(demo):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_no_process_is_left(demo):
+def test_no_process_is_left(demo, processes_about):
     assert processes_about(str(demo.data)) == []
 
 
