@@ -19,6 +19,7 @@ from mistral_txm.services.frame_files import frame_crc32
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
 from mistral_txm.services.report import write_report
+from mistral_txm.services.series_exposures import taken
 from mistral_txm.services.truth import compare_with_truth, margin_seen_by_all_nm, read_truth
 from mistral_txm.services.verification import SeriesRecord, read_series, verify
 
@@ -104,15 +105,21 @@ def conclude(
 
 
 def _finished_live(data: Path, series: str, live: ServiceProcess) -> dict[str, Any]:
-    """Wait until the live reconstruction has used all exposures; return its last status."""
+    """Wait until the live reconstruction has used all exposures; return its last status.
+
+    A status that does not know all of them yet is an older one, also where it says ``complete`` or ``error``.
+    """
+    (record,) = read_series(data, series)
+    runs = taken(record.runs)
     deadline_s = time.monotonic() + LIVE_TIMEOUT_S
     path = data / LIVE / series / STATUS
     while time.monotonic() < deadline_s:
         if path.exists():
             status = read_status(path)
-            if status["state"] == "complete":
+            known = status.get("runs") == runs
+            if known and status["state"] == "complete":
                 return status
-            if status["state"] == "error":
+            if known and status["state"] == "error":
                 raise MeasurementFailed(f"the live reconstruction stopped: {status['message']}")
         if not live.running:
             live.start()

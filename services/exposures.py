@@ -97,6 +97,10 @@ class RunExposures:
                 return self._exposure(doc)
         return None
 
+    def in_order(self) -> list[Exposure]:
+        """Return the exposures of all streams in the order in which they were recorded."""
+        return list(self._exposures.values())
+
     def stream(self, name: str) -> list[Exposure]:
         """Return the exposures of a stream in the order of their sequence numbers."""
         return [

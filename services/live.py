@@ -2,8 +2,9 @@
 
 ``python -m mistral_txm.services.live --data DIR`` runs beside the acquisition, which knows nothing of it. After every
 finished angle the volume is solved anew from all angles so far; when several have finished meanwhile, they are
-taken up together, so it never falls behind for good. It keeps nothing that it could not rebuild: killed and
-started again, it reads the journal from the start and arrives at the same volume.
+taken up together, so it never falls behind for good. An angle or a volume that fails is named in the status, the
+last good volume stays, and what failed is tried again. It keeps nothing that it could not rebuild: killed and started
+again, it reads the journal from the start and arrives at the same volume.
 
 What it publishes in ``DIR/live/<series>/`` is described in `live_files`.
 """
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,24 @@ from mistral_txm.services.processing import (
     Processor,
     reconstruct_signals,
 )
-from mistral_txm.services.series_exposures import Angle, SeriesExposures
+from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
 from mistral_txm.services.truth import singularities_in_layers
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 """Time between two statuses when nothing happens, s."""
+RETRY_S = 5.0
+"""Time after which something that failed is tried again, s."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What failed, why, and when."""
+
+    of: Angle | None
+    message: str
+    at_s: float
 
 
 class LiveSeries:
@@ -61,9 +73,11 @@ class LiveSeries:
         Where it publishes; made if missing.
     start
         Start document of the first of its runs that was seen.
+    afresh
+        Whether to make it again where it was complete before.
     """
 
-    def __init__(self, folder: Path, start: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, start: Mapping[str, Any], *, afresh: bool = False) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._exposures = SeriesExposures(start)
@@ -73,6 +87,10 @@ class LiveSeries:
         )
         self._processor = Processor(float(start["saturation_counts"]))
         self._signals: dict[tuple[float, float], tuple[Angle, AngleSignals]] = {}
+        self._failures: dict[tuple[float, float], _Failure] = {}
+        self._newest: tuple[float, float] | None = None
+        self._not_published: _Failure | None = None
+        self._complete_with = {} if afresh else _complete_with(folder)
         self._status: dict[str, Any] = {
             "series": self._exposures.uid,
             "state": "waiting",
@@ -90,6 +108,7 @@ class LiveSeries:
             "residual": None,
             "singularities": [],
             "message": "waiting for the first angle",
+            "runs": {},
         }
 
     def add(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
@@ -99,20 +118,23 @@ class LiveSeries:
     def update(self) -> None:
         """Make signals of the angles that have finished, solve, and publish; at once if there is none.
 
-        An angle whose frames cannot be used is left out, said in the status, and tried again with the next.
+        An angle whose frames cannot be used is left out, said in the status, and tried again later. A series that was
+        complete before this process began is left alone until there is more of it.
         """
         begin_s = time.monotonic()
+        runs = taken(self._exposures.runs)
+        if all(
+            uid in self._complete_with and counts <= self._complete_with[uid]
+            for uid, counts in runs.items()
+        ):
+            return
+        self._complete_with = {}
         finished = self._exposures.finished()
-        problems, newest = [], None
-        for place, angle in finished.items():
-            if place in self._signals and self._signals[place][0] == angle:
-                continue
-            try:
-                self._signals[place] = (angle, self._processor.signals(angle))
-                newest = place
-            except (ValueError, FrameError) as problem:
-                logger.error("%s", problem)
-                problems.append(str(problem))
+        fresh = self._make_signals(finished)
+        failed = self._not_published
+        if self._newest is not None and (fresh or (failed and _again(failed))):
+            self._not_published = self._publish(self._newest)
+            self._status["update_s"] = round(time.monotonic() - begin_s, 3)
         used = sum(
             len(repeats)
             for angle, _ in self._signals.values()
@@ -120,54 +142,91 @@ class LiveSeries:
         )
         seen = len(self._exposures.accepted())
         self._status.update(
-            frames_seen=seen, lag_frames=seen - used, angles_done=len(self._signals)
+            runs=runs, frames_seen=seen, lag_frames=seen - used, angles_done=len(self._signals)
         )
-        if newest is not None:
-            self._publish(newest)
-            self._status["update_s"] = round(time.monotonic() - begin_s, 3)
-        if problems:
-            self._status.update(
-                state="error" if self._all_there() else "following", message=problems[0]
-            )
-        elif self._all_there():
-            self._status.update(state="complete", message="all angles are in the volume")
-        self.heartbeat()
-
-    def heartbeat(self) -> None:
-        """Write the status with the time of now."""
+        self._status.update(self._state(all_there=len(finished) == self._exposures.angles_planned))
         write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
 
-    def _all_there(self) -> bool:
-        return len(self._exposures.finished()) == self._exposures.angles_planned
+    def _make_signals(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
+        """Make signals of what has finished or changed; return whether there are new ones."""
+        fresh = False
+        for place, angle in finished.items():
+            failure = self._failures.get(place)
+            if place in self._signals and self._signals[place][0] == angle:
+                continue
+            if failure is not None and failure.of == angle and not _again(failure):
+                continue
+            try:
+                self._signals[place] = (angle, self._processor.signals(angle))
+            except (ValueError, FrameError) as problem:
+                if failure is None or failure.message != str(problem):
+                    logger.error("%s", problem)
+                self._failures[place] = _Failure(angle, str(problem), time.monotonic())
+            else:
+                self._failures.pop(place, None)
+                self._newest, fresh = place, True
+        return fresh
 
-    def _publish(self, newest: tuple[float, float]) -> None:
+    def _state(self, *, all_there: bool) -> dict[str, str]:
+        """Say how the series stands: what failed comes first."""
+        if self._not_published is not None:
+            return {"state": "error", "message": self._not_published.message}
+        if self._failures:
+            message = next(iter(self._failures.values())).message
+            return {"state": "error" if all_there else "following", "message": message}
+        if all_there:
+            return {"state": "complete", "message": "all angles are in the volume"}
+        if self._signals:
+            message = (
+                f"{len(self._signals)} of {self._exposures.angles_planned} angles in the volume"
+            )
+            return {"state": "following", "message": message}
+        return {"state": "waiting", "message": "waiting for the first angle"}
+
+    def _publish(self, newest: tuple[float, float]) -> _Failure | None:
+        """Write pair and volume, or say why not; the files of before stay then."""
         angle, made = self._signals[newest]
         helicity = max(angle.exposures, key=lambda h: angle.exposures[h][-1].time)
-        write_pair(
-            self._folder / PAIR,
-            FrameExamples(
+        signals = [one for _, one in self._signals.values()]
+        try:
+            pair = FrameExamples(
                 frame_vu=angle.exposures[helicity][-1].read(),
                 absorption_vu=made.signals.absorption_vu,
                 dichroic_vu=made.signals.dichroic_vu,
                 phi_deg=made.phi_deg,
                 theta_deg=made.theta_deg,
                 helicity=helicity,
-            ),
-        )
-        signals = [made for _, made in self._signals.values()]
-        volume = reconstruct_signals(signals, self._pixel_nm, self._layers_nm)
-        write_volume(self._folder / VOLUME, volume)
-        points = singularities_in_layers(volume, self._layers_nm)
+            )
+            write_pair(self._folder / PAIR, pair)
+            volume = reconstruct_signals(signals, self._pixel_nm, self._layers_nm)
+            points = singularities_in_layers(volume, self._layers_nm)
+            write_volume(self._folder / VOLUME, volume)
+        except (ValueError, FrameError) as problem:
+            logger.error("no new volume: %s", problem)
+            return _Failure(None, f"no new volume: {problem}", time.monotonic())
         rms = np.concatenate([series.residual_rms for series in volume.residuals])
         self._status.update(
-            state="following",
             phi_deg=made.phi_deg,
             theta_deg=made.theta_deg,
             updates=self._status["updates"] + 1,
             residual=float(np.sqrt(np.mean(rms**2))),
             singularities=[asdict(point) for point in points],
-            message=f"{len(signals)} of {self._exposures.angles_planned} angles in the volume",
         )
+        return None
+
+
+def _again(failure: _Failure) -> bool:
+    return time.monotonic() - failure.at_s >= RETRY_S
+
+
+def _complete_with(folder: Path) -> dict[str, list[int]]:
+    """Return what a series was made of whose status says that it is complete; else nothing."""
+    try:
+        status = read_status(folder / STATUS)
+        complete = status["state"] == "complete" and (folder / VOLUME).exists()
+        return dict(status["runs"]) if complete else {}
+    except (ValueError, KeyError):
+        return {}
 
 
 class LiveReconstruction:
@@ -178,7 +237,7 @@ class LiveReconstruction:
     data
         The data folder.
     series
-        Uid of the only series to follow; all others are passed over. None: all that are not complete yet.
+        Uid of the only series to follow, also if it was complete before. None: all that are not.
     """
 
     def __init__(self, data: Path, series: str | None = None) -> None:
@@ -186,6 +245,7 @@ class LiveReconstruction:
         self._wanted = series
         self._series: dict[str, LiveSeries] = {}
         self._series_of_run: dict[str, str | None] = {}
+        self._changed: set[str] = set()
 
     def add(self, run_uid: str, name: str, doc: Document) -> None:
         """Take one document of any run."""
@@ -194,54 +254,49 @@ class LiveReconstruction:
         uid = self._series_of_run.get(run_uid)
         if uid is not None:
             self._series[uid].add(run_uid, name, doc)
+            self._changed.add(uid)
 
     def update(self) -> None:
-        """Bring every series up to what has come."""
-        for series in self._series.values():
-            series.update()
-
-    def heartbeat(self) -> None:
-        """Say that this process is alive."""
-        for series in self._series.values():
-            series.heartbeat()
+        """Bring up to what has come the series that have changed, the newest first; all if none has."""
+        changed, self._changed = self._changed or set(self._series), set()
+        for uid, series in reversed(self._series.items()):
+            if uid in changed:
+                series.update()
 
     def _follow(self, start: Document) -> str | None:
         uid = start.get("series")
         if uid is None or not start.get("planned_keys") or self._wanted not in (None, uid):
             return None
-        folder = self._data / LIVE / uid
         if uid not in self._series:
-            if self._wanted is None and _complete(folder / STATUS):
-                return None
-            self._series[uid] = LiveSeries(folder, start)
+            afresh = self._wanted is not None
+            self._series[uid] = LiveSeries(self._data / LIVE / uid, start, afresh=afresh)
         return str(uid)
-
-
-def _complete(path: Path) -> bool:
-    try:
-        return bool(read_status(path)["state"] == "complete")
-    except (ValueError, KeyError):
-        return False
 
 
 def run(data: Path, series: str | None, stop: threading.Event) -> None:
     """Follow until ``stop`` is set: documents are taken as they come, and worked on when no more are there."""
-    documents: queue.SimpleQueue[tuple[str, str, Document]] = queue.SimpleQueue()
+    documents: queue.SimpleQueue[tuple[str, str, Document] | None] = queue.SimpleQueue()
 
     def read() -> None:
-        for entry in follow(data / "journal", stop):
-            documents.put(entry)
+        try:
+            for entry in follow(data / "journal", stop):
+                documents.put(entry)
+        finally:  # also where the journal cannot be read any more: who waits is woken, and ends
+            documents.put(None)
 
     threading.Thread(target=read, name="journal", daemon=True).start()
     live = LiveReconstruction(data, series)
-    while not stop.is_set():
+    while True:
         try:
-            live.add(*documents.get(timeout=HEARTBEAT_S))
+            entries = [documents.get(timeout=HEARTBEAT_S)]
         except queue.Empty:
-            live.heartbeat()
-            continue
+            entries = []
         while not documents.empty():
-            live.add(*documents.get())
+            entries.append(documents.get())
+        for entry in entries:
+            if entry is None:
+                return
+            live.add(*entry)
         live.update()
 
 

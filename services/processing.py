@@ -62,11 +62,25 @@ class Processor:
         Raises
         ------
         ProcessingError
-            If a helicity, its flats, or darks of the right exposure time are missing.
+            If a helicity, its flats, or darks of the right exposure time are missing, the jaws stood elsewhere, or the
+            frames do not fit together or show no light.
         FrameError
             If a frame cannot be read or is damaged.
         """
         where = f"phi {angle.phi_deg:g} deg, theta {angle.theta_deg:g} deg"
+        try:
+            made = self._signals(angle, where)
+        except ProcessingError:
+            raise
+        except ValueError as error:
+            raise ProcessingError(f"{where}: {error}") from error
+        if not np.isfinite(made.signals.dichroic_vu).any():
+            raise ProcessingError(
+                f"{where}: no pixel has light in both helicities; expose it again"
+            )
+        return made
+
+    def _signals(self, angle: Angle, where: str) -> AngleSignals:
         if missing := [f"{h:+d}" for h in (1, -1) if not angle.exposures.get(h)]:
             raise ProcessingError(
                 f"{where}: no exposure of helicity {missing[0]}; take it with `resume`"
@@ -85,8 +99,14 @@ class Processor:
             raise ProcessingError(
                 f"{where}: the run has no flats of helicity {helicity:+d}; nothing is normalised without them"
             )
-        flat, gain = self._flat(flats, angle.darks, where)
         exposures = angle.exposures[helicity]
+        for one in (*flats, *exposures):
+            if one.polarization != helicity:
+                raise ProcessingError(
+                    f"{where}: {one.stream} {one.seq_num} of helicity {helicity:+d} was taken with the jaws at "
+                    f"helicity {one.polarization:+d} (0: at neither); its sign is unknown, expose it again"
+                )
+        flat, gain = self._flat(flats, angle.darks, where)
         sample = mean_rate(
             _counts(exposures),
             self._dark(exposures, angle.darks, where),
@@ -125,7 +145,14 @@ def tilt_series(signals: Iterable[AngleSignals]) -> list[TiltSeries]:
     """Put the signals of angles together, one tilt series per azimuth, the tilts ascending."""
     by_azimuth: dict[float, list[AngleSignals]] = {}
     for one in sorted(signals, key=lambda one: (one.phi_deg, one.theta_deg)):
-        by_azimuth.setdefault(one.phi_deg, []).append(one)
+        angles = by_azimuth.setdefault(one.phi_deg, [])
+        shape = one.signals.dichroic_vu.shape
+        if angles and shape != (expected := angles[0].signals.dichroic_vu.shape):
+            raise ProcessingError(
+                f"phi {one.phi_deg:g} deg, theta {one.theta_deg:g} deg: images of {shape} pixels, expected {expected} "
+                f"as at theta {angles[0].theta_deg:g} deg; was the region of interest changed?"
+            )
+        angles.append(one)
     return [
         TiltSeries(
             phi_deg,
@@ -154,11 +181,19 @@ def volume_grid(
 def reconstruct_signals(
     signals: Sequence[AngleSignals], pixel_nm: float, layers_nm: Sequence[tuple[float, float]]
 ) -> Volume:
-    """Solve for the magnetization from the signals of all angles; the magnetic layers, if known, are the prior."""
+    """Solve for the magnetization from the signals of all angles; the magnetic layers, if known, are the prior.
+
+    Raises
+    ------
+    ValueError
+        If the signals do not fit together, or the result is not finite.
+    """
     grid = volume_grid(signals[0].signals.dichroic_vu.shape, pixel_nm, layers_nm)
     prior = "layers" if layers_nm else "none"
     series = tilt_series(signals)
     result = reconstruct(series, grid, method=METHOD, prior=prior, layers_nm=layers_nm)
+    if not all(np.isfinite(part).all() for part in (result.mx, result.my, result.mz)):
+        raise ProcessingError("the reconstruction gave values that are not numbers")
     options = {"depth_voxels": grid.shape_zyx[0], "layers_nm": list(layers_nm)}
     return volume_of(result, series, layers_nm=layers_nm, options=options)
 

@@ -3,6 +3,7 @@ tests."""
 
 import os
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,225 @@ def catalog(data: Path, service: ServiceProcess) -> Any:
 def beamline(data: Path) -> Beamline:
     """A beamline whose data go into the catalog of the session."""
     return Beamline(data)
+
+
+class WrittenSeries:
+    """A tiny series as a beamline would leave it: documents, and frames of a uniformly magnetized film.
+
+    The film is ``THICKNESS_NM`` thick; its absorbances are, from Beer and Lambert alone,
+    ``A(+/-) = THICKNESS_NM * (MU_PER_NM +/- DELTA_PER_NM * m.k) / cos(theta)``.
+    """
+
+    PIXEL_NM = 10.5
+    THICKNESS_NM = 84.0
+    MU_PER_NM = 0.004
+    DELTA_PER_NM = 0.0006
+    MAGNETIZATION = (0.5, -0.4, 0.7)
+    SHAPE = (48, 48)
+    PHOTONS, GAIN, DARK_COUNTS = 8000, 4.0, 300.0
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        azimuths_deg: tuple[float, ...] = (0.0, 102.0),
+        tilts_deg: tuple[float, ...] = (-40.0, -10.0, 25.0),
+        repeats: int = 2,
+        uid: str = "written",
+    ) -> None:
+        self.data = data
+        self.uid = uid
+        self.repeats = repeats
+        self.planned = [
+            [phi, theta, helicity, repeats]
+            for phi in azimuths_deg
+            for theta in tilts_deg
+            for helicity in (1, -1)
+        ]
+        self.runs = 0
+
+    def dichroic(self, phi_deg: float, theta_deg: float) -> float:
+        """``S = thickness * delta * (mx tan(theta) cos(phi) - my tan(theta) sin(phi) + mz)``."""
+        mx, my, mz = self.MAGNETIZATION
+        t, phi = np.tan(np.deg2rad(theta_deg)), np.deg2rad(phi_deg)
+        along = mx * t * np.cos(phi) - my * t * np.sin(phi) + mz
+        return float(self.THICKNESS_NM * self.DELTA_PER_NM * along)
+
+    def absorption(self, theta_deg: float) -> float:
+        return float(self.THICKNESS_NM * self.MU_PER_NM / np.cos(np.deg2rad(theta_deg)))
+
+    def frame(
+        self, stream: str, key: tuple[float, float, int, int], current_ma: float
+    ) -> np.ndarray:
+        """Return counts, the same for the same exposure."""
+        phi_deg, theta_deg, helicity, _ = key
+        noise = np.random.default_rng(zlib.crc32(repr((stream, key)).encode()))
+        photons = np.zeros(self.SHAPE)
+        if stream != "dark":
+            absorbance = 0.0
+            if stream == "primary":
+                dichroic = helicity * self.dichroic(phi_deg, theta_deg)
+                absorbance = self.absorption(theta_deg) + dichroic
+            structure = 1 + 0.2 * np.sin(np.arange(self.SHAPE[1]) / 5)
+            mean = self.PHOTONS * structure * current_ma / 250 * np.exp(-absorbance)
+            photons = noise.poisson(mean, self.SHAPE)
+        return np.rint(
+            self.DARK_COUNTS + self.GAIN * photons + noise.normal(0, 3, self.SHAPE)
+        ).astype("<u2")
+
+    def run(
+        self,
+        phi_deg: float,
+        *,
+        keys: list[tuple[float, float, int, int]] | None = None,
+        flats_at_end: bool = False,
+        stop: bool = True,
+        stated_phi_deg: float | None = None,
+        alter: Callable[[str, dict[str, Any]], None] = lambda stream, data: None,
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Write the frames of one run and return its documents.
+
+        ``keys``: what of the plan it takes, by default all of its azimuth. ``alter`` may change the
+        data of an Event.
+        """
+        self.runs += 1
+        run_uid = f"{self.uid}-run{self.runs}"
+        if keys is None:
+            keys = [
+                (phi, theta, helicity, repeat)
+                for phi, theta, helicity, repeats in self.planned
+                if phi == phi_deg
+                for repeat in range(repeats)
+            ]
+        documents: list[tuple[str, dict[str, Any]]] = [
+            (
+                "start",
+                {
+                    "uid": run_uid,
+                    "time": 1000.0 * self.runs,
+                    "series": self.uid,
+                    "phi_deg": phi_deg if stated_phi_deg is None else stated_phi_deg,
+                    "planned_keys": self.planned,
+                    "pixel_nm": self.PIXEL_NM,
+                    "saturation_counts": 65000,
+                    "sample": {
+                        "name": "uniform film",
+                        "layers_nm": [[-self.THICKNESS_NM / 2, self.THICKNESS_NM / 2]],
+                    },
+                    "measurement": {"energy_ev": 707.4},
+                },
+            )
+        ]
+        for stream in ("dark", "flat", "primary"):
+            documents.append(
+                (
+                    "descriptor",
+                    {
+                        "uid": f"{run_uid}-{stream}",
+                        "run_start": run_uid,
+                        "name": stream,
+                        "data_keys": {"key_phi_deg": {}},
+                    },
+                )
+            )
+        seq_nums = dict.fromkeys(("dark", "flat", "primary"), 0)
+
+        def take(stream: str, taken: list[tuple[float, float, int, int]], name: str) -> None:
+            path = self.data / "frames" / f"{run_uid}-{name}.h5"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frames = [self.frame(stream, key, 250.0 - key[3]) for key in taken]
+            with h5py.File(path, "w") as file:
+                file.create_dataset(DATASET, data=np.stack(frames), chunks=(1, *self.SHAPE))
+            resource = f"{run_uid}-{name}"
+            documents.append(
+                (
+                    "stream_resource",
+                    {
+                        "uid": resource,
+                        "run_start": run_uid,
+                        "uri": f"file://localhost{path}",
+                        "parameters": {"dataset": DATASET},
+                    },
+                )
+            )
+            for number, (key, frame) in enumerate(zip(taken, frames, strict=True)):
+                seq_nums[stream] += 1
+                seq_num = seq_nums[stream]
+                documents.append(
+                    (
+                        "stream_datum",
+                        {
+                            "uid": f"{resource}/{number}",
+                            "stream_resource": resource,
+                            "descriptor": f"{run_uid}-{stream}",
+                            "seq_nums": {"start": seq_num, "stop": seq_num + 1},
+                        },
+                    )
+                )
+                data = {
+                    "key_phi_deg": key[0],
+                    "key_theta_deg": key[1],
+                    "key_helicity": key[2],
+                    "key_repeat": key[3],
+                    "theta": key[1],
+                    "polarization": key[2],
+                    "ccd_frame_number": number,
+                    "ccd_frame_crc32": frame_crc32(frame),
+                    "ccd_exposure_s": 1.0,
+                    "ccd_saturated_fraction": 0.0,
+                    "ring_current": 250.0 - key[3],
+                }
+                alter(stream, data)
+                documents.append(
+                    (
+                        "event",
+                        {
+                            "uid": f"{run_uid}-{stream}-{seq_num}",
+                            "descriptor": f"{run_uid}-{stream}",
+                            "seq_num": seq_num,
+                            "time": 1000.0 * self.runs + len(documents),
+                            "data": data,
+                        },
+                    )
+                )
+
+        def flats(first: int) -> None:
+            for helicity in (1, -1):
+                numbers = range(first, first + 4)
+                taken = [(phi_deg, 0.0, helicity, number) for number in numbers]
+                take("flat", taken, f"flat{helicity:+d}-{first}")
+
+        take("dark", [(phi_deg, 0.0, 0, number) for number in range(4)], "dark")
+        flats(0)
+        for theta, helicity in dict.fromkeys(key[1:3] for key in keys):
+            group = [key for key in keys if key[1:3] == (theta, helicity)]
+            take("primary", group, f"{theta:g}_{helicity:+d}")
+        if flats_at_end:
+            flats(4)
+        if stop:
+            documents.append(
+                ("stop", {"uid": f"{run_uid}-stop", "run_start": run_uid, "exit_status": "success"})
+            )
+        return documents
+
+    def record(self, documents: list[tuple[str, dict[str, Any]]]) -> Path:
+        """Write the documents of one run into the journal; return the file."""
+        with JournalWriter(self.data / "journal") as journal:
+            for name, doc in documents:
+                journal(name, doc)
+        return self.data / "journal" / f"{documents[0][1]['uid']}.jsonl"
+
+    @staticmethod
+    def damage(documents: list[tuple[str, dict[str, Any]]], number: int = 0) -> Path:
+        """Overwrite one frame of the last file of a run; return the file."""
+        uri = [doc["uri"] for name, doc in documents if name == "stream_resource"][-1]
+        path = Path(uri.removeprefix("file://localhost"))
+        with h5py.File(path, "r+") as file:
+            file[DATASET][number] += 1
+        return path
+
+
+@pytest.fixture
+def written_series() -> type[WrittenSeries]:
+    """The class, so that a test chooses what is planned."""
+    return WrittenSeries
