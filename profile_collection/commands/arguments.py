@@ -28,6 +28,14 @@ def whole_number(low: int) -> Callable[[str], int]:
     return parse
 
 
+def port_number(text: str) -> int:
+    """Parse the number of a port, 0 for any free one."""
+    value = whole_number(0)(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 0 (any free port) to 65535")
+    return value
+
+
 def number(text: str) -> float:
     """Parse a finite number.
 

@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from mistral_txm.profile_collection.commands import CommandFailed
 from mistral_txm.profile_collection.commands.arguments import (
     SIZES,
     data_option,
     number_from_zero,
+    port_number,
     whole_number,
 )
 from mistral_txm.profile_collection.session import data_folder
@@ -28,9 +28,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="X",
         help="how long one second of exposure or motion takes, s (default: 1; 0: computing time alone)",
     )
-    ioc.add_argument(
-        "--port", type=whole_number(0), default=0, metavar="N", help="0: any free port"
-    )
+    ioc.add_argument("--port", type=port_number, default=0, metavar="N", help="0: any free port")
     data_option(ioc)
     ioc.set_defaults(run=_ioc)
 
@@ -43,7 +41,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     monitor = commands.add_parser("monitor", help="the web page", description=_monitor.__doc__)
     monitor.add_argument(
-        "--port", type=whole_number(0), default=0, metavar="N", help="0: any free port"
+        "--port", type=port_number, default=0, metavar="N", help="0: any free port"
     )
     data_option(monitor)
     monitor.set_defaults(run=_monitor)
@@ -56,7 +54,9 @@ def _ioc(arguments: argparse.Namespace) -> None:
     EPICS_CA_AUTO_ADDR_LIST=NO and EPICS_CA_SERVER_PORT.
     """
     from mistral_txm.simulated_beamline.__main__ import main
+    from mistral_txm.simulated_beamline.textures import load
 
+    load(arguments.texture)
     options = ["--size", arguments.size, "--texture", arguments.texture]
     options += ["--seed", str(arguments.seed), "--time-scale", str(arguments.time_scale)]
     _run(main([*options, "--data", str(_folder(arguments)), "--port", str(arguments.port)]))
@@ -84,5 +84,6 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
 
 def _run(code: int) -> None:
+    """Leave with the exit code of a process that has told its cause in one line itself."""
     if code:
-        raise CommandFailed(f"ended with exit code {code}")
+        raise SystemExit(code)

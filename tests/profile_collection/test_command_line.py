@@ -1,5 +1,7 @@
 """Wrong input of every command: one clear line on stderr, nothing on stdout, exit code 2."""
 
+import socket
+
 import h5py
 import numpy as np
 import pytest
@@ -76,7 +78,10 @@ def test_a_run_that_is_not_there(refuse, tmp_path):
         (("demo", "--seed", "-1"), "at least 0"),
         (("demo", "--texture", "nonsense"), "nonsense"),
         (("ioc", "--time-scale", "fast"), "expected a finite number"),
+        (("ioc", "--texture", "nonsense"), "nonsense"),
+        (("ioc", "--port", "65536"), "65535"),
         (("monitor", "--port", "x"), "whole number"),
+        (("monitor", "--port", "65536"), "65535"),
         (("plan",), "required"),
         (("plan", "--summary", "--config", "/nowhere.toml"), "/nowhere.toml"),
         (("topology", "/nowhere.h5"), "/nowhere.h5: no such file"),
@@ -132,3 +137,15 @@ def test_a_file_of_another_kind(refuse, tmp_path):
     path = tmp_path / "notes.h5"
     path.write_text("not HDF5")
     assert "notes.h5" in refuse("topology", path)
+
+
+def test_a_port_that_is_taken(tmp_path, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        with pytest.raises(SystemExit) as end:
+            main(["ioc", "--data", str(tmp_path), "--port", port])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert port in line
