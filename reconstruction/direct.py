@@ -40,6 +40,7 @@ import numpy.typing as npt
 import scipy.fft
 
 from mistral_txm.reconstruction.geometry import ZONE_PLATE_CUTOFF_PER_NM
+from mistral_txm.reconstruction.lanes import LANES, ROWS, subtract_products, subtract_scaled
 from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.reconstruction.solvers import Problem, cgls
 from mistral_txm.reconstruction.views import View
@@ -51,10 +52,12 @@ Complex64 = npt.NDArray[np.complex64]
 MODEL_ERROR = 0.1
 """Error of the model relative to the root of the views' mean power at the same |q|."""
 
+LEAST_NOISE = 1e-3
+"""Noise power of a coefficient relative to the power that the prior expects of it, at least: float32 is then enough."""
+
 KAPPAS_PER_NM = (0.0025, 0.005, 0.01, 0.02, 0.04)
 """Inverse correlation lengths that the data choose from."""
 
-_LANES = 16
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
@@ -217,285 +220,304 @@ class Frequencies:
         )
 
 
-def _bases(prior: Prior, frequencies: Frequencies, support: Support) -> tuple[Float64, Float64]:
-    """B1, B2 per bin of |q|, shape (bins, layers, columns), with K = B1 B1^T + B2 B2^T (or each K, if not symmetric).
+def _roots(
+    prior: Prior, frequencies: Frequencies, support: Support
+) -> tuple[Float32, Float32, Float32, npt.NDArray[np.int64]]:
+    """Lower triangular roots of the prior's covariance along z, per bin of |q|.
 
-    If the support is symmetric, B1 spans the even and B2 the odd part of the correlation along z.
+    In a symmetric support each layer k of the lower half and its mirror image make an even and an odd coordinate,
+    ``(m_k +- m_-k) / sqrt(2)``, which neither the prior nor the rays mix; a view sees the first through
+    ``sqrt(2) cos(s z_k)``, the second through ``sqrt(2) i sin(s z_k)``. In another support there is one coordinate
+    per layer, and both roots are that of the covariance.
+
+    Returns:
+        Roots (bins, column, k) of the even and the odd part, filled up to multiples of four; factor of the cosines
+        and sines per k; mirror image of k, -1 where there is none.
     """
     z = support.z_nm
     n = len(z)
-    if support.symmetric:
-        even, odd = [], []
-        for k in range((n + 1) // 2):
-            column = np.zeros(n)
-            column[k] = column[n - 1 - k] = 1.0 if k == n - 1 - k else np.sqrt(0.5)
-            even.append(column)
-            if k != n - 1 - k:
-                column = column.copy()
-                column[n - 1 - k] *= -1
-                odd.append(column)
-        parts = [np.array(even).T, np.array(odd).T.reshape(n, len(odd))]
-    else:
-        parts = [np.eye(n), np.eye(n)]
+    mirror = n - 1 - np.arange((n + 1) // 2) if support.symmetric else np.full(n, -1)
+    mirror[mirror == np.arange(len(mirror))] = -1
+    paired = mirror >= 0
+    h = len(mirror)
     power = prior.power(frequencies.bin_radius, frequencies.domain_radius)
-    width = parts[0].shape[1]
-    bases = np.zeros((2, len(power), n, width))
+    padded = -(-h // ROWS) * ROWS
+    roots = np.zeros((2, len(power), padded, padded), np.float32)
     for b, (radius, p) in enumerate(zip(frequencies.bin_radius, power, strict=True)):
-        correlation = prior.along_z(float(radius), z) + 1e-9 * np.eye(n)
-        for part in range(2):
-            u = parts[part]
-            if u.shape[1]:
-                bases[part, b, :, : u.shape[1]] = np.sqrt(p) * (
-                    u @ np.linalg.cholesky(u.T @ correlation @ u)
-                )
-    return bases[0], bases[1]
+        correlation = p * (prior.along_z(float(radius), z) + 1e-6 * np.eye(n))
+        direct = correlation[:h, :h]
+        if not support.symmetric:
+            roots[:, b, :h, :h] = np.linalg.cholesky(direct).T
+            continue
+        crossed = correlation[:h, n - 1 - np.arange(h)]
+        # the middle layer of an odd number is even, and its own mirror image
+        scale = np.where(paired, 1.0, np.sqrt(0.5))
+        roots[0, b, :h, :h] = np.linalg.cholesky((direct + crossed) * scale[:, None] * scale).T
+        odd = int(np.count_nonzero(paired))
+        if odd:
+            roots[1, b, :odd, :odd] = np.linalg.cholesky((direct - crossed)[:odd, :odd]).T
+    factor = np.where(paired, np.sqrt(2.0), 1.0).astype(np.float32)
+    return roots[0], roots[1], factor, mirror.astype(np.int64)
 
 
 @numba.njit(fastmath=_FAST, cache=True)
-def _subtract_products(acc, a, b, k1):  # type: ignore[no-untyped-def]
-    """``acc -= sum over k < k1 of a[k] b[k]``, lane by lane, eight terms per pass over acc."""
-    k = 0
-    while k + 8 <= k1:
-        a0, a1, a2, a3, a4, a5, a6, a7 = (
-            a[k],
-            a[k + 1],
-            a[k + 2],
-            a[k + 3],
-            a[k + 4],
-            a[k + 5],
-            a[k + 6],
-            a[k + 7],
+def _solve_lower(m, width, rows, y):  # type: ignore[no-untyped-def]
+    """``y <- L^-1 y``, L the lower triangle in m with its diagonal inverted; rows a multiple of four."""
+    for r0 in range(0, rows, ROWS):
+        subtract_products(y, r0 * LANES, m, r0 * width, width, LANES, y, 0, r0)
+        for r in range(r0, r0 + ROWS):
+            for q in range(r0, r):
+                for s in range(LANES):
+                    y[r * LANES + s] -= m[r * width + q * LANES + s] * y[q * LANES + s]
+            for s in range(LANES):
+                y[r * LANES + s] *= m[r * width + r * LANES + s]
+
+
+@numba.njit(fastmath=_FAST, cache=True)
+def _solve_upper(m, width, rows, y):  # type: ignore[no-untyped-def]
+    """``y <- L^-T y``."""
+    for r0 in range(rows - ROWS, -1, -ROWS):
+        r1 = r0 + ROWS
+        subtract_products(
+            y, r0 * LANES, m, r1 * width + r0 * LANES, LANES, width, y, r1 * LANES, rows - r1
         )
-        b0, b1, b2, b3, b4, b5, b6, b7 = (
-            b[k],
-            b[k + 1],
-            b[k + 2],
-            b[k + 3],
-            b[k + 4],
-            b[k + 5],
-            b[k + 6],
-            b[k + 7],
-        )
-        for s in range(_LANES):
-            acc[s] -= ((a0[s] * b0[s] + a1[s] * b1[s]) + (a2[s] * b2[s] + a3[s] * b3[s])) + (
-                (a4[s] * b4[s] + a5[s] * b5[s]) + (a6[s] * b6[s] + a7[s] * b7[s])
-            )
-        k += 8
-    while k < k1:
-        a0, b0 = a[k], b[k]
-        for s in range(_LANES):
-            acc[s] -= a0[s] * b0[s]
-        k += 1
+        for r in range(r1 - 1, r0 - 1, -1):
+            for q in range(r + 1, r1):
+                for s in range(LANES):
+                    y[r * LANES + s] -= m[q * width + r * LANES + s] * y[q * LANES + s]
+            for s in range(LANES):
+                y[r * LANES + s] *= m[r * width + r * LANES + s]
+
+
+@numba.njit(fastmath=_FAST, cache=True)
+def _factorize(f, f_width, terms, weight, rows, m, width, four):  # type: ignore[no-untyped-def]
+    """Lower triangular factor of ``1 + (w . w) f f^T`` in m, row by row, four rows at once, the diagonal inverted."""
+    for r0 in range(0, rows, ROWS):
+        for q in range(r0 + ROWS):
+            four[:] = 0
+            subtract_products(four, 0, f, r0 * f_width, f_width, LANES, f, q * f_width, terms)
+            for j in range(ROWS):
+                w = (
+                    weight[0, r0 + j] * weight[0, q]
+                    + weight[1, r0 + j] * weight[1, q]
+                    + weight[2, r0 + j] * weight[2, q]
+                )
+                for s in range(LANES):
+                    four[j * LANES + s] *= -w
+            subtract_products(four, 0, m, r0 * width, width, LANES, m, q * width, q)
+            if q >= r0:
+                for s in range(LANES):
+                    m[q * width + q * LANES + s] = 1 / np.sqrt(1 + four[(q - r0) * LANES + s])
+            inverse = m[q * width + q * LANES : q * width + (q + 1) * LANES]
+            for j in range(max(0, q + 1 - r0), ROWS):
+                target = m[(r0 + j) * width + q * LANES : (r0 + j) * width + (q + 1) * LANES]
+                for s in range(LANES):
+                    target[s] = four[j * LANES + s] * inverse[s]
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
 def _solve(  # type: ignore[no-untyped-def]
     groups, index_y, index_x, qy, qx, group_bin, p_hat, tan, cos_phi, sin_phi, cos_theta, noise, model_noise,
-    b1, b2, z, steps, voxel, coverage_dz, centre, hermitian, cutoff, shares, sample_of_group, m_hat, explained,
+    even, odd, h, z, steps, voxel, cover, mirror, centre, hermitian, cutoff, shares, sample_of_group, m_hat, explained,
 ):  # fmt: skip
-    """Solve all frequencies, `_LANES` of one bin at a time; groups holds the frequencies' numbers, -1 for none."""
+    """Solve all frequencies, `LANES` of one bin at a time; groups holds the frequencies' numbers, -1 for none.
+
+    Rows of the matrix are views; where the support has no symmetry the matrix is complex and is taken as the real
+    one of twice the size, ``[[Re, -Im], [Im, Re]]``. Numbers of rows and of coordinates along z are filled up to
+    multiples of four by zeros, that is by rows of the unit matrix. All arrays are flat, lanes last.
+    """
     n_views = tan.shape[0]
-    n_layers = z.shape[0]
-    columns = b1.shape[2]
-    rows_per_view = 2 if hermitian else 1
-    right_sides = 1 if hermitian else 2
-    n_max = n_views * rows_per_view
+    layers = mirror.shape[0]
+    columns = 2 * h
+    parts = 1 if hermitian else 2
+    n_max = n_views * (2 if hermitian else 1) + ROWS
+    f_width = columns * LANES
+    width = n_max * LANES
+    f32 = np.float32
+    least_noise = f32(LEAST_NOISE)
     for share in numba.prange(shares):
-        f = np.empty((n_max, 2 * columns, _LANES))
-        m = np.empty((n_max, n_max, _LANES))
-        y = np.empty((right_sides, n_max, _LANES))
-        d = np.empty((n_views, _LANES))
-        weight = np.empty((3, n_views))
-        view = np.empty(n_views, np.int64)
-        cosines = np.empty((n_layers, _LANES))
-        sines = np.empty((n_layers, _LANES))
-        phase = np.empty((4, _LANES))
-        x = np.empty((n_max, _LANES))
-        alpha = np.empty((2, _LANES))
-        beta = np.empty((2, _LANES))
-        out = np.empty((2, n_layers, _LANES))
+        f = np.zeros(n_max * f_width, f32)
+        m = np.zeros(n_max * width, f32)
+        y_re = np.empty(width, f32)
+        y_im = np.empty(width, f32)
+        x = np.empty(width, f32)
+        four = np.empty(ROWS * LANES, f32)
+        d = np.empty((n_max, LANES), f32)
+        weight = np.zeros((3, n_max), f32)
+        view = np.empty(n_max, np.int64)
+        cosines = np.zeros(h * LANES, f32)
+        sines = np.zeros(h * LANES, f32)
+        phase = np.empty((4, LANES), f32)
+        sums = np.empty(2 * columns * LANES, f32)
+        out = np.empty((4, h * LANES), f32)
         for g in range(share, groups.shape[0], shares):
             bin_number = group_bin[g]
             n = 0
             for i in range(n_views):
                 some = False
-                for s in range(_LANES):
-                    d[n, s] = 0.0
-                    k = groups[g, s]
-                    if k >= 0:
-                        along = qx[k] * cos_phi[i] - qy[k] * sin_phi[i]
-                        across = qx[k] * sin_phi[i] + qy[k] * cos_phi[i]
+                for s in range(LANES):
+                    d[n, s] = 0
+                    j = groups[g, s]
+                    if j >= 0:
+                        along = qx[j] * cos_phi[i] - qy[j] * sin_phi[i]
+                        across = qx[j] * sin_phi[i] + qy[j] * cos_phi[i]
                         if (along / cos_theta[i]) ** 2 + across**2 < cutoff**2:
-                            d[n, s] = 1.0 / np.sqrt(noise[i] + model_noise[bin_number])
+                            d[n, s] = noise[i] + model_noise[bin_number]
                             some = True
                 if some:
                     view[n] = i
-                    weight[0, n] = tan[i] * cos_phi[i]
-                    weight[1, n] = -tan[i] * sin_phi[i]
-                    weight[2, n] = 1.0
                     n += 1
-            rows = n * rows_per_view
-            # basis of each view: cosines on the even, sines on the odd part of the correlation
+            used = 2 * n if hermitian else n
+            rows = (used + ROWS - 1) // ROWS * ROWS
+            for r in range(used):
+                i = view[r % n]
+                weight[0, r] = tan[i] * cos_phi[i]
+                weight[1, r] = -tan[i] * sin_phi[i]
+                weight[2, r] = 1
+            y_re[used * LANES : rows * LANES] = 0
+            y_im[used * LANES : rows * LANES] = 0
+            f[used * f_width : rows * f_width] = 0
+            # what each view sees of each coordinate: f = [cosines R_even, sines R_odd], in units of the noise
             for a in range(n):
                 i = view[a]
-                for s in range(_LANES):
-                    k = groups[g, s]
-                    shear = tan[i] * (qx[k] * cos_phi[i] - qy[k] * sin_phi[i]) if k >= 0 else 0.0
+                for s in range(LANES):
+                    j = groups[g, s]
+                    shear = tan[i] * (qx[j] * cos_phi[i] - qy[j] * sin_phi[i]) if j >= 0 else 0.0
                     phase[0, s] = np.cos(shear * (z[0] - centre))
                     phase[1, s] = np.sin(shear * (z[0] - centre))
                     phase[2, s] = np.cos(shear * voxel)
                     phase[3, s] = np.sin(shear * voxel)
-                    value = 0j
-                    if k >= 0:
-                        value = (
-                            p_hat[i, index_y[k], index_x[k]]
-                            * np.exp(-1j * shear * centre)
-                            * d[a, s]
-                        )
-                    if hermitian:
-                        y[0, a, s] = value.real
-                        y[0, n + a, s] = value.imag
-                    else:
-                        y[0, a, s] = value.real
-                        y[1, a, s] = value.imag
-                for layer in range(n_layers):
-                    for _ in range(steps[layer]):
-                        for s in range(_LANES):
+                for k in range(layers):
+                    for _ in range(steps[k]):
+                        for s in range(LANES):
                             turned = phase[0, s] * phase[2, s] - phase[1, s] * phase[3, s]
                             phase[1, s] = phase[1, s] * phase[2, s] + phase[0, s] * phase[3, s]
                             phase[0, s] = turned
-                    for s in range(_LANES):
-                        cosines[layer, s] = phase[0, s] * coverage_dz[layer]
-                        sines[layer, s] = phase[1, s] * coverage_dz[layer]
-                for c in range(columns):
-                    first = f[a, c]
-                    second = f[a, columns + c]
-                    first[:] = 0.0
-                    second[:] = 0.0
-                    for layer in range(n_layers):
-                        u = b1[bin_number, layer, c]
-                        w = b2[bin_number, layer, c]
-                        if u != 0.0 or w != 0.0:
-                            cl = cosines[layer]
-                            sl = sines[layer]
-                            for s in range(_LANES):
-                                first[s] += u * cl[s]
-                                second[s] += w * sl[s]
-                if hermitian:
-                    for c in range(columns):
-                        for s in range(_LANES):
-                            f[n + a, c, s] = f[a, columns + c, s]
-                            f[n + a, columns + c, s] = -f[a, c, s]
-            # M = 1 + D (A K A^H) D, then its factor in place, row by row (inverse of the diagonal stored)
-            for r in range(rows):
-                a = r % n
-                row = m[r]
-                fr = f[r]
-                for q in range(r + 1):
-                    b = q % n
-                    acc = row[q]
-                    acc[:] = 0.0
-                    _subtract_products(acc, fr, f[q], 2 * columns)
-                    w = (
-                        weight[0, a] * weight[0, b]
-                        + weight[1, a] * weight[1, b]
-                        + weight[2, a] * weight[2, b]
+                    for s in range(LANES):
+                        cosines[k * LANES + s] = -phase[0, s] * cover[k]
+                        sines[k * LANES + s] = -phase[1, s] * cover[k]
+                fa = f[a * f_width : (a + 1) * f_width]
+                fa[:] = 0
+                for c in range(0, h, ROWS):
+                    subtract_scaled(
+                        fa, c * LANES, even, (bin_number * h + c) * h, h, 1, cosines, 0, h
                     )
-                    da = d[a]
-                    db = d[b]
-                    for s in range(_LANES):
-                        acc[s] *= -w * da[s] * db[s]
-                    if q < r:
-                        _subtract_products(acc, row, m[q], q)
-                        diagonal = m[q, q]
-                        for s in range(_LANES):
-                            acc[s] *= diagonal[s]
-                    else:
-                        for s in range(_LANES):
-                            acc[s] += 1.0
-                        _subtract_products(acc, row, row, r)
-                        for s in range(_LANES):
-                            acc[s] = 1.0 / np.sqrt(acc[s])
-            # prior variance that the data take away, for the groups asked for: |L^-1 D A K|^2 on the diagonal
-            if sample_of_group[g] >= 0:
-                for component in range(3):
-                    for layer in range(n_layers):
-                        for part in range(right_sides):
-                            for r in range(rows):
-                                xr = x[r]
-                                xr[:] = 0.0
-                                fr = f[r]
-                                for c in range(columns):
-                                    u = (
-                                        b1[bin_number, layer, c]
-                                        if part == 0
-                                        else b2[bin_number, layer, c]
-                                    )
-                                    if u != 0.0:
-                                        fc = fr[part * columns + c]
-                                        for s in range(_LANES):
-                                            xr[s] += u * fc[s]
-                                w = weight[component, r % n]
-                                dr = d[r % n]
-                                for s in range(_LANES):
-                                    xr[s] *= w * dr[s]
-                                _subtract_products(xr, m[r], x, r)
-                                diagonal = m[r, r]
-                                for s in range(_LANES):
-                                    xr[s] *= diagonal[s]
-                                    if groups[g, s] >= 0:
-                                        explained[sample_of_group[g], layer] += xr[s] ** 2
-            for side in range(right_sides):
-                ys = y[side]
-                for r in range(rows):
-                    _subtract_products(ys[r], m[r], ys, r)
-                    for s in range(_LANES):
-                        ys[r, s] *= m[r, r, s]
-                for r in range(rows - 1, -1, -1):
-                    yr = ys[r]
-                    inverse = m[r, r]
-                    for s in range(_LANES):
-                        yr[s] *= inverse[s]
-                    for q in range(r):
-                        yq = ys[q]
-                        mr = m[r, q]
-                        for s in range(_LANES):
-                            yq[s] -= mr[s] * yr[s]
-                for r in range(rows):
-                    dr = d[r % n]
-                    for s in range(_LANES):
-                        ys[r, s] *= dr[s]
-            # m = K A^H y, through the same bases: m = B1 (sum w F1 y) - i B2 (sum w F2 y)
-            for component in range(3):
-                out[:] = 0.0
+                    subtract_scaled(
+                        fa, (h + c) * LANES, odd, (bin_number * h + c) * h, h, 1, sines, 0, h
+                    )
+                expected = four[:LANES]
+                expected[:] = 0
                 for c in range(columns):
-                    alpha[:] = 0.0
-                    beta[:] = 0.0
+                    for s in range(LANES):
+                        expected[s] += fa[c * LANES + s] ** 2
+                floor = least_noise * (weight[0, a] ** 2 + weight[1, a] ** 2 + weight[2, a] ** 2)
+                for s in range(LANES):
+                    # a lane without this view gets zeros, that is a row of the unit matrix
+                    d[a, s] = 1 / np.sqrt(d[a, s] + floor * expected[s]) if d[a, s] > 0 else 0.0
+                    value = 0j
+                    j = groups[g, s]
+                    if j >= 0:
+                        shear = tan[i] * (qx[j] * cos_phi[i] - qy[j] * sin_phi[i])
+                        value = (
+                            p_hat[i, index_y[j], index_x[j]]
+                            * np.exp(-1j * shear * centre)
+                            * d[a, s]
+                        )
+                    y_re[a * LANES + s] = value.real
+                    y_im[a * LANES + s] = value.imag
+                    if hermitian:
+                        y_re[(n + a) * LANES + s] = value.imag
+                da = d[a]
+                for c in range(columns):
+                    for s in range(LANES):
+                        fa[c * LANES + s] *= da[s]
+                if hermitian:
+                    fb = f[(n + a) * f_width : (n + a + 1) * f_width]
+                    fb[: h * LANES] = fa[h * LANES :]
+                    fb[h * LANES :] = -fa[: h * LANES]
+            _factorize(f, f_width, columns, weight, rows, m, width, four)
+            # prior variance that the data take away, for the groups asked for: |L^-1 D A K|^2
+            if sample_of_group[g] >= 0:
+                number = sample_of_group[g]
+                for component in range(3):
+                    for k in range(layers):
+                        for part in range(parts):
+                            root = even if part == 0 else odd
+                            for r in range(rows):
+                                xr = x[r * LANES : (r + 1) * LANES]
+                                xr[:] = 0
+                                w = weight[component, r] if r < used else f32(0)
+                                for c in range(k + 1):
+                                    u = w * root[(bin_number * h + c) * h + k]
+                                    fc = f[r * f_width + (part * h + c) * LANES :]
+                                    for s in range(LANES):
+                                        xr[s] += u * fc[s]
+                            _solve_lower(m, width, rows, x)
+                            total = 0.0
+                            for s in range(LANES):
+                                if groups[g, s] >= 0:
+                                    for r in range(rows):
+                                        total += x[r * LANES + s] ** 2
+                            if mirror[k] >= 0:
+                                explained[number, k] += total / 2
+                                explained[number, mirror[k]] += total / 2
+                            else:
+                                explained[number, k] += total
+            _solve_lower(m, width, rows, y_re)
+            _solve_upper(m, width, rows, y_re)
+            if not hermitian:
+                _solve_lower(m, width, rows, y_im)
+                _solve_upper(m, width, rows, y_im)
+            # m = K A^H y: even part R_even (f_even y), odd part -i R_odd (f_odd y)
+            for component in range(3):
+                sums[:] = 0
+                for side in range(2):
                     for a in range(n):
-                        w = weight[component, a]
-                        f1 = f[a, c]
-                        f2 = f[a, columns + c]
-                        yr = y[0, a]
-                        yi = y[0, n + a] if hermitian else y[1, a]
-                        for s in range(_LANES):
-                            alpha[0, s] += w * f1[s] * yr[s]
-                            alpha[1, s] += w * f1[s] * yi[s]
-                            beta[0, s] += w * f2[s] * yr[s]
-                            beta[1, s] += w * f2[s] * yi[s]
-                    for layer in range(n_layers):
-                        u = b1[bin_number, layer, c]
-                        w = b2[bin_number, layer, c]
-                        if u != 0.0 or w != 0.0:
-                            for s in range(_LANES):
-                                out[0, layer, s] += u * alpha[0, s] + w * beta[1, s]
-                                out[1, layer, s] += u * alpha[1, s] - w * beta[0, s]
-                for s in range(_LANES):
-                    k = groups[g, s]
-                    if k >= 0:
-                        for layer in range(n_layers):
-                            m_hat[component, layer, index_y[k], index_x[k]] = (
-                                out[0, layer, s] + 1j * out[1, layer, s]
-                            )
+                        w = -weight[component, a]
+                        if side == 0:
+                            ya = y_re[a * LANES : (a + 1) * LANES]
+                        elif hermitian:
+                            ya = y_re[(n + a) * LANES : (n + a + 1) * LANES]
+                        else:
+                            ya = y_im[a * LANES : (a + 1) * LANES]
+                        for s in range(LANES):
+                            x[a * LANES + s] = w * ya[s]
+                    for c in range(0, columns, ROWS):
+                        subtract_products(
+                            sums,
+                            (side * columns + c) * LANES,
+                            f,
+                            c * LANES,
+                            LANES,
+                            f_width,
+                            x,
+                            0,
+                            n,
+                        )
+                # the roots are stored transposed: element (k, c) at c h + k
+                out[:] = 0
+                for k in range(0, h, ROWS):
+                    at = bin_number * h * h + k
+                    subtract_scaled(out[0], k * LANES, even, at, 1, h, sums, 0, h)
+                    subtract_scaled(out[1], k * LANES, even, at, 1, h, sums, columns * LANES, h)
+                    subtract_scaled(
+                        out[2], k * LANES, odd, at, 1, h, sums, (columns + h) * LANES, h
+                    )
+                    subtract_scaled(out[3], k * LANES, odd, at, 1, h, sums, h * LANES, h)
+                for k in range(layers):
+                    for s in range(LANES):
+                        j = groups[g, s]
+                        if j >= 0:
+                            at = k * LANES + s
+                            e = -out[0, at] - 1j * out[1, at]
+                            o = -out[2, at] + 1j * out[3, at]
+                            if mirror[k] >= 0:
+                                m_hat[component, k, index_y[j], index_x[j]] = (e + o) * np.sqrt(0.5)
+                                m_hat[component, mirror[k], index_y[j], index_x[j]] = (
+                                    e - o
+                                ) * np.sqrt(0.5)
+                            else:
+                                m_hat[component, k, index_y[j], index_x[j]] = e + o
 
 
 @dataclass(frozen=True)
@@ -614,7 +636,8 @@ def solve_direct(
     p_hat = scipy.fft.rfft2(extended_vyx, norm="ortho", workers=-1)
     statistics = _statistics(views, p_hat, frequencies, support, voxel_nm)
     used = statistics.prior
-    b1, b2 = _bases(used, frequencies, support)
+    even, odd, factor, mirror = _roots(used, frequencies, support)
+    half = len(mirror)
     groups, group_bin = _groups(frequencies)
     sample_of_group, share = _sampled_groups(used, frequencies, groups, group_bin)
     if fraction_only:
@@ -634,9 +657,10 @@ def solve_direct(
     _solve(
         groups, frequencies.index_y, frequencies.index_x, frequencies.qy, frequencies.qx, group_bin, p_hat,
         np.tan(theta), np.cos(phi), np.sin(phi), np.cos(theta), statistics.noise_v, statistics.model_noise_b,
-        b1, b2, support.z_nm, np.round(steps).astype(np.int64), voxel_nm, voxel_nm * support.coverage_z,
-        support.centre_nm, not support.symmetric, 2 * np.pi * ZONE_PLATE_CUTOFF_PER_NM,
-        8 * numba.get_num_threads(), sample_of_group, m_hat, explained,
+        even.ravel(), odd.ravel(), even.shape[1], support.z_nm[:half], np.round(steps).astype(np.int64)[:half],
+        voxel_nm, (voxel_nm * factor * support.coverage_z[:half]).astype(np.float32), mirror, support.centre_nm, not
+        support.symmetric, 2 * np.pi * ZONE_PLATE_CUTOFF_PER_NM, 8 * numba.get_num_threads(), sample_of_group,
+        m_hat, explained,
     )  # fmt: skip
     del p_hat
     fraction = np.clip(share @ explained, 0, 1)
@@ -647,7 +671,7 @@ def solve_direct(
 
 
 def _groups(frequencies: Frequencies) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Frequencies of one bin, `_LANES` to a group, nearby directions together; -1 fills up the last of a bin."""
+    """Frequencies of one bin, `LANES` to a group, nearby directions together; -1 fills up the last of a bin."""
     groups, group_bin = [], []
     starts = np.searchsorted(frequencies.bins, np.arange(frequencies.bins[-1] + 2))
     for b in range(len(starts) - 1):
@@ -657,9 +681,9 @@ def _groups(frequencies: Frequencies) -> tuple[npt.NDArray[np.intp], npt.NDArray
         members = members[
             np.argsort(np.arctan2(frequencies.qy[members], frequencies.qx[members]), kind="stable")
         ]
-        filled = np.full(-(-len(members) // _LANES) * _LANES, -1, dtype=np.intp)
+        filled = np.full(-(-len(members) // LANES) * LANES, -1, dtype=np.intp)
         filled[: len(members)] = members
-        groups.append(filled.reshape(-1, _LANES))
+        groups.append(filled.reshape(-1, LANES))
         group_bin.append(np.full(len(groups[-1]), b, dtype=np.intp))
     return np.concatenate(groups), np.concatenate(group_bin)
 

@@ -96,7 +96,7 @@ def padded_domain(grid: Grid, max_tilt_deg: float) -> Domain:
     excursion = int(np.ceil((grid.shape_zyx[0] - 1) / 2 * np.tan(np.deg2rad(max_tilt_deg)))) + 1
     shape, offset = [], []
     for n in grid.shape_zyx[1:]:
-        length = COARSE * int(scipy.fft.next_fast_len(-(-(n + 2 * excursion) // COARSE), real=True))
+        length = COARSE * int(scipy.fft.next_fast_len(-(-(n + 2 * excursion) // COARSE)))
         shape.append(length)
         offset.append((length - n) // 2)
     return Domain((shape[0], shape[1]), (offset[0], offset[1]))
@@ -171,7 +171,7 @@ def _fill_unseen(image_vu: Float32, masked_vu: Bool) -> Float32:
     nearest = scipy.ndimage.distance_transform_edt(
         masked_vu, return_distances=False, return_indices=True
     )
-    return image_vu[tuple(nearest)]
+    return np.asarray(image_vu[tuple(nearest)], dtype=np.float32)
 
 
 def resample(
@@ -303,28 +303,40 @@ def _checked(
     return theta, signal, std, shift
 
 
+def resampled_views(series: TiltSeries, number: int, grid: Grid, domain: Domain) -> list[View]:
+    """The views of one series, number so many, in the sheared frame, after checking them.
+
+    Raises:
+        InputError: for anything that cannot be used, in one line.
+    """
+    theta, signal, std, shift = _checked(series, number)
+    return [
+        resample(
+            series.phi_deg,
+            float(theta[i]),
+            signal[i],
+            grid,
+            domain,
+            std_vu=None if std is None else std[i],
+            shift_vu_nm=(float(shift[i, 0]), float(shift[i, 1])),
+        )
+        for i in range(theta.size)
+    ]
+
+
 def checked_views(series: Sequence[TiltSeries], grid: Grid) -> tuple[list[View], Domain]:
-    """All views of all series in the sheared frame, after checking them.
+    """All views of all series in the sheared frame, and the domain that holds them.
 
     Raises:
         InputError: for anything that cannot be used, in one line.
     """
     if not series:
         raise InputError("reconstruction: no tilt series; give at least one")
-    checked = [_checked(one, number) for number, one in enumerate(series, start=1)]
-    domain = padded_domain(grid, max(float(np.abs(theta).max()) for theta, *_ in checked))
-    views: list[View] = []
-    for one, (theta, signal, std, shift) in zip(series, checked, strict=True):
-        views.extend(
-            resample(
-                one.phi_deg,
-                float(theta[i]),
-                signal[i],
-                grid,
-                domain,
-                std_vu=None if std is None else std[i],
-                shift_vu_nm=(float(shift[i, 0]), float(shift[i, 1])),
-            )
-            for i in range(theta.size)
-        )
+    tilts = [_checked(one, number)[0] for number, one in enumerate(series, start=1)]
+    domain = padded_domain(grid, max(float(np.abs(theta).max()) for theta in tilts))
+    views = [
+        view
+        for number, one in enumerate(series, start=1)
+        for view in resampled_views(one, number, grid, domain)
+    ]
     return views, domain
