@@ -27,6 +27,8 @@ LARGEST_FIELD = 400
 """Lateral voxels of a volume; of larger images the middle is reconstructed."""
 DEPTH_WITHOUT_LAYERS = 80
 """Layers of the volume of a film of which nobody said where it is magnetic."""
+NO_LIGHT_STD = 0.5
+"""Standard deviation of the signal from which on a pixel says nothing: its light is as weak as its noise."""
 
 
 class ProcessingError(ValueError):
@@ -74,9 +76,10 @@ class Processor:
             raise
         except ValueError as error:
             raise ProcessingError(f"{where}: {error}") from error
-        if not np.isfinite(made.signals.dichroic_vu).any():
+        if not np.median(made.signals.std_vu) < NO_LIGHT_STD:
             raise ProcessingError(
-                f"{where}: no pixel has light in both helicities; expose it again"
+                f"{where}: half of the pixels have no light in one helicity or both; was the shutter open? "
+                "expose it again"
             )
         return made
 

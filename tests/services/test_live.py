@@ -1,0 +1,345 @@
+"""The live reconstruction on documents and frames of a film whose magnetization is known."""
+
+import json
+import random
+import shutil
+import threading
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from mistral_txm.reconstruction import read_volume
+from mistral_txm.services import live, processing
+from mistral_txm.services.journal import follow, read_journal
+from mistral_txm.services.live import LiveReconstruction
+from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
+
+
+@pytest.fixture
+def series(tmp_path, written_series):
+    """Two azimuths, two tilts each, two repeats."""
+    return written_series(tmp_path, tilts_deg=(-30.0, 20.0))
+
+
+@pytest.fixture
+def short(tmp_path, written_series):
+    """One azimuth, two tilts."""
+    return written_series(tmp_path, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0))
+
+
+def feed(follower, documents):
+    uid = documents[0][1]["uid"]
+    for name, doc in documents:
+        follower.add(uid, name, doc)
+
+
+def status_of(series):
+    return read_status(series.data / LIVE / series.uid / STATUS)
+
+
+def volume_bytes(series):
+    return (series.data / LIVE / series.uid / VOLUME).read_bytes()
+
+
+def reconstruct(series, *runs):
+    """Make the volume in one go, in a folder of its own; return its bytes."""
+    data = series.data / "undisturbed"
+    shutil.rmtree(data, ignore_errors=True)
+    follower = LiveReconstruction(data)
+    for documents in runs:
+        feed(follower, documents)
+    follower.update()
+    return (data / LIVE / series.uid / VOLUME).read_bytes()
+
+
+def index_of_event(documents, number):
+    """Place of the primary Event of that number, from 1."""
+    (start, *_) = [doc["uid"] for name, doc in documents if name == "start"]
+    return next(
+        place
+        for place, (name, doc) in enumerate(documents)
+        if name == "event" and doc["uid"] == f"{start}-primary-{number}"
+    )
+
+
+def test_the_volume_is_that_of_the_film(series):
+    follower = LiveReconstruction(series.data)
+    feed(follower, series.run(0.0))
+    feed(follower, series.run(102.0))
+    follower.update()
+    status = status_of(series)
+    assert status["state"] == "complete"
+    assert (status["angles_done"], status["angles_planned"]) == (4, 4)
+    assert (status["frames_seen"], status["frames_planned"], status["lag_frames"]) == (16, 16, 0)
+    assert status["singularities"] == []
+    assert status["prior"] == "layers"
+    volume = read_volume(series.data / LIVE / series.uid / VOLUME)
+    assert volume.mx.shape == (8, 48, 48)
+    middle = np.s_[:, 8:-8, 8:-8]
+    found = [part[middle].mean() for part in (volume.mx, volume.my, volume.mz)]
+    expected = np.multiply(series.DELTA_PER_NM, series.MAGNETIZATION)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * series.DELTA_PER_NM)
+    pair = read_pair(series.data / LIVE / series.uid / PAIR)
+    assert (pair.phi_deg, pair.theta_deg) == (102.0, 20.0)
+    # The standard deviation of a pixel is 0.008 or less, of the mean of 48 x 48 a 48th of that.
+    assert pair.dichroic_vu.mean() == pytest.approx(series.dichroic(102.0, 20.0), abs=8e-4)
+    assert pair.absorption_vu.mean() == pytest.approx(series.absorption(20.0), abs=8e-4)
+
+
+def test_an_angle_is_finished_with_the_last_planned_repeat_of_the_second_helicity(short):
+    documents = short.run(0.0)
+    uid = documents[0][1]["uid"]
+    last = index_of_event(documents, 4)  # two repeats of +1, two of -1
+    follower = LiveReconstruction(short.data)
+    for name, doc in documents[:last]:
+        follower.add(uid, name, doc)
+        follower.update()
+        assert status_of(short)["state"] == "waiting"
+        assert not (short.data / LIVE / short.uid / VOLUME).exists()
+    follower.add(uid, *documents[last])
+    follower.update()
+    status = status_of(short)
+    assert (status["state"], status["angles_done"], status["updates"]) == ("following", 1, 1)
+    assert status["message"] == "1 of 2 angles in the volume"
+
+
+def test_angles_that_finish_together_are_one_update(series):
+    follower = LiveReconstruction(series.data)
+    feed(follower, series.run(0.0))
+    follower.update()
+    feed(follower, series.run(102.0))
+    follower.update()
+    follower.update()
+    assert status_of(series)["updates"] == 2
+
+
+def test_documents_that_come_twice_change_nothing(short):
+    documents = short.run(0.0)
+    follower = LiveReconstruction(short.data)
+    uid = documents[0][1]["uid"]
+    for name, doc in documents:
+        follower.add(uid, name, doc)
+        follower.add(uid, name, doc)
+    follower.update()
+    once = volume_bytes(short)
+    feed(follower, documents)
+    follower.update()
+    assert status_of(short)["updates"] == 1
+    assert once == volume_bytes(short) == reconstruct(short, documents)
+
+
+def test_journal_lines_out_of_order_and_twice_give_the_same_volume(short):
+    documents = short.run(0.0)
+    path = short.record(documents)
+    header, *lines = path.read_text().splitlines(keepends=True)
+    lines += lines[5:20]
+    random.Random(3).shuffle(lines)
+    path.write_text(header + "".join(lines))
+    follower = LiveReconstruction(short.data)
+    feed(follower, list(read_journal(path)))
+    follower.update()
+    assert volume_bytes(short) == reconstruct(short, documents)
+
+
+def test_killed_and_started_again_it_arrives_at_the_same_volume(series):
+    documents = series.run(0.0)
+    series.record(documents)
+    first = LiveReconstruction(series.data)
+    for name, doc in documents[:-6]:
+        first.add("written-run1", name, doc)
+    first.update()
+    rest = series.run(102.0)
+    series.record(rest)
+    stop = threading.Event()
+    second, left = LiveReconstruction(series.data), len(documents) + len(rest)
+    for entry in follow(series.data / "journal", stop, 0.001):
+        second.add(*entry)
+        left -= 1
+        if not left:
+            stop.set()
+    second.update()
+    assert status_of(series)["state"] == "complete"
+    assert volume_bytes(series) == reconstruct(series, documents, rest)
+
+
+def test_a_resumed_angle_takes_its_repeats_from_both_runs(short):
+    keys = [(0.0, -30.0, 1, 0), (0.0, -30.0, 1, 1), (0.0, -30.0, -1, 0)]
+    rest = [(0.0, -30.0, -1, 1)]
+    rest += [(0.0, 20.0, helicity, repeat) for helicity in (1, -1) for repeat in (0, 1)]
+    follower = LiveReconstruction(short.data)
+    feed(follower, short.run(0.0, keys=keys, stop=False))
+    follower.update()
+    assert status_of(short)["angles_done"] == 0
+    feed(follower, short.run(0.0, keys=rest))
+    follower.update()
+    assert status_of(short)["state"] == "complete"
+    volume = read_volume(short.data / LIVE / short.uid / VOLUME)
+    whole = LiveReconstruction(short.data / "whole")
+    feed(whole, short.run(0.0))
+    whole.update()
+    undisturbed = read_volume(short.data / "whole" / LIVE / short.uid / VOLUME)
+    for name in ("mx", "my", "mz"):  # bit for bit: each exposure has the same frame in both
+        np.testing.assert_array_equal(getattr(volume, name), getattr(undisturbed, name))
+
+
+def test_a_damaged_frame_is_named_and_the_other_angles_are_used(short, monkeypatch, caplog):
+    documents = short.run(0.0)
+    damaged = short.damage(documents)
+    follower = LiveReconstruction(short.data)
+    feed(follower, documents)
+    follower.update()
+    status = status_of(short)
+    assert (status["state"], status["angles_done"], status["lag_frames"]) == ("error", 1, 4)
+    assert damaged.name in status["message"]
+    assert "checksum" in status["message"]
+    follower.update()
+    follower.update()
+    assert caplog.text.count(damaged.name) == 1
+    with h5py.File(damaged, "r+") as file:  # the storage is back
+        file["/entry/data/data"][0] -= 1
+    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    follower.update()
+    assert status_of(short)["state"] == "complete"
+    assert volume_bytes(short) == reconstruct(short, documents)
+
+
+def test_a_key_that_was_damaged_and_exposed_again_heals_the_series(short):
+    documents = short.run(0.0)
+    short.damage(documents, 1)
+    follower = LiveReconstruction(short.data)
+    feed(follower, documents)
+    follower.update()
+    assert status_of(short)["state"] == "error"
+    feed(follower, short.run(0.0, keys=[(0.0, 20.0, -1, 1)]))
+    follower.update()
+    assert status_of(short)["state"] == "complete"
+
+
+def test_a_damaged_frame_in_mid_series_does_not_stop_it(series):
+    documents = series.run(0.0)
+    series.damage(documents)
+    follower = LiveReconstruction(series.data)
+    feed(follower, documents)
+    follower.update()
+    status = status_of(series)
+    assert (status["state"], status["angles_done"]) == ("following", 1)
+    assert "checksum" in status["message"]
+
+
+def test_a_volume_that_fails_leaves_the_last_good_one(series, monkeypatch):
+    follower = LiveReconstruction(series.data)
+    feed(follower, series.run(0.0))
+    follower.update()
+    good = volume_bytes(series)
+    feed(follower, series.run(102.0))
+    with monkeypatch.context() as patch:
+        solved = processing.reconstruct
+
+        def not_a_number(*arguments, **options):
+            result = solved(*arguments, **options)
+            result.mx[0, 0, 0] = np.nan
+            return result
+
+        patch.setattr(processing, "reconstruct", not_a_number)
+        follower.update()
+    status = status_of(series)
+    assert status["state"] == "error"
+    assert status["message"].startswith("no new volume: ")
+    assert volume_bytes(series) == good
+    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    follower.update()
+    assert status_of(series)["state"] == "complete"
+    assert volume_bytes(series) != good
+
+
+def test_an_angle_without_light_is_left_out(short, monkeypatch):
+    lit = short.frame
+
+    def shuttered(stream, key, current_ma):
+        closed = stream == "primary" and key[1:3] == (20.0, -1)
+        return lit("dark" if closed else stream, key, current_ma)
+
+    monkeypatch.setattr(short, "frame", shuttered)
+    follower = LiveReconstruction(short.data)
+    feed(follower, short.run(0.0))
+    follower.update()
+    status = status_of(short)
+    assert (status["state"], status["angles_done"]) == ("error", 1)
+    assert "theta 20 deg: half of the pixels have no light" in status["message"]
+
+
+def test_flats_at_the_end_are_taken_up_once_when_the_run_has_ended(short):
+    documents = short.run(0.0, flats_at_end=True)
+    uid = documents[0][1]["uid"]
+    follower = LiveReconstruction(short.data)
+    last = index_of_event(documents, 8)
+    for name, doc in documents[: last + 1]:
+        follower.add(uid, name, doc)
+    follower.update()
+    before = volume_bytes(short)
+    for name, doc in documents[last + 1 : -1]:
+        follower.add(uid, name, doc)
+        follower.update()
+    assert status_of(short)["updates"] == 1
+    assert volume_bytes(short) == before
+    follower.add(uid, *documents[-1])
+    follower.update()
+    assert status_of(short)["updates"] == 2
+    assert volume_bytes(short) == reconstruct(short, documents) != before
+
+
+def test_a_complete_series_is_left_alone_until_there_is_more_of_it(short):
+    documents = short.run(0.0)
+    feed(first := LiveReconstruction(short.data), documents)
+    first.update()
+    before = status_of(short)
+    second = LiveReconstruction(short.data)
+    for name, doc in documents:
+        second.add("written-run1", name, doc)
+        second.update()
+    assert status_of(short) == before
+    feed(second, short.run(0.0, keys=[(0.0, 20.0, -1, 1)]))
+    second.update()
+    assert status_of(short)["state"] == "complete"
+    assert list(status_of(short)["runs"]) == ["written-run1", "written-run2"]
+
+
+def test_a_series_that_was_asked_for_is_made_again(short):
+    documents = short.run(0.0)
+    feed(first := LiveReconstruction(short.data), documents)
+    first.update()
+    feed(again := LiveReconstruction(short.data, series=short.uid), documents)
+    again.update()
+    assert status_of(short)["updated_at"] > 0
+    volume = short.data / LIVE / short.uid / VOLUME
+    made = volume.stat().st_mtime_ns
+    feed(other := LiveReconstruction(short.data, series="other"), documents)
+    other.update()
+    assert volume.stat().st_mtime_ns == made
+
+
+def test_runs_that_are_no_series_are_passed_over(tmp_path):
+    follower = LiveReconstruction(tmp_path)
+    follower.add("count", "start", {"uid": "count", "plan_name": "count"})
+    follower.add("count", "stop", {"run_start": "count"})
+    follower.update()
+    assert not (tmp_path / LIVE).exists()
+
+
+def test_the_process_follows_the_journal_and_ends_at_once(short, monkeypatch):
+    stop = threading.Event()
+    thread = threading.Thread(target=live.run, args=(short.data, None, stop))
+    thread.start()
+    short.record(short.run(0.0))
+    deadline_s = time.monotonic() + 20
+    path = short.data / LIVE / short.uid / STATUS
+    while not (path.exists() and json.loads(path.read_text())["state"] == "complete"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    begin_s = time.monotonic()
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert time.monotonic() - begin_s < live.HEARTBEAT_S / 2

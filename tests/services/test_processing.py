@@ -1,0 +1,168 @@
+"""From the exposures of an angle to its signals, on frames of a film whose signals are known."""
+
+import numpy as np
+import pytest
+
+from mistral_txm.services import processing
+from mistral_txm.services.frame_files import FrameError
+from mistral_txm.services.processing import (
+    ProcessingError,
+    Processor,
+    tilt_series,
+    volume_grid,
+)
+from mistral_txm.services.series_exposures import SeriesExposures
+
+SATURATION_COUNTS = 65000
+
+
+@pytest.fixture
+def series(tmp_path, written_series):
+    return written_series(tmp_path, azimuths_deg=(102.0,), tilts_deg=(-40.0, 20.0))
+
+
+def angles(documents):
+    collected = SeriesExposures(documents[0][1])
+    for name, doc in documents:
+        collected.add(documents[0][1]["uid"], name, doc)
+    return collected.finished()
+
+
+def refused(documents, place=(102.0, -40.0)):
+    with pytest.raises(ProcessingError) as raised:
+        Processor(SATURATION_COUNTS).signals(angles(documents)[place])
+    message = str(raised.value)
+    assert message.startswith("phi 102 deg, theta -40 deg: ")
+    assert "\n" not in message
+    return message
+
+
+def test_signals_are_those_of_beer_and_lambert_with_the_right_sign(series):
+    found = angles(series.run(102.0))
+    processor = Processor(SATURATION_COUNTS)
+    for theta_deg in (-40.0, 20.0):
+        made = processor.signals(found[102.0, theta_deg])
+        assert made.theta_deg == theta_deg
+        signals = made.signals
+        pixels = signals.dichroic_vu.size
+        std_of_mean = float(np.sqrt(np.mean(signals.std_vu**2) / pixels))
+        dichroic = float(signals.dichroic_vu.mean(dtype=float))
+        absorption = float(signals.absorption_vu.mean(dtype=float))
+        assert abs(dichroic - series.dichroic(102.0, theta_deg)) < 5 * std_of_mean
+        # The logarithm of a mean of n photons is low by half its relative variance.
+        bias = float(np.mean(signals.std_vu**2))
+        assert abs(absorption - series.absorption(theta_deg)) < 5 * std_of_mean + bias
+        # The stated standard deviation is that of the pixels (the film is uniform).
+        scatter = float(((signals.dichroic_vu - dichroic) / signals.std_vu).std())
+        assert scatter == pytest.approx(1.0, abs=0.06)
+
+
+def test_the_azimuth_is_the_stated_one_and_the_tilt_the_one_read_back(series):
+    def read_back(stream, data):
+        if stream == "primary":
+            data["theta"] += 0.01 if data["key_helicity"] == 1 else 0.03
+
+    found = angles(series.run(102.0, stated_phi_deg=101.5, alter=read_back))
+    made = Processor(SATURATION_COUNTS).signals(found[102.0, 20.0])
+    assert made.phi_deg == 101.5
+    assert made.theta_deg == pytest.approx(20.02)
+
+
+@pytest.mark.parametrize("recorded", [0, -1])
+def test_an_exposure_whose_jaws_stood_elsewhere_is_refused(series, recorded):
+    def jaws(stream, data):
+        if stream == "primary" and data["key_helicity"] == 1 and data["key_theta_deg"] == -40.0:
+            data["polarization"] = recorded
+
+    message = refused(series.run(102.0, alter=jaws))
+    assert f"of helicity +1 was taken with the jaws at helicity {recorded:+d}" in message
+
+
+def test_flats_of_the_other_helicity_are_refused(series):
+    def jaws(stream, data):
+        if stream == "flat":
+            data["polarization"] = 1
+
+    assert "flat 5 of helicity -1" in refused(series.run(102.0, alter=jaws))
+
+
+def test_missing_flats_are_named(series):
+    def no_negative_flats(stream, data):
+        if stream == "flat":
+            data["key_helicity"] = data["polarization"] = 1
+
+    message = refused(series.run(102.0, alter=no_negative_flats))
+    assert "no flats of helicity -1" in message
+
+
+def test_missing_darks_of_the_exposure_time_are_named(series):
+    def longer(stream, data):
+        if stream == "primary":
+            data["ccd_exposure_s"] = 8.0
+
+    message = refused(series.run(102.0, alter=longer))
+    assert "exposures of 8 s, but no dark frames of that one time" in message
+
+
+def test_a_dose_that_is_not_a_number_is_told_with_its_angle(series):
+    def no_current(stream, data):
+        if stream == "primary":
+            data["ring_current"] = 0.0
+
+    assert "ring current" in refused(series.run(102.0, alter=no_current))
+
+
+def test_a_damaged_frame_is_its_own_error(series):
+    documents = series.run(102.0)
+    series.damage(documents)
+    with pytest.raises(FrameError, match="checksum"):
+        Processor(SATURATION_COUNTS).signals(angles(documents)[102.0, 20.0])
+
+
+def test_a_missing_file_is_its_own_error(series):
+    documents = series.run(102.0)
+    series.damage(documents).unlink()
+    with pytest.raises(FrameError, match="no such file"):
+        Processor(SATURATION_COUNTS).signals(angles(documents)[102.0, 20.0])
+
+
+def test_saturated_pixels_are_masked_not_clamped(series):
+    found = angles(series.run(102.0))[102.0, 20.0]
+    counts = found.exposures[1][0].read()
+    level = float(np.quantile(counts, 0.9))
+    signals = Processor(level).signals(found).signals
+    masked = np.isnan(signals.dichroic_vu)
+    assert masked.any()
+    assert np.isinf(signals.std_vu[masked]).all()
+
+
+def test_tilt_series_are_sorted_by_azimuth_and_tilt(series):
+    found = angles(series.run(102.0))
+    processor = Processor(SATURATION_COUNTS)
+    made = [processor.signals(found[102.0, theta]) for theta in (20.0, -40.0)]
+    (one,) = tilt_series(made)
+    assert one.phi_deg == 102.0
+    assert one.theta_deg_t.tolist() == [-40.0, 20.0]
+    np.testing.assert_array_equal(one.dichroic_tvu[1], made[0].signals.dichroic_vu)
+
+
+def test_images_of_different_shape_are_named(series):
+    found = angles(series.run(102.0))
+    processor = Processor(SATURATION_COUNTS)
+    first = processor.signals(found[102.0, -40.0])
+    series.SHAPE = (24, 48)
+    other = processor.signals(angles(series.run(102.0))[102.0, 20.0])
+    with pytest.raises(ProcessingError, match=r"theta 20 deg: images of \(24, 48\) pixels"):
+        tilt_series([first, other])
+
+
+@pytest.mark.parametrize(
+    ("shape_vu", "layers_nm", "expected"),
+    [
+        ((48, 48), [(-42.0, 42.0)], (8, 48, 48)),
+        ((48, 48), [(-43.0, 10.0)], (10, 48, 48)),
+        ((1024, 256), [], (processing.DEPTH_WITHOUT_LAYERS, 400, 256)),
+    ],
+)
+def test_the_volume_holds_the_layers_and_is_as_wide_as_the_images(shape_vu, layers_nm, expected):
+    assert volume_grid(shape_vu, 10.5, layers_nm).shape_zyx == expected

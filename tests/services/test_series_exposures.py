@@ -1,0 +1,98 @@
+"""Which angles of a series are finished, and which darks and flats count for them."""
+
+import pytest
+
+from mistral_txm.services.exposures import RunExposures
+from mistral_txm.services.series_exposures import SeriesExposures, taken
+
+
+@pytest.fixture
+def series(tmp_path, written_series):
+    return written_series(tmp_path, azimuths_deg=(0.0, 90.0), tilts_deg=(-20.0, 20.0))
+
+
+def collect(*runs):
+    collected = SeriesExposures(runs[0][0][1])
+    for documents in runs:
+        for name, doc in documents:
+            collected.add(documents[0][1]["uid"], name, doc)
+    return collected
+
+
+def test_the_plan_is_counted_over_all_azimuths(series):
+    collected = collect(series.run(0.0))
+    assert (collected.planned, collected.angles_planned) == (16, 4)
+    assert len(collected.accepted()) == 8
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_an_angle_that_lacks_any_exposure_is_not_finished(series, missing):
+    keys = [(0.0, -20.0, helicity, repeat) for helicity in (1, -1) for repeat in (0, 1)]
+    del keys[missing]
+    assert collect(series.run(0.0, keys=keys)).finished() == {}
+
+
+def test_a_repeat_that_nobody_planned_does_not_replace_one_that_was(series):
+    keys = [(0.0, -20.0, 1, 0), (0.0, -20.0, 1, 7), (0.0, -20.0, -1, 0), (0.0, -20.0, -1, 1)]
+    assert collect(series.run(0.0, keys=keys)).finished() == {}
+
+
+def test_an_angle_has_its_repeats_in_order_and_what_was_read_and_stated(series):
+    documents = series.run(90.0, stated_phi_deg=89.5)
+    angle = collect(documents).finished()[90.0, 20.0]
+    assert (angle.phi_deg, angle.theta_deg, angle.stated_phi_deg) == (90.0, 20.0, 89.5)
+    repeats = {helicity: [e.key.repeat for e in each] for helicity, each in angle.exposures.items()}
+    assert repeats == {1: [0, 1], -1: [0, 1]}
+    assert {helicity: len(each) for helicity, each in angle.flats.items()} == {1: 4, -1: 4}
+    assert len(angle.darks) == 4
+
+
+def test_the_angle_finished_last_comes_last(series):
+    order = [(0.0, theta, h, r) for theta in (20.0, -20.0) for h in (-1, 1) for r in (1, 0)]
+    collected = collect(series.run(90.0), series.run(0.0, keys=order))
+    assert list(collected.finished()) == [(90.0, -20.0), (90.0, 20.0), (0.0, 20.0), (0.0, -20.0)]
+
+
+def test_an_exposure_taken_again_counts_instead_of_the_first_and_moves_its_angle_to_the_end(series):
+    first = series.run(0.0)
+    again = series.run(0.0, keys=[(0.0, -20.0, 1, 1)])
+    finished = collect(first, again).finished()
+    assert list(finished) == [(0.0, 20.0), (0.0, -20.0)]
+    runs = [one.run_uid for one in finished[0.0, -20.0].exposures[1]]
+    assert runs == ["written-run1", "written-run2"]
+
+
+def test_an_angle_of_two_runs_takes_darks_and_flats_of_the_later_run_whatever_the_clock_says(
+    series,
+):
+    first = series.run(0.0, keys=[(0.0, -20.0, 1, 0), (0.0, -20.0, 1, 1)], stop=False)
+    second = series.run(0.0, keys=[(0.0, -20.0, -1, 0), (0.0, -20.0, -1, 1)])
+    for name, doc in second:
+        if name == "event":
+            doc["time"] -= 3600.0 * 1000
+    (angle,) = collect(first, second).finished().values()
+    used = [*angle.darks, *angle.flats[1], *angle.flats[-1]]
+    assert {one.run_uid for one in used} == {"written-run2"}
+
+
+def test_flats_at_the_end_count_once_the_run_has_ended(series):
+    documents = series.run(0.0, flats_at_end=True)
+    open_run = collect(documents[:-1]).finished()[0.0, -20.0]
+    assert [one.key.repeat for one in open_run.flats[1]] == [0, 1, 2, 3]
+    ended = collect(documents).finished()[0.0, -20.0]
+    assert [one.key.repeat for one in ended.flats[1]] == list(range(8))
+
+
+def test_documents_twice_give_equal_angles(series):
+    documents = series.run(0.0)
+    twice = [documents[0]] + [entry for entry in documents[1:] for _ in range(2)]
+    assert collect(documents).finished() == collect(twice).finished()
+
+
+def test_whole_runs_are_taken_like_their_documents(series):
+    documents = series.run(0.0)
+    collected = SeriesExposures(documents[0][1])
+    collected.add_run(RunExposures.of(documents))
+    assert collected.finished() == collect(documents).finished()
+    assert taken(collected.runs) == {"written-run1": [20, 1]}
+    assert taken(collect(documents[:-1]).runs) == {"written-run1": [20, 0]}
