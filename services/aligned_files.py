@@ -54,7 +54,7 @@ def process(raw: Sequence[str], output: Path, data: Path) -> list[Path]:
     for phi_deg, series in by_azimuth.items():
         place = output
         if len(by_azimuth) > 1:
-            place = output.with_name(f"{output.stem}_phi{phi_deg:03.0f}{output.suffix}")
+            place = output.with_name(f"{output.stem}_phi{phi_deg:03g}{output.suffix}")
         write_aligned(place, series)
         written.append(place)
     return written
@@ -112,7 +112,8 @@ def _from_runs(uid: str, data: Path) -> dict[float, AlignedSeries]:
     chosen = [
         run
         for run in runs
-        if any(str(run.start.get(name, "")).startswith(uid) for name in ("uid", "series"))
+        if run.start.get("planned_keys")
+        and any(run.start[name].startswith(uid) for name in ("uid", "series"))
     ]
     if not chosen or len({run.start["series"] for run in chosen}) > 1:
         raise FileError(

@@ -56,7 +56,7 @@ def _holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_text())
         return "{user} on {host}, process {pid}, since {since}".format(**holder)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return "its holder has not written its name yet"
 
 
@@ -72,7 +72,7 @@ def acquiring(data: Path) -> bool:
         if holder["host"] == socket.gethostname():
             os.kill(int(holder["pid"]), 0)
         descriptor = os.open(path, os.O_RDONLY)
-    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError):
+    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError, TypeError):
         return False
     except PermissionError:  # alive, and of another user
         return True

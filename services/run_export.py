@@ -82,8 +82,17 @@ def _as_jsonl(journal: Path, output: Path) -> None:
             file.write(json.dumps(document) + "\n")
 
 
-def _as_csv(journal: Path, output: Path) -> None:
+def _with_exposures(journal: Path) -> RunExposures:
     run = RunExposures.of(read_journal(journal))
+    if not run.in_order():
+        raise ValueError(
+            f"run {journal.stem}: it has no exposures; its documents can be exported as jsonl"
+        )
+    return run
+
+
+def _as_csv(journal: Path, output: Path) -> None:
+    run = _with_exposures(journal)
     with replaced_when_complete(output) as temporary, temporary.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
@@ -120,7 +129,7 @@ class _Frames:
 
 
 def _as_nxtomo(journal: Path, output: Path) -> None:
-    run = RunExposures.of(read_journal(journal))
+    run = _with_exposures(journal)
     start = run.start
     entries = {}
     for helicity, name in ((1, "positive"), (-1, "negative")):
