@@ -125,6 +125,7 @@ class _Panel:
                 width=10,
                 padding=4,
                 title_text_font_size="11px",
+                formatter=BasicTickFormatter(precision=1),
             )
             self.figure.add_layout(bar, "right")
 
