@@ -27,7 +27,15 @@ import numpy as np
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
-from bokeh.models import BasicTickFormatter, ColorBar, ColumnDataSource, Div, LinearColorMapper, Range1d, Slider
+from bokeh.models import (
+    BasicTickFormatter,
+    ColorBar,
+    ColumnDataSource,
+    Div,
+    LinearColorMapper,
+    Range1d,
+    Slider,
+)
 from bokeh.plotting import figure
 from bokeh.server.server import BaseServer
 from bokeh.server.tornado import BokehTornado
