@@ -39,6 +39,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
 from mistral_txm.reconstruction.geometry import ZONE_PLATE_CUTOFF_PER_NM
 from mistral_txm.reconstruction.lanes import LANES, ROWS, subtract_products, subtract_scaled
 from mistral_txm.reconstruction.projector import ShearedProjector

@@ -222,7 +222,7 @@ def reconstruct(
         layers_nm: (lower, upper) borders in nm from the film's middle, for "layers" and "norm".
         delta_per_nm: dichroic coefficient to divide by, 1/nm. None: "none" and "layers" give m in units of the
             signal, 1/nm; "norm" estimates it.
-        iterations: at most so many of an iterative method (cgls 40, sirt 100, art 8); not for "direct".
+        iterations: at most so many of an iterative method (cgls 40, sirt 100, art 15); not for "direct".
         initial: an earlier reconstruction on the same grid to start an iterative method from.
         callback: called after each iteration of an iterative method (see `solvers.Callback`).
 
@@ -386,7 +386,7 @@ def _solve_views(
         elif method == "sirt":
             solution = sirt(problem, iterations=iterations or 100, initial=start, callback=callback)
         else:
-            solution = art(problem, iterations=iterations or 8, initial=start, callback=callback)
+            solution = art(problem, iterations=iterations or 15, initial=start, callback=callback)
     if prior == "norm":
         unit = solve_unit_norm(problem, solution, delta_per_nm=delta_per_nm)
         solution, delta_per_nm = unit.field, unit.delta_per_nm

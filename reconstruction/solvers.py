@@ -193,8 +193,8 @@ def sirt(
 def art(
     problem: Problem,
     *,
-    iterations: int = 8,
-    relaxation: float = 0.2,
+    iterations: int = 15,
+    relaxation: float = 0.4,
     initial: Float32 | None = None,
     stop_chi2: float | None = 1.0,
     callback: Callback | None = None,

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.ndimage
 
+from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
 from mistral_txm.reconstruction.geometry import (
     MAX_TILT_DEG,
     ZONE_PLATE_CUTOFF_PER_NM,
