@@ -1,0 +1,1 @@
+"""Speed of the reconstruction, against peers in the same run."""

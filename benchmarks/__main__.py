@@ -1,0 +1,37 @@
+"""Print the table: `python -m benchmarks`."""
+
+import os
+import time
+
+import numba
+
+from benchmarks.projector import direct_seconds, live_seconds, projector_lines
+
+
+def main() -> None:
+    """Run all benchmarks."""
+    start = time.perf_counter()
+    load = os.getloadavg()[0]
+    print(
+        f"{os.cpu_count()} cores, {numba.get_num_threads()} threads, load {load:.1f} before the start"
+    )
+    print("volume 400 x 400 x 80, 87 views at each of 2 azimuths, float32; best of 2, seconds\n")
+    print(f"{'':34}{'ours':>8}{'peer':>8}{'ratio':>8}  peer")
+    for line in projector_lines():
+        ratio = line.peer_s / line.ours_s
+        print(
+            f"{line.what:34}{line.ours_s:8.2f}{line.peer_s:8.2f}{ratio:8.1f}  {line.peer} ({line.note})",
+            flush=True,
+        )
+    seconds, views = direct_seconds()
+    print(
+        f"\ndirect reconstruction, {views} views of 400 x 400, 80 layers, everything: {seconds:.1f} s"
+    )
+    print(f"live update, 46 views of 256 x 256, 24 layers: {live_seconds():.2f} s")
+    print(
+        f"\n{time.perf_counter() - start:.0f} s in all; a ratio above 1 means that ours is faster"
+    )
+
+
+if __name__ == "__main__":
+    main()
