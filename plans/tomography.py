@@ -255,7 +255,7 @@ def _run(
         "measurement": description,
         "sample": description["sample"],
         "n_planned": planned,
-        "planned_keys": manifest(measurement),
+        **({"planned_keys": manifest(measurement)} if planned else {}),
         "frames_directory": str(instrument.ccd.frames_directory / series),
         "pixel_nm": instrument.configuration.ccd.pixel_nm,
         "saturation_counts": instrument.configuration.ccd.saturation_counts,

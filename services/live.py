@@ -199,7 +199,9 @@ class LiveSeries:
             )
             write_pair(self._folder / PAIR, pair)
             volume = reconstruct_signals(signals, self._pixel_nm, self._layers_nm)
-            points = singularities_in_layers(volume, self._layers_nm)
+            # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
+            seen = len(volume.residuals) > 1
+            points = singularities_in_layers(volume, self._layers_nm) if seen else []
             write_volume(self._folder / VOLUME, volume)
         except (ValueError, FrameError) as problem:
             logger.error("no new volume: %s", problem)

@@ -157,7 +157,7 @@ def series_status(data: Path, series: str | None = None) -> dict[str, Any]:
     gone. ``state`` is ``complete``, ``running`` or ``interrupted``; ``next`` names the next missing
     key, and is ``None`` where none is.
     """
-    records = {record.uid: record for record in read_series(data)}
+    records = {record.uid: record for record in read_series(data) if record.planned}
     newest = next(reversed(records), None)
     there: dict[Path, bool] = {}
     entries = []
@@ -224,7 +224,9 @@ def _compare(
         if exposure.key in seen:
             repeated.append(exposure.key)
         seen.add(exposure.key)
-        if exposure.key in planned and id(exposure) not in bad:
+        # Where the jaws stood elsewhere, the helicity of the key was not assigned: it is to be taken again.
+        assigned = exposure.polarization == exposure.key.helicity
+        if exposure.key in planned and assigned and id(exposure) not in bad:
             accepted[exposure.key] = exposure
     return Verification(
         uid=record.uid,

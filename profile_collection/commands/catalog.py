@@ -3,6 +3,7 @@
 import argparse
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mistral_txm.profile_collection.commands import CommandFailed
 from mistral_txm.profile_collection.commands.arguments import (
@@ -86,10 +87,17 @@ def _verify(arguments: argparse.Namespace) -> None:
             )
             for frame in series["damaged_frames"]:
                 print(f"  damaged: {frame['reason']}")
-    bad = sum(series["missing"] + series["damaged"] for series in found)
-    if bad:
+    missing = sum(series["missing"] for series in found)
+    if missing:
         raise CommandFailed(
-            f"{bad} exposures are missing or damaged; resume the series to take them"
+            f"{missing} exposures are missing or damaged; resume the series to take them"
+        )
+    spoilt = [
+        one for series in found for one in series["damaged_frames"] if one["stream"] != "primary"
+    ]
+    if spoilt:
+        raise CommandFailed(
+            f"{len(spoilt)} darks or flats are damaged; the angles normalised by them cannot be made again"
         )
 
 
@@ -136,10 +144,7 @@ def _show(data: Path, uid: str, as_json: bool) -> None:
 
     uid = find_run(data, uid).stem
     run = open_catalog(data)[uid]
-    streams = {
-        name: {key: list(array.shape) for key, array in run[name].read().data_vars.items()}
-        for name in run
-    }
+    streams = {name: _shapes(run[name]) for name in run}
     shown = {
         "start": dict(run.metadata["start"]),
         "stop": run.metadata.get("stop"),
@@ -149,14 +154,23 @@ def _show(data: Path, uid: str, as_json: bool) -> None:
         print_json(shown)
         return
     start = shown["start"]
-    print(
-        f"run {uid}: {start['plan_name']}, sample {start['sample']['name']}, phi {start['phi_deg']:g} deg"
-    )
-    print(f"  series {start['series']}")
+    head = [f"run {uid}: {start.get('plan_name', '')}"]
+    if "planned_keys" in start:  # a run of a series, and no count or scan
+        head += [f"sample {start['sample']['name']}", f"phi {start['phi_deg']:g} deg"]
+        head += [f"series {start['series']}"]
+    print(", ".join(head))
     stop = shown["stop"]
     print(f"  ended: {stop['exit_status'] if stop else 'no stop document'}")
     for name, columns in streams.items():
         print(f"  {name}: " + ", ".join(f"{key} {shape}" for key, shape in columns.items()))
+
+
+def _shapes(stream: Any) -> dict[str, list[int]]:
+    """Return the shape of each column of a stream; frames stay where they are, there may be many GB of them."""
+    columns = stream.metadata["data_keys"]
+    frames = [name for name, column in columns.items() if "external" in column]
+    table = stream.read([name for name in columns if name not in frames])
+    return {name: list((stream if name in frames else table)[name].shape) for name in columns}
 
 
 def _export(data: Path, uid: str, format: str, output: Path) -> None:
