@@ -42,6 +42,7 @@ from mistral_txm.services.processing import (
     METHOD,
     AngleSignals,
     Processor,
+    needed_for_volume,
     reconstruct_signals,
 )
 from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
@@ -88,7 +89,7 @@ class LiveSeries:
         self._processor = Processor(float(start["saturation_counts"]))
         self._signals: dict[tuple[float, float], tuple[Angle, AngleSignals]] = {}
         self._failures: dict[tuple[float, float], _Failure] = {}
-        self._newest: tuple[float, float] | None = None
+        self._newest: tuple[tuple[float, float], AngleSignals] | None = None
         self._not_published: _Failure | None = None
         self._complete_with = {} if afresh else _complete_with(folder)
         self._status: dict[str, Any] = {
@@ -133,7 +134,7 @@ class LiveSeries:
         fresh = self._make_signals(finished)
         failed = self._not_published
         if self._newest is not None and (fresh or (failed and _again(failed))):
-            self._not_published = self._publish(self._newest)
+            self._not_published = self._publish(*self._newest)
             self._status["update_s"] = round(time.monotonic() - begin_s, 3)
         used = sum(
             len(repeats)
@@ -157,14 +158,15 @@ class LiveSeries:
             if failure is not None and failure.of == angle and not _again(failure):
                 continue
             try:
-                self._signals[place] = (angle, self._processor.signals(angle))
+                made = self._processor.signals(angle)
+                self._signals[place] = (angle, needed_for_volume(made))
             except (ValueError, FrameError) as problem:
                 if failure is None or failure.message != str(problem):
                     logger.error("%s", problem)
                 self._failures[place] = _Failure(angle, str(problem), time.monotonic())
             else:
                 self._failures.pop(place, None)
-                self._newest, fresh = place, True
+                self._newest, fresh = (place, made), True
         return fresh
 
     def _state(self, *, all_there: bool) -> dict[str, str]:
@@ -183,9 +185,9 @@ class LiveSeries:
             return {"state": "following", "message": message}
         return {"state": "waiting", "message": "waiting for the first angle"}
 
-    def _publish(self, newest: tuple[float, float]) -> _Failure | None:
-        """Write pair and volume, or say why not; the files of before stay then."""
-        angle, made = self._signals[newest]
+    def _publish(self, place: tuple[float, float], made: AngleSignals) -> _Failure | None:
+        """Write the pair of the newest angle and the volume, or say why not; the files of before stay then."""
+        angle = self._signals[place][0]
         helicity = max(angle.exposures, key=lambda h: angle.exposures[h][-1].time)
         signals = [one for _, one in self._signals.values()]
         try:

@@ -1,7 +1,7 @@
 """From the exposures of an angle to its signals: the same for the live reconstruction and for `mistral-txm process`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -25,6 +25,8 @@ from mistral_txm.services.series_exposures import Angle
 METHOD = "direct"
 LARGEST_FIELD = 400
 """Lateral voxels of a volume; of larger images the middle is reconstructed."""
+LARGEST_IMAGE = 640
+"""Pixels of an image that such a volume needs: turned by any azimuth, and with a margin for tilted rays."""
 DEPTH_WITHOUT_LAYERS = 80
 """Layers of the volume of a film of which nobody said where it is magnetic."""
 NO_LIGHT_STD = 0.5
@@ -42,6 +44,23 @@ class AngleSignals:
     phi_deg: float
     theta_deg: float
     signals: Signals
+
+
+def needed_for_volume(made: AngleSignals) -> AngleSignals:
+    """Cut what no ray through the volume needs off larger images: all views of a series are kept in memory."""
+    middle = tuple(_middle(n) for n in made.signals.dichroic_vu.shape)
+    images = (made.signals.absorption_vu, made.signals.dichroic_vu, made.signals.std_vu)
+    return replace(made, signals=Signals(*(image[middle].copy() for image in images)))
+
+
+def _middle(n: int) -> slice:
+    """Return the middle pixels of a row, so that its centre stays where it is.
+
+    >>> _middle(1024), _middle(1025), _middle(256)
+    (slice(192, 832, None), slice(192, 833, None), slice(0, 256, None))
+    """
+    cut = max((n - LARGEST_IMAGE) // 2, 0)
+    return slice(cut, n - cut)
 
 
 class Processor:
