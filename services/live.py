@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from mistral_txm.reconstruction import write_volume
+from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lifeline import watch_parent
@@ -289,6 +290,7 @@ def run(data: Path, series: str | None, stop: threading.Event) -> None:
             documents.put(None)
 
     threading.Thread(target=read, name="journal", daemon=True).start()
+    _compile()
     live = LiveReconstruction(data, series)
     while True:
         try:
@@ -302,6 +304,18 @@ def run(data: Path, series: str | None, stop: threading.Event) -> None:
                 return
             live.add(*entry)
         live.update()
+
+
+def _compile() -> None:
+    """Solve something tiny: on a new machine the solver's loops are compiled once, better now than at the first angle."""
+    flat = np.zeros((16, 16), np.float32)
+    signals = [
+        AngleSignals(phi_deg, theta_deg, Signals(flat, flat, flat + 1))
+        for phi_deg in (0.0, 90.0)
+        for theta_deg in (-30.0, 30.0)
+    ]
+    volume = reconstruct_signals(signals, 10.5, [(-20.0, 20.0)])
+    singularities_in_layers(volume, [(-20.0, 20.0)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
