@@ -307,7 +307,7 @@ def run(data: Path, series: str | None, stop: threading.Event) -> None:
 
 
 def _compile() -> None:
-    """Solve something tiny: on a new machine the solver's loops are compiled once, better now than at the first angle."""
+    """Solve something tiny: on a new machine the loops are compiled once, better now than at the first angle."""
     flat = np.zeros((16, 16), np.float32)
     signals = [
         AngleSignals(phi_deg, theta_deg, Signals(flat, flat, flat + 1))
