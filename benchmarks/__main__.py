@@ -5,6 +5,7 @@ import time
 
 import numba
 
+from benchmarks.journal import LIMIT_MS, journal_ms
 from benchmarks.projector import direct_seconds, live_seconds, projector_lines
 
 
@@ -28,6 +29,11 @@ def main() -> None:
         f"\ndirect reconstruction, {views} views of 400 x 400, 80 layers, everything: {seconds:.1f} s"
     )
     print(f"live update, 46 views of 256 x 256, 24 layers: {live_seconds():.2f} s")
+    median_ms, p99_ms = journal_ms()
+    print(
+        f"journal, a document synced to disk: median {median_ms:.2f} ms, 99th percentile {p99_ms:.2f} ms "
+        f"(limit {LIMIT_MS:g} ms)"
+    )
     print(
         f"\n{time.perf_counter() - start:.0f} s in all; a ratio above 1 means that ours is faster"
     )

@@ -243,7 +243,9 @@ def test_a_slow_server_delays_nothing_and_loses_nothing(
     try:
         begin_s = time.monotonic()
         uid = beamline.measure(GROUPS)
-        assert time.monotonic() - begin_s < 2.0
+        assert (
+            time.monotonic() - begin_s < 20.0
+        )  # a writer that waits for the server gives up after 49 s
         time.sleep(0.5)
         assert not wait_until_written(data, 0.0)
     finally:

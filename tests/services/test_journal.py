@@ -248,14 +248,3 @@ def test_follow_survives_a_bad_file_and_replays_after_a_restart(
                 stop.set()
         assert found == docs
     assert "not a journal" in caplog.text
-
-
-def test_a_document_takes_less_than_the_run_engine_may_wait(tmp_path: Path) -> None:
-    docs = documents(100)
-    durations_s = []
-    with JournalWriter(tmp_path) as writer:
-        for name, doc in docs:
-            begin_s = time.perf_counter()
-            writer(name, doc)
-            durations_s.append(time.perf_counter() - begin_s)
-    assert np.median(durations_s) < 0.020

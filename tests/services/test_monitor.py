@@ -1,5 +1,6 @@
 """The monitor's page: what its texts say, and a real server with a real client."""
 
+import asyncio
 import http.client
 import json
 import socket
@@ -171,7 +172,18 @@ def test_pages_of_other_sites_cannot_listen_in(monitor, origin, status):
     connection.close()
 
 
+@pytest.fixture
+def event_loop():
+    """The loop that Bokeh's client takes from its thread; Python no longer makes one by itself."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("event_loop")
 def test_an_open_page_is_updated_and_survives_garbage(monitor):
     """One session is watched from beginning to end, each look as its page would be sent it."""
     from bokeh.client import pull_session
