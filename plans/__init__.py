@@ -12,6 +12,7 @@ from mistral_txm.plans.measurement import (
     small,
     steps,
 )
+from mistral_txm.plans.snapshot import snapshot
 from mistral_txm.plans.tomography import (
     check_positions,
     darks,
@@ -33,6 +34,7 @@ __all__ = [
     "paper",
     "remaining",
     "small",
+    "snapshot",
     "steps",
     "tilt_series",
     "vector_tomography",

@@ -1,8 +1,11 @@
 """Runs a plan for somebody who is not at a prompt: every way out leaves the engine idle and the beamline put back."""
 
+import os
 import signal
+import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +18,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """Ask a process to end: a reboot, a lost terminal. They are treated as Ctrl-C is, but do not wait for a checkpoint."""
 PATIENCE = 10
 """Signals after which a process stops putting things back: a person who insists is never stuck."""
+PAUSE_TIMEOUT_S = 10.0
+"""How long a plan may take to pause before it is left alone, s."""
 
 
 class MeasurementFailed(Exception):
@@ -44,9 +49,7 @@ def acquire(RE: RunEngine, plan: Generator[Msg, Any, Any]) -> tuple[str, ...]:
         with _pausing(RE):
             RE(plan)
     except RunEngineInterrupted:
-        if RE.state != "idle":  # it is, where there was no checkpoint to pause at
-            with _undisturbed(RE):
-                RE.abort(reason="ended by the operator or by the system")
+        end_plan(RE)
         raise MeasurementInterrupted from None
     except Exception as error:  # whatever a plan or a device may raise becomes one line
         raise MeasurementFailed(f"the measurement stopped: {_told(error)}") from error
@@ -55,14 +58,42 @@ def acquire(RE: RunEngine, plan: Generator[Msg, Any, Any]) -> tuple[str, ...]:
     return tuple(uids)
 
 
+def end_plan(RE: RunEngine) -> None:
+    """Abort the plan that is paused or runs, if there is one; return when everything is put back.
+
+    A plan that runs is paused first, from another thread: the engine may be waited for in this one.
+    """
+    _leave_lost_terminal()
+    if RE.state == "running":
+        pausing = threading.Thread(target=RE.request_pause, daemon=True)
+        pausing.start()
+        pausing.join(PAUSE_TIMEOUT_S)
+        deadline_s = time.monotonic() + PAUSE_TIMEOUT_S
+        while RE.state not in ("paused", "idle") and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+    if RE.state == "paused":  # it is idle, where there was no checkpoint to pause at
+        with _undisturbed(RE):
+            RE.abort(reason="ended by the operator or by the system")
+
+
+def _leave_lost_terminal() -> None:
+    """Send to nowhere what would be printed on a terminal that is gone: to print there raises, in mid-abort."""
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)
+
+
 @contextmanager
 def _pausing(RE: RunEngine) -> Iterator[None]:
     """Turn the signals that end a process into a pause of the RunEngine, asked for outside the handler."""
 
     def pause(number: int, frame: FrameType | None) -> None:
+        _leave_lost_terminal()
         threading.Thread(target=RE.request_pause, daemon=True).start()
 
-    with _handling(SIGNALS, pause):
+    with handling(SIGNALS, pause):
         yield
 
 
@@ -86,14 +117,14 @@ def _undisturbed(RE: RunEngine) -> Iterator[None]:
         [],
     )  # the engine's own takes Ctrl-C for a pause
     try:
-        with _handling((signal.SIGINT, *SIGNALS), insist):
+        with handling((signal.SIGINT, *SIGNALS), insist):
             yield
     finally:
         RE.context_managers = managers
 
 
 @contextmanager
-def _handling(
+def handling(
     numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
     """Have signals handled so, and afterwards as before."""

@@ -4,10 +4,11 @@ import atexit
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from mistral_txm.profile_collection.channel_access import use_control_server
@@ -134,6 +135,11 @@ def start(
             None if config is None else Path(config),
             simulation if simulated else None,
         )
+        exits.enter_context(_ending_in_order(session.RE))
+        if (shell := _shell()) is not None:
+            from mistral_txm.profile_collection.prompt import dress
+
+            dress(shell, session.RE, session.instrument)
     except BaseException:
         session.close()
         raise
@@ -150,6 +156,35 @@ def _start_service(
         arguments += [f"--{option.replace('_', '-')}", str(value)]
     service = ServiceProcess(module, arguments, log=data / "logs" / f"{name}.log")
     session.services[name] = session._exits.enter_context(service)
+
+
+@contextmanager
+def _ending_in_order(RE: Any) -> Iterator[None]:
+    """End a plan that is paused with the session, as an abort; so do SIGTERM and SIGHUP, with one that runs.
+
+    The plan puts back what it moved, the shutter first, and its run gets a stop document. The signals then end
+    this process. (Unhandled, they would do that at once, and leave the shutter open.)
+    """
+    from mistral_txm.profile_collection.acquire import SIGNALS, end_plan, handling
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        end_plan(RE)
+        if (shell := _shell()) is not None:
+            shell.ask_exit()  # within a cell, IPython takes SystemExit for a mistake
+        raise SystemExit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    with handling(SIGNALS if in_main_thread else (), leave):
+        try:
+            yield
+        finally:
+            end_plan(RE)
+
+
+def _shell() -> Any:
+    """Return the running IPython; None where that is not the prompt."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
 
 
 @contextmanager

@@ -182,3 +182,42 @@ def test_the_subscription_ends_with_the_measurement(recorder):
     token = recorder.RE.subscribe(lambda *_: seen.append(1), "start")
     acquire(recorder.RE, bps.null())
     assert recorder.RE.subscribe(lambda *_: None, "start") - token == 2
+
+
+LOSE_TERMINAL = """
+import os, pty, sys
+
+child, terminal = pty.fork()
+if child:
+    os.read(terminal, 1)  # the measurement has begun
+    os.close(terminal)
+    os.waitpid(child, 0)
+    sys.exit()
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky import RunEngine
+from mistral_txm.profile_collection.acquire import MeasurementInterrupted, acquire
+
+@bpp.run_decorator()
+def measure():
+    yield from bps.checkpoint()
+    print("begun", flush=True)
+    yield from bps.sleep(60)
+
+RE = RunEngine({})
+ends = []
+RE.subscribe(lambda _, doc: ends.append(doc["exit_status"]), "stop")
+try:
+    acquire(RE, measure())
+except MeasurementInterrupted:
+    with open(sys.argv[1], "w") as file:
+        file.write(f"{RE.state} {ends}")
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_terminal_ends_the_run_as_an_abort(tmp_path):
+    result = tmp_path / "result"
+    subprocess.run([sys.executable, "-c", LOSE_TERMINAL, result], timeout=50, check=True)
+    assert result.read_text() == "idle ['abort']"

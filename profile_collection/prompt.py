@@ -1,0 +1,141 @@
+"""What IPython adds for an operator: short commands, numbers with their units, errors of one line."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bluesky import Msg, RunEngine
+from bluesky import plan_stubs as bps
+from bluesky.utils import FailedStatus, RunEngineInterrupted
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+
+from mistral_txm.devices.instrument import Instrument
+from mistral_txm.devices.shutter import Shutter
+from mistral_txm.plans import snapshot
+
+
+def dress(shell: InteractiveShell, RE: RunEngine, instrument: Instrument) -> None:
+    """Give a prompt the commands `%wa`, `%mov`, `%movr` and `%ct`, and errors of one line.
+
+    The stack of the last error is shown by ``%tb Context``, and kept in ``logs/acquisition.log``.
+    """
+    commands = OperatorCommands(RE, instrument)
+    for command in (commands.wa, commands.mov, commands.movr, commands.ct):
+        shell.register_magic_function(command)
+    shell.InteractiveTB.set_mode("Minimal")
+    shell.set_custom_exc((FailedStatus,), _tell_cause)
+
+
+def _tell_cause(
+    shell: InteractiveShell, kind: type[BaseException], error: BaseException, *_: Any, **__: Any
+) -> None:
+    """Say why a device did not do what it should: a status of ophyd hides it one level down."""
+    cause = error.__cause__ or error
+    notes = "".join(f"\nnot put back: {note}" for note in getattr(error, "__notes__", ()))
+    print(f"{type(cause).__name__}: {cause}{notes}")
+
+
+class OperatorCommands:
+    """The commands that operators of Bluesky know, for the devices of one instrument."""
+
+    def __init__(self, RE: RunEngine, instrument: Instrument) -> None:
+        self._RE = RE
+        self._instrument = instrument
+
+    def wa(self, line: str) -> None:
+        """Show where all devices are, or those that are named: ``%wa theta energy``."""
+        devices = self._instrument.devices
+        names = line.split() or [name for name in devices if name not in ("ccd", "key")]
+        for name in names:
+            print(f"{name:<16} {_where(self._device(name))}")
+
+    def mov(self, line: str) -> None:
+        """Move devices, all at once: ``%mov theta 5 energy 707.4``, ``%mov sample_position out``."""
+        self._move(line, relative=False)
+
+    def movr(self, line: str) -> None:
+        """Move axes by a distance: ``%movr theta -5``."""
+        self._move(line, relative=True)
+
+    def ct(self, line: str) -> None:
+        """Expose once where everything stands: ``%ct`` for 1 s, ``%ct 8`` for 8 s."""
+        try:
+            exposure_s = float(line or 1.0)
+        except ValueError:
+            raise UsageError(
+                f"{line!r}: expected an exposure time in seconds, such as %ct 8"
+            ) from None
+        if self._run(snapshot(self._instrument, exposure_s)):
+            ccd = self._instrument.ccd
+            print(
+                f"{exposure_s:g} s: {ccd.mean_counts.get():.0f} counts on average, "
+                f"{100 * ccd.saturated_fraction.get():.2g} % saturated, "
+                f"ring current {self._instrument.ring_current.get():.1f} mA"
+            )
+
+    def _device(self, name: str) -> Any:
+        try:
+            return self._instrument.devices[name]
+        except KeyError:
+            known = ", ".join(self._instrument.devices)
+            raise UsageError(f"{name!r}: no such device; there are {known}") from None
+
+    def _move(self, line: str, *, relative: bool) -> None:
+        words = line.split()
+        if not words or len(words) % 2:
+            raise UsageError("expected pairs of device and position, such as: theta 5")
+        targets = []
+        for name, text in zip(words[::2], words[1::2], strict=True):
+            device, target = self._device(name), _target(text)
+            if not hasattr(device, "set"):
+                raise UsageError(f"{name}: cannot be moved")
+            if isinstance(device, Shutter) and target == "open":
+                raise UsageError(
+                    f"every plan leaves the {name} closed: %ct opens it for one exposure, "
+                    f"{name}.set('open') until the next plan"
+                )
+            if relative:
+                if not hasattr(device, "position") or isinstance(target, str):
+                    raise UsageError(f"{name} {text}: cannot be moved by a distance")
+                target += device.position
+            targets.append((device, target))
+        if self._run(bps.mv(*(word for pair in targets for word in pair))):
+            for device, _ in targets:
+                print(f"{device.name:<16} {_where(device)}")
+
+    def _run(self, plan: Iterator[Msg]) -> bool:
+        """Run a plan to its end; tell whether it got there. Ctrl-C ends it and stops what moves."""
+        try:
+            self._RE(plan)
+        except RunEngineInterrupted:
+            if self._RE.state == "paused":
+                self._RE.abort(reason="ended by the operator")
+            print("interrupted")
+            return False
+        return True
+
+
+def _target(text: str) -> float | str:
+    """Take a number for a number and anything else for the name of a position.
+
+    >>> _target("-1"), _target("open")
+    (-1.0, 'open')
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _where(device: Any) -> str:
+    """Say where a device is, with its unit, and between which limits where it has some."""
+    if hasattr(device, "position"):
+        settings = device.settings
+        return (
+            f"{device.position:.4f} {settings.unit}".ljust(18)
+            + f" {settings.low_limit:g} to {settings.high_limit:g} {settings.unit}"
+        )
+    units = {name: column.get("units") or "" for name, column in device.describe().items()}
+    return ", ".join(
+        f"{reading['value']} {units[name]}".rstrip() for name, reading in device.read().items()
+    )

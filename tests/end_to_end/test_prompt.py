@@ -1,0 +1,103 @@
+"""An operator at the prompt of IPython: short commands with units, errors of one line, an orderly end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mistral_txm.services.journal import journal_files, read_journal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+WORDS = """
+from mistral_txm.profile_collection import start
+session = start(simulated=True, data={data!r}); globals().update(session)
+%mov theta 3 polarization -1
+%mov shutter open
+%movr theta -1
+%mov shutter closed
+%wa shutter theta
+%mov theta 90
+%movr shutter 1
+%mov jaw 1
+%mov theta
+%ct 2
+%ct long
+RE(bps.mv(theta, 91))
+"""
+LONG = "RE(bp.scan([ring_current], theta, 0, 5, 10000))\n"
+
+
+@pytest.fixture
+def prompt():
+    """IPython, its input and output joined to pipes."""
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-u",
+            "-m",
+            "IPython",
+            "--simple-prompt",
+            "--no-banner",
+            "--colors=NoColor",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_the_commands_of_an_operator(prompt, tmp_path, processes_about):
+    output, _ = prompt.communicate(WORDS.format(data=str(tmp_path)) + "exit\n", timeout=120)
+    lines = [
+        line.split(": ", 1)[-1] if line.startswith("In [") else line for line in output.split("\n")
+    ]
+    assert [line.split() for line in lines if line.startswith("theta  ")] == [
+        ["theta", f"{theta:.4f}", "deg", "-70", "to", "70", "deg"] for theta in (3, 2, 2)
+    ]
+    assert [line.split()[1] for line in lines if line.startswith("shutter  ")] == [
+        "Closed",
+        "Closed",
+    ]
+    assert [line.split() for line in lines if line.startswith("polarization ")] == [
+        ["polarization", "-1"]
+    ]
+    (counted,) = (line for line in lines if line.startswith("2 s: "))
+    assert "counts" in counted
+    assert "ring current" in counted
+    for expected in (
+        "LimitError: theta: 90.0 deg is not within the configured limits",
+        "UsageError: every plan leaves the shutter closed",
+        "UsageError: shutter 1: cannot be moved by a distance",
+        "UsageError: 'jaw': no such device; there are theta",
+        "UsageError: expected pairs of device and position",
+        "UsageError: 'long': expected an exposure time in seconds",
+        "LimitError: theta: 91.0 deg is not within the configured limits",
+    ):
+        assert sum(expected in line for line in lines) == 1, expected
+    assert "Traceback" not in output
+    assert processes_about(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_plan_as_an_abort_and_then_the_prompt(
+    prompt, tmp_path, processes_about, number
+):
+    first_line = WORDS.split("%", 1)[0].format(data=str(tmp_path))
+    prompt.stdin.write(first_line + LONG)
+    prompt.stdin.flush()
+    deadline = time.monotonic() + 120
+    while not (found := journal_files(tmp_path / "journal")) or found[0].stat().st_size < 20_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(prompt.pid, number)
+    prompt.communicate(timeout=60)
+    *_, (name, stop) = read_journal(journal_files(tmp_path / "journal")[0])
+    assert (name, stop["exit_status"]) == ("stop", "abort")
+    assert processes_about(str(tmp_path)) == []
