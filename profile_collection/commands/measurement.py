@@ -22,6 +22,9 @@ from mistral_txm.profile_collection.commands.arguments import (
 from mistral_txm.profile_collection.progress import ProgressLine
 from mistral_txm.profile_collection.session import READY_TIMEOUT_S, data_folder
 
+TIME_SCALE = 0.01
+"""How long a simulated second lasts, s: an angle takes about as long as an update of the volume, to be watched."""
+
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the parsers of this group."""
@@ -161,7 +164,9 @@ def _measure(
     try:
         with ExitStack() as exits:
             with stage("start"):
-                session = exits.enter_context(start(simulated=True, data=data, **simulation))
+                session = exits.enter_context(
+                    start(simulated=True, data=data, time_scale=TIME_SCALE, **simulation)
+                )
                 monitor = session.services["monitor"].wait_ready(READY_TIMEOUT_S)
             _say(f"monitor while it runs: {monitor['uri']}")
             what = (
