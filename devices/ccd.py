@@ -1,6 +1,7 @@
 """The CCD: an areaDetector camera whose server writes frames, and proof that they are on disk."""
 
 import itertools
+import os
 import threading
 import time
 import uuid
@@ -424,7 +425,9 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         raise AssertionError("unreachable")
 
     def _write(self, signal: Any, value: object) -> None:
-        """Write and wait until the server has taken it."""
+        """Write and wait until the server has taken it; paths go as their bytes, beyond ASCII too."""
+        if isinstance(value, str) and not value.isascii():
+            value = [*os.fsencode(value), 0]
         done = threading.Event()
         signal.put(value, use_complete=True, callback=lambda **_: done.set())
         if not done.wait(CONTROL_TIMEOUT_S):

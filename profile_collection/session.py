@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -187,10 +187,22 @@ def _shell() -> Any:
     return None if ipython is None else ipython.get_ipython()
 
 
+class _LogFile(logging.FileHandler):
+    """A log that gives up in silence where its disk is full: that is told by what matters more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Print no stack trace."""
+
+    def close(self) -> None:
+        """Close the file, with or without its last lines."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Keep what bluesky and ophyd log in a file: an operator reads lines, not stack traces."""
-    handler = logging.FileHandler(path, delay=True)
+    handler = _LogFile(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("bluesky", "ophyd")]
     for logger in loggers:

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bluesky_tiled_plugins.exporters import json_seq_exporter
 from tiled.catalog import from_uri as catalog_from_uri
@@ -36,7 +37,8 @@ def application(data: Path, database: str, api_key: str) -> Any:
         database,
         specs=[{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
         writable_storage=[folder / "arrays", f"duckdb:///{folder / 'tables.duckdb'}"],
-        readable_storage=list({frames.absolute(), frames.resolve()}),
+        # As in the addresses of the frames: Tiled compares the two as they are written.
+        readable_storage=list({quote(str(path)) for path in (frames.absolute(), frames.resolve())}),
         adapters_by_mimetype={"application/x-hdf5": FrameAdapter},
         cache_config=StreamingCacheConfig(uri="memory").model_dump(),
     )

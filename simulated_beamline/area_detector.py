@@ -234,8 +234,8 @@ class HDF5FilePlugin:
                 str(self._temporary_suffix.value),
                 self._shape_vu,
             )
-        except (OSError, ValueError) as error:
-            await self._report_error(f"cannot open the file: {error}")
+        except (OSError, ValueError, RuntimeError) as error:
+            await self._report_error(f"cannot open the file: {_cause(error)}")
             await self._capture_done()
             return
         if self._auto_increment.value == "Yes":
@@ -256,8 +256,8 @@ class HDF5FilePlugin:
                     index = await asyncio.get_running_loop().run_in_executor(
                         self._worker, self._file.append, frame_vu, unique_id
                     )
-                except (OSError, ValueError) as error:
-                    await self._report_error(f"cannot write: {error}")
+                except (OSError, ValueError, RuntimeError) as error:
+                    await self._report_error(f"cannot write: {_cause(error)}")
                 else:
                     await post(self._captured, index + 1)
         await post(self._unique_id, unique_id)
@@ -283,8 +283,8 @@ class HDF5FilePlugin:
             if file is not None:
                 try:
                     await asyncio.get_running_loop().run_in_executor(self._worker, end, file)
-                except OSError as error:
-                    await self._report_error(f"cannot close: {error}")
+                except (OSError, RuntimeError) as error:
+                    await self._report_error(f"cannot close: {_cause(error)}")
             await self._capture_done()
 
     async def _capture_done(self) -> None:
@@ -293,6 +293,16 @@ class HDF5FilePlugin:
         await post(self._capture, 0)
         await post(self._capture_readback, 0)
         self._capture_ended.set()
+
+
+def _cause(error: Exception) -> str:
+    """Say why a file cannot be written; HDF5, which raises RuntimeError too, hides it in the middle of a long text.
+
+    >>> _cause(RuntimeError("Unable (file write failed: errno = 28, error message = 'No space left', buf = 0x5)"))
+    'No space left'
+    """
+    found = re.search(r"error message = '([^']*)'", str(error))
+    return found[1] if found else str(error)
 
 
 def format_file_name(template: str, folder: str, name: str, number: int) -> str:

@@ -132,9 +132,12 @@ def string(value: str = "", *, read_only: bool = False) -> ChannelData:
 
 
 def long_string(value: str = "", *, read_only: bool = False) -> ChannelData:
-    """Make a CHAR waveform that holds text, as areaDetector does for paths."""
+    """Make a CHAR waveform that holds text, as areaDetector does for paths: bytes of UTF-8."""
     channel = _LongString(
-        value=value, max_length=LONG_STRING_LENGTH, reported_record_type="waveform"
+        value=value,
+        max_length=LONG_STRING_LENGTH,
+        reported_record_type="waveform",
+        string_encoding="utf-8",
     )
     channel.read_only = read_only
     return channel

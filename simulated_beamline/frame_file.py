@@ -1,5 +1,7 @@
 """The file that the simulated camera writes: one growing HDF5 dataset, readable while it grows."""
 
+import errno
+import shutil
 from pathlib import Path
 
 import h5py
@@ -8,6 +10,9 @@ from numpy.typing import NDArray
 
 DATASET = "/entry/data/data"
 UNIQUE_ID_DATASET = "/entry/instrument/NDAttributes/NDArrayUniqueId"
+
+RESERVE_BYTES = 4 * 2**20
+"""What a disk keeps free, for the rest of a file that is open and for the journal's last lines."""
 
 
 class FrameFile:
@@ -27,6 +32,7 @@ class FrameFile:
         self.path = final_path.with_name(final_path.name + temporary_suffix)
         if final_path.exists():
             raise FileExistsError(f"{final_path}: exists already; frames are never overwritten")
+        _keep_reserve(self.path.parent, 0)
         self._file = h5py.File(self.path, "x", libver="latest")
         entry = self._file.create_group("entry")
         entry.attrs["NX_class"] = "NXentry"
@@ -47,6 +53,7 @@ class FrameFile:
 
     def append(self, frame_vu: NDArray[np.uint16], unique_id: int) -> int:
         """Append one frame and flush it; returns its index in the file."""
+        _keep_reserve(self.path.parent, frame_vu.nbytes)
         index = int(self._frames.shape[0])
         self._ids.resize(index + 1, axis=0)
         self._ids[index] = unique_id
@@ -65,3 +72,9 @@ class FrameFile:
         self._file.close()
         if self.path != self.final_path:
             self.path.rename(self.final_path)
+
+
+def _keep_reserve(folder: Path, size: int) -> None:
+    """Refuse to fill a disk: HDF5 damages its file there, or ends the process."""
+    if shutil.disk_usage(folder).free < size + RESERVE_BYTES:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))

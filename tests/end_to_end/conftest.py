@@ -59,7 +59,7 @@ def run() -> Any:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    data = tmp_path_factory.mktemp("demo")
+    data = tmp_path_factory.mktemp("Messung für alle")
     done = mistral_txm("demo", "--output", data, "--seed", 3, "--json")
     assert done.returncode == 0, done.stderr
     return Demo(data, json.loads(done.stdout), done.stderr)
