@@ -13,7 +13,7 @@ import numpy as np
 from mistral_txm.profile_collection.acquire import MeasurementFailed
 from mistral_txm.reconstruction import read_volume
 from mistral_txm.reconstruction.files import replaced_when_complete
-from mistral_txm.services.catalog import open_catalog, wait_until_written
+from mistral_txm.services.catalog import open_catalog, reading, wait_until_written
 from mistral_txm.services.exposures import STREAMS
 from mistral_txm.services.frame_files import frame_crc32
 from mistral_txm.services.lifeline import ServiceProcess
@@ -153,7 +153,9 @@ def _frames(data: Path, series: str) -> dict[str, Any]:
             if stream == "primary":
                 in_catalog += len(frames_euvx)
             for index in sorted({0, len(exposures) - 1}):
-                if frame_crc32(np.asarray(frames_euvx[index])) != exposures[index].crc32:
+                with reading(data, run.start["uid"]):
+                    frame_uvx = np.asarray(frames_euvx[index])
+                if frame_crc32(frame_uvx) != exposures[index].crc32:
                     raise MeasurementFailed(
                         f"run {run.start['uid']}: frame {index} of {stream} differs in the catalog"
                     )

@@ -105,6 +105,24 @@ def open_catalog(data: Path, timeout_s: float = START_S) -> Any:
     return _connect(address, _api_key(folder))
 
 
+@contextlib.contextmanager
+def reading(data: Path, uid: str) -> Iterator[None]:
+    """Read from an open catalog; what its server refuses is told in one line.
+
+    Raises
+    ------
+    CatalogError
+        If the server cannot hand out what was asked for, of the run ``uid``.
+    """
+    try:
+        yield
+    except httpx.HTTPError as refusal:
+        raise CatalogError(
+            f"run {uid}: the catalog cannot read it, was the data folder moved or copied? See "
+            f"{data / 'logs' / 'catalog_server.log'} ({str(refusal).splitlines()[0][:100]})"
+        ) from refusal
+
+
 def wait_until_written(data: Path, timeout_s: float) -> bool:
     """Wait until the catalog holds all that the journal holds now.
 

@@ -139,12 +139,13 @@ def _list(data: Path, as_json: bool) -> None:
 
 def _show(data: Path, uid: str, as_json: bool) -> None:
     """Show a run as the catalog has it: this starts the catalog's server where none runs."""
-    from mistral_txm.services.catalog import open_catalog
+    from mistral_txm.services.catalog import open_catalog, reading
     from mistral_txm.services.run_export import find_run
 
     uid = find_run(data, uid).stem
     run = open_catalog(data)[uid]
-    streams = {name: _shapes(run[name]) for name in run}
+    with reading(data, uid):
+        streams = {name: _shapes(run[name]) for name in run}
     shown = {
         "start": dict(run.metadata["start"]),
         "stop": run.metadata.get("stop"),

@@ -24,6 +24,7 @@ from mistral_txm.services.catalog import (
     CatalogError,
     catalog_environment,
     open_catalog,
+    reading,
     wait_until_written,
 )
 from mistral_txm.services.catalog_writer import CatalogWriter
@@ -374,3 +375,11 @@ def test_an_interrupted_writer_starts_over_and_an_orderly_one_rests(
 def test_nothing_to_open_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="no measurement here"):
         open_catalog(tmp_path / "nothing")
+
+
+def test_what_the_catalog_cannot_read_is_told_in_one_line(catalog: Any, data: Path) -> None:
+    with (
+        pytest.raises(CatalogError, match=r"^run abc: the catalog cannot read it, .*404"),
+        reading(data, "abc"),
+    ):
+        catalog.context.http_client.get(f"{catalog.uri}/nothing").raise_for_status()
