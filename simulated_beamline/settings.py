@@ -171,7 +171,7 @@ class Settings(Strict):
     camera: Camera
     fiducials: Fiducials
     motors: Motors
-    faults: dict[str, float] = {}
+    faults: dict[str, float] = Field(default_factory=dict)
 
     @field_validator("faults")
     @classmethod
