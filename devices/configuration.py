@@ -201,9 +201,17 @@ class HelicityPositions(Strict):
 
 
 class PolarizationPositions(Strict):
-    """The pair of jaw positions and the focus of each helicity."""
+    """The pair of jaw positions and the focus of each helicity, which holds at one photon energy.
+
+    >>> positions = load_configuration().polarization
+    >>> round(positions.focus_um(-1, 710.4), 2)  # 1.5 um at 707.4 eV, and 3.03 um for each eV
+    10.59
+    """
 
     settle_time_s: _NotNegative
+    slit_distance_m: _Positive
+    focus_energy_eV: _Positive
+    chromatic_um_per_eV: float
     positive: HelicityPositions
     negative: HelicityPositions
 
@@ -221,6 +229,17 @@ class PolarizationPositions(Strict):
             case -1:
                 return self.negative
         raise ValueError(f"helicity {helicity!r}: expected +1 or -1")
+
+    def focus_um(self, helicity: int, energy_ev: float) -> float:
+        """Return where the zone plate focuses a helicity: its focal length grows with the energy.
+
+        Raises
+        ------
+        ValueError
+            If the helicity is neither +1 nor -1.
+        """
+        shift_um = self.chromatic_um_per_eV * (energy_ev - self.focus_energy_eV)
+        return self.of(helicity).zone_plate_z_um + shift_um
 
 
 class SamplePlaces(Strict):
