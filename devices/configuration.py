@@ -8,10 +8,10 @@ names the file, the line and, for an unknown key, the nearest valid one.
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -24,15 +24,20 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-SCHEMES = ("ca",)
-"""Control systems that an address may name: ``ca`` is EPICS Channel Access."""
-
 SIMULATED = Path(__file__).with_name("simulated.toml")
 """The packaged configuration of the simulated beamline."""
 
 
 class ConfigurationError(ValueError):
     """A configuration cannot be used; one line says file, line, what, and what was expected."""
+
+
+class _Misplaced(ValueError):
+    """A value that does not fit others, and where it stands: the keys that lead to it."""
+
+    def __init__(self, location: Sequence[str], message: str) -> None:
+        super().__init__(f"{'.'.join(location)} {message}")
+        self.location = tuple(location)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Address:
         Raises
         ------
         ValueError
-            If the text has another form, or names a control system that is not known.
+            If the text has another form.
         """
         if isinstance(text, cls):
             return text
@@ -67,13 +72,7 @@ class Address:
             raise ValueError(
                 f"{text!r} is not an address: expected scheme://name, such as ca://GON:THETA"
             )
-        scheme, name = match.groups()
-        if scheme not in SCHEMES:
-            known = ", ".join(f"{each}://" for each in SCHEMES)
-            raise ValueError(
-                f"{text!r} names an unknown control system {scheme!r}: known are {known}"
-            )
-        return cls(scheme, name)
+        return cls(*match.groups())
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -86,6 +85,18 @@ class Strict(BaseModel):
     """A frozen model that refuses unknown keys, wrong types and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ControlSystemSettings(Strict):
+    """How long one control system may take.
+
+    `connection_timeout_s` is until all its devices have answered for the first time, and
+    `control_timeout_s` for whatever is neither a motion nor an exposure: a value that is read, a
+    setting that is written.
+    """
+
+    connection_timeout_s: _Positive
+    control_timeout_s: _Positive
 
 
 class Axis(Strict):
@@ -258,8 +269,8 @@ class ShutterSettings(Strict):
     timeout_s: _Positive
 
 
-class RingCurrentSettings(Strict):
-    """The current of the storage ring, in mA."""
+class Reading(Strict):
+    """What is only read."""
 
     address: _Address
 
@@ -283,9 +294,11 @@ class Durations(Strict):
 
 
 class Simulation(Strict):
-    """What only a simulated beamline has."""
+    """What only a simulated beamline has: a hand that turns the sample, faults, its own clock."""
 
     azimuth_address: _Address
+    faults_address: _Address
+    clock_address: _Address
 
 
 class Configuration(Strict):
@@ -299,14 +312,34 @@ class Configuration(Strict):
     """
 
     name: str
+    control_systems: dict[str, ControlSystemSettings]
     axes: Axes
     polarization: PolarizationPositions
     sample_position: SamplePlaces
     shutter: ShutterSettings
-    ring_current: RingCurrentSettings
+    front_end: Reading
+    ring_current: Reading
+    top_up: Reading
     ccd: CcdSettings
     durations: Durations
     simulation: Simulation | None = None
+
+    @property
+    def connection_timeout_s(self) -> float:
+        """How long the slowest control system may take until its devices have answered, s."""
+        return max(each.connection_timeout_s for each in self.control_systems.values())
+
+    @model_validator(mode="after")
+    def _every_address_has_its_control_system(self) -> Self:
+        for location, address in _addresses(self):
+            if address.scheme not in self.control_systems:
+                known = ", ".join(f"[control_systems.{each}]" for each in self.control_systems)
+                raise _Misplaced(
+                    location,
+                    f"= {str(address)!r} names a control system without a section "
+                    f"[control_systems.{address.scheme}]; there is {known or 'none'}",
+                )
+        return self
 
     @model_validator(mode="after")
     def _positions_within_limits(self) -> Self:
@@ -329,11 +362,22 @@ class Configuration(Strict):
                 axis: Axis = getattr(self.axes, keys[key])
                 position: float = getattr(positions, key)
                 if not axis.low_limit <= position <= axis.high_limit:
-                    raise ValueError(
-                        f"{section}.{key} = {position} lies outside the limits of "
-                        f"axes.{keys[key]}, {axis.low_limit} to {axis.high_limit} {axis.unit}"
+                    raise _Misplaced(
+                        (*section.split("."), key),
+                        f"= {position} lies outside the limits of axes.{keys[key]}, "
+                        f"{axis.low_limit} to {axis.high_limit} {axis.unit}",
                     )
         return self
+
+
+def _addresses(
+    model: BaseModel, location: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Address]]:
+    for key, value in model:
+        if isinstance(value, Address):
+            yield (*location, key), value
+        elif isinstance(value, BaseModel):
+            yield from _addresses(value, (*location, key))
 
 
 def load_configuration(path: Path | None = None) -> Configuration:
@@ -368,7 +412,7 @@ def read_toml(path: Path, model: type[_Model]) -> _Model:
         raise ConfigurationError(f"{path}: not TOML: {refusal}") from refusal
     except ValidationError as refusal:
         first, line = min(
-            ((error, line_of(text, error["loc"])) for error in refusal.errors()),
+            ((error, line_of(text, _location(error))) for error in refusal.errors()),
             # An unknown key first: it explains the missing one of the same section.
             key=lambda pair: (pair[0]["type"] != "extra_forbidden", pair[1]),
         )
@@ -413,6 +457,11 @@ def line_of(text: str, location: Sequence[int | str]) -> int:
     return best_line
 
 
+def _location(error: ErrorDetails) -> tuple[int | str, ...]:
+    cause = error.get("ctx", {}).get("error")
+    return (*error["loc"], *(cause.location if isinstance(cause, _Misplaced) else ()))
+
+
 def _split_key(dotted: str) -> tuple[str, ...]:
     return tuple(part.strip().strip("\"'") for part in dotted.split("."))
 
@@ -420,14 +469,18 @@ def _split_key(dotted: str) -> tuple[str, ...]:
 def _keys_of(model: type[BaseModel], section: Sequence[str]) -> list[str]:
     current: Any = model
     for part in section:
-        field = current.model_fields.get(part)
-        candidates = (
-            [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        )
-        models = [
-            each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)
-        ]
-        if not models:
-            return []
-        current = models[0]
+        if get_origin(current) is dict:  # sections of any name
+            current = get_args(current)[1]
+        else:
+            current = _section(current.model_fields[part].annotation)
     return list(current.model_fields)
+
+
+def _section(annotation: Any) -> Any:
+    """Return the model, or the dictionary of models, that a field is or may be."""
+    candidates = (annotation, *get_args(annotation))
+    return next(
+        each
+        for each in candidates
+        if get_origin(each) is dict or (isinstance(each, type) and issubclass(each, BaseModel))
+    )

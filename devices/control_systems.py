@@ -2,7 +2,7 @@
 
 A control system is a set of device classes that share names and behaviour. The composite devices
 (polarization, sample position) and the plans know those alone, so another control system is another
-entry in `CONTROL_SYSTEMS`, and its scheme in `configuration.SCHEMES`.
+entry in `CONTROL_SYSTEMS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from ophyd import EpicsSignalRO
 
 from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.ccd import Ccd
-from mistral_txm.devices.configuration import SCHEMES, Address, ConfigurationError
+from mistral_txm.devices.configuration import Address, ConfigurationError
 from mistral_txm.devices.shutter import Shutter
 
 
@@ -43,7 +43,7 @@ def control_system(address: Address) -> ControlSystem:
     try:
         return CONTROL_SYSTEMS[address.scheme]
     except KeyError:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        known = ", ".join(f"{scheme}://" for scheme in CONTROL_SYSTEMS)
         raise ConfigurationError(
             f"{address}: no devices for this scheme; known are {known}"
         ) from None

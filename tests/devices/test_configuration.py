@@ -40,18 +40,38 @@ def test_every_number_carries_its_origin_in_a_comment() -> None:
 
 
 WRONG = [
-    ("tolerance_deg", "tolerence_deg", r".toml:12: unknown key .*; the nearest .* 'tolerance_deg'"),
+    ("tolerance_deg", "tolerence_deg", r".toml:16: unknown key .*; the nearest .* 'tolerance_deg'"),
     ("[shutter]", "[shuter]", r": unknown key 'shuter'; the nearest valid key is 'shutter'$"),
-    ("limit_deg = -70.0", "limit_deg = '-70'", r":10: low_limit_deg = '-70' in .*valid number"),
-    ("limit_deg = -70.0", "limit_deg = 71.0", r":8: low_limit_deg = 71.0 must be below high_lim"),
-    ("limit_deg = -70.0", "limit_deg = nan", r":10: low_limit_deg = nan in .* finite"),
+    (
+        "control_timeout_s",
+        "timeout_s",
+        r":10: .* in \[control_systems.ca\]; .* 'control_timeout_s'$",
+    ),
+    ("faults_address", "fault", r": unknown key 'fault' in \[simulation\]; .* 'faults_address'$"),
+    ("limit_deg = -70.0", "limit_deg = '-70'", r":14: low_limit_deg = '-70' in .*valid number"),
+    ("limit_deg = -70.0", "limit_deg = 71.0", r":12: low_limit_deg = 71.0 must be below high_lim"),
+    ("limit_deg = -70.0", "limit_deg = nan", r":14: low_limit_deg = nan in .* finite"),
     ("pixel_nm = 10.5", "pixel_nm = 0", r"pixel_nm = 0 in \[ccd\]: .*greater than 0"),
     ("pixel_nm = 10.5 ", "# ", r"'pixel_nm' is missing in \[ccd\]$"),
-    ("ca://SIM:RING", "tango://SIM:RING", r"unknown control system 'tango': known are ca://$"),
+    (
+        "ca://SIM:GON:X",
+        "tango://gon/x",
+        r":21: axes.sample_x.address = 'tango://gon/x' names a control system without a section "
+        r"\[control_systems.tango\]; there is \[control_systems.ca\]$",
+    ),
+    (
+        "control_systems.ca",
+        "control_systems.tango",
+        r":13: axes.theta.address .* without a section",
+    ),
     ("ca://SIM:RING:Current", "SIM:RING:Current", r"expected scheme://name, such as ca://GON"),
     ("jaw_up_mm = 2.5", "jaw_up_mm = 1.0", r"jaw_down_mm = 1.5 must be below jaw_up_mm = 1.0$"),
-    ("jaw_up_mm = 2.5", "jaw_up_mm = 25.0", r"positive.jaw_up_mm = 25.0 lies outside the limits"),
-    ("[axes.theta]", "[axes.theta", r"beamline.toml: not TOML: .*line 8"),
+    (
+        "jaw_up_mm = 2.5",
+        "jaw_up_mm = 25.0",
+        r":7\d: polarization.positive.jaw_up_mm = 25.0 lies out",
+    ),
+    ("[axes.theta]", "[axes.theta", r"beamline.toml: not TOML: .*line 12"),
 ]
 
 
