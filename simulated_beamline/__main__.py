@@ -10,13 +10,17 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from mistral_txm.devices.configuration import load_configuration
-from mistral_txm.simulated_beamline import textures
+from mistral_txm.simulated_beamline import faults, textures
 from mistral_txm.simulated_beamline.beamline import Beamline
+from mistral_txm.simulated_beamline.exposure_log import ExposureLog
+from mistral_txm.simulated_beamline.loopback import LOOPBACK, bind_loopback
 from mistral_txm.simulated_beamline.sample import Sample
-from mistral_txm.simulated_beamline.server import LOOPBACK, Server, bind_loopback
+from mistral_txm.simulated_beamline.server import Server
+from mistral_txm.simulated_beamline.settings import load_settings, names
 from mistral_txm.simulated_beamline.truth import write_truth
 
 FRAME_PIXELS = {"small": 256, "medium": 256, "paper": 1024}
@@ -36,6 +40,13 @@ def _port(text: str) -> int:
     return value
 
 
+def _fault(text: str) -> tuple[str, float]:
+    try:
+        return faults.parse(text)
+    except ValueError as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     result = argparse.ArgumentParser(
@@ -49,7 +60,26 @@ def parser() -> argparse.ArgumentParser:
         default="small",
         help="frames of 256 x 256 pixels, or 1024 x 1024 (paper)",
     )
-    result.add_argument("--texture", choices=textures.names(), default="stripes")
+    result.add_argument(
+        "--texture",
+        default="stripes",
+        metavar="NAME|FILE",
+        help=f"{', '.join(textures.names())}, or an .h5 file with mx, my, mz and voxel_nm",
+    )
+    result.add_argument(
+        "--conditions",
+        default="ideal",
+        metavar="NAME|FILE",
+        help=f"{' or '.join(names())}, or a .toml file with what differs from real",
+    )
+    result.add_argument(
+        "--fault",
+        type=_fault,
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="something that goes wrong from the start; may be repeated",
+    )
     result.add_argument("--seed", type=int, default=1, metavar="N", help="of noise and sample")
     result.add_argument(
         "--time-scale",
@@ -90,27 +120,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the simulated beamline; returns the exit code, 2 for input that cannot be used."""
     arguments = parser().parse_args(argv)
     data: Path = arguments.data
+    seed: int = arguments.seed
+    try:
+        settings = load_settings(arguments.conditions)
+        texture = textures.load(arguments.texture)
+    except (OSError, ValueError) as error:
+        return _refuse(str(error))
     try:
         listener = bind_loopback(arguments.port)
     except OSError as error:
         return _refuse(f"port {arguments.port} on {LOOPBACK}: {error.strerror or error}")
     pixels = FRAME_PIXELS[arguments.size]
-    sample = Sample(textures.load(arguments.texture), arguments.seed)
+    sample = Sample(texture, seed, settings.fiducials)
     with listener, ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as worker:
         try:
             data.mkdir(parents=True, exist_ok=True)
-            write_truth(data / "truth.h5", sample, pixels, arguments.seed)
+            write_truth(data / "truth.h5", sample, pixels, seed, settings)
+            beamline = Beamline(sample, settings, (pixels, pixels), seed)
+            log = ExposureLog(data, beamline, arguments.texture, seed)
         except OSError as error:
             return _refuse(f"--data {data}: {error.strerror or error}")
-        beamline = Beamline(sample, (pixels, pixels), arguments.seed)
-        server = Server(load_configuration(), beamline, arguments.time_scale, worker)
-        ready = {
-            "ready": True,
-            "port": listener.getsockname()[1],
-            "prefix": server.prefix,
-            "data": str(data),
-        }
-        asyncio.run(serve(server, listener, json.dumps(ready), lifeline=arguments.lifeline))
+        with closing(log):
+            server = Server(
+                load_configuration(),
+                beamline,
+                arguments.time_scale,
+                worker,
+                log,
+                dict(arguments.fault),
+            )
+            ready = {
+                "ready": True,
+                "port": listener.getsockname()[1],
+                "prefix": server.prefix,
+                "data": str(data),
+            }
+            asyncio.run(serve(server, listener, json.dumps(ready), lifeline=arguments.lifeline))
     return 0
 
 

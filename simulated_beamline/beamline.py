@@ -1,11 +1,9 @@
 """The physics behind the server: from a state and the number of a frame to the frame."""
 
-import hashlib
 import math
-import struct
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import astuple
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -13,20 +11,22 @@ from numpy.typing import NDArray
 
 from mistral_txm.simulated_beamline import materials, optics, source
 from mistral_txm.simulated_beamline.detector import Ccd
+from mistral_txm.simulated_beamline.goniometer import Goniometer, ImageShift
 from mistral_txm.simulated_beamline.sample import PIXEL_NM, Image, Pose, Sample, View
+from mistral_txm.simulated_beamline.settings import Settings
 from mistral_txm.simulated_beamline.state import State
 
-PHOTONS_PER_S = 50.0
-"""Photons per pixel and second in the open beam through `NOMINAL_JAWS_MM` at full ring current: an
-assumption; 8 s make 400, close to what the full well of a direct-detection CCD holds."""
-NOMINAL_JAWS_MM = (1.5, 2.5)
-SAMPLE_HALF_WIDTH_UM = 100.0
-"""Distance from the centre of the film beyond which the beam passes beside it, in the film."""
 VIEWS_KEPT = 4
 TRANSMISSIONS_KEPT = 8
+MARGIN_PIXELS = 4
+"""How far an image can be shifted without being rendered anew."""
+SMALLEST_ABSORBANCE = 1e-4
+"""Dichroism below this, at the whole thickness, is left out: noise is a hundred times more."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+ViewKey = tuple[Pose, frozenset[str], int, int]
+TransmissionKey = tuple[ViewKey, float, float, float]
 
 
 class _Recent(Generic[Key, Value]):
@@ -46,40 +46,31 @@ class _Recent(Generic[Key, Value]):
         return self._values[key]
 
 
-def pose_of(state: State) -> Pose | None:
-    """Return how the sample stands in the beam, None where the beam passes beside it.
-
-    The goniometer is perfect: what the motors say is where the sample is. The stages move the image
-    along the detector's axes, and the sample out of focus, whatever the tilt.
-    """
-    half_um = SAMPLE_HALF_WIDTH_UM * math.cos(math.radians(state.theta_deg))
-    if abs(state.sample_x_um) > half_um or abs(state.sample_y_um) > SAMPLE_HALF_WIDTH_UM:
-        return None
-    return Pose(
-        theta_deg=state.theta_deg,
-        azimuth_deg=state.azimuth_deg,
-        shift_u_nm=1000 * state.sample_x_um,
-        shift_v_nm=1000 * state.sample_y_um,
-        depth_nm=1000 * state.sample_z_um,
-    )
-
-
 class Beamline:
-    """Renders the frames of one sample on one beamline; `seed` draws noise, spots and hot pixels.
+    """Renders the frames of one sample on one beamline; `seed` draws all that is random.
 
     A frame depends on the seed, the state and the number of the frame in its file: the same three
     give the same frame, whatever was measured before and however long it took.
     """
 
-    def __init__(self, sample: Sample, shape_vu: tuple[int, int], seed: int) -> None:
-        """Draw what is fixed: the illumination and the camera's chip."""
+    def __init__(
+        self, sample: Sample, settings: Settings, shape_vu: tuple[int, int], seed: int
+    ) -> None:
+        """Draw what is fixed: illumination, chip, goniometer."""
         self.sample = sample
+        self.settings = settings
         self.shape_vu = shape_vu
         self._seed = seed
-        self._illumination = optics.Illumination(shape_vu, seed)
-        self._ccd = Ccd(shape_vu, seed)
-        self._views: _Recent[Pose, View] = _Recent(self._make_view, VIEWS_KEPT)
-        self._transmissions: _Recent[tuple[Pose, float, float, float], Image] = _Recent(
+        self._ring = source.Ring(settings.ring)
+        self._magnet = source.BendingMagnet(settings.ring, settings.beam)
+        self._zone_plate = optics.ZonePlate(settings.zone_plate)
+        self._illumination = optics.Illumination(settings.illumination, shape_vu, seed)
+        self._ccd = Ccd(settings.camera, shape_vu, seed)
+        self._goniometer = Goniometer(settings, seed)
+        moves = settings.image.jitter_pixels > 0 or settings.goniometer.drift_nm_per_h > 0
+        self._margin = MARGIN_PIXELS if moves else 0
+        self._views: _Recent[ViewKey, View] = _Recent(self._make_view, VIEWS_KEPT)
+        self._transmissions: _Recent[TransmissionKey, Image] = _Recent(
             self._make_transmission, TRANSMISSIONS_KEPT
         )
         self._last_state: State | None = None
@@ -91,58 +82,167 @@ class Beamline:
         self._last_state = state
         return self._exposures
 
-    def _state_key(self, state: State) -> bytes:
-        return struct.pack("<11d", *(round(float(value), 6) + 0.0 for value in astuple(state)))
+    def began_s(self, state: State, index: int) -> float:
+        """Return when exposure `index` of a state began, on the clock of the ring, s.
+
+        Where time is repeatable, a state begins at a moment between two injections that it draws
+        itself, and the clock runs on with every exposure in it.
+        """
+        if self.settings.clock.kind == "running":
+            return state.time_s
+        # The region is no part of it: it only says what is read out of the same light.
+        drawn = state.entropy("moment", self._seed) / 2**128
+        return drawn * self.settings.ring.top_up_period_s + index * state.exposure_s
 
     def ring_current_ma(self, state: State, index: int) -> float:
-        """Return the ring current in the middle of exposure `index` of a state, in mA.
+        """Return the mean ring current during exposure `index` of a state, in mA."""
+        began_s = self.began_s(state, index)
+        if state.injection:
+            period_s = self.settings.ring.top_up_period_s
+            began_s = math.ceil(began_s / period_s) * period_s - state.exposure_s / 2
+        return self._ring.mean_current_ma(began_s, state.exposure_s)
 
-        The clock of the injections starts at a phase that the state draws, and runs on with every
-        exposure in that state.
+    def to_injection_s(self, time_s: float) -> float:
+        """Return the time to the next injection, s."""
+        return self._ring.to_injection_s(time_s)
+
+    def current_ma(self, time_s: float) -> float:
+        """Return the ring current at a moment, mA."""
+        return self._ring.current_ma(time_s)
+
+    def pose(self, state: State, index: int) -> tuple[Pose, ImageShift] | None:
+        """Return the true pose in exposure `index`, and how far the image is shifted from it.
+
+        None where the beam passes beside the sample. Helicity and drift, in whole pixels, are part
+        of the pose: the image is rendered there.
         """
-        phase_s = source.top_up_phase_s(self._seed, self._state_key(state))
-        return source.ring_current_ma(phase_s + (index + 0.5) * state.exposure_s)
+        pose = self._goniometer.pose(state)
+        if pose is None:
+            return None
+        image = self.settings.image
+        helicity = self._angle_mrad(state) / (2 * self.settings.zone_plate.focus_angle_mrad)
+        drift = self._goniometer.drift(self.began_s(state, index))
+        jitter = self._goniometer.jitter(state, index)
+        whole_u, whole_v = round(drift.u_pixels), round(drift.v_pixels)
+        shift_u = image.helicity_shift_u_pixels * helicity + whole_u
+        shift_v = image.helicity_shift_v_pixels * helicity + whole_v
+        rest_u = drift.u_pixels - whole_u + jitter.u_pixels
+        rest_v = drift.v_pixels - whole_v + jitter.v_pixels
+        return replace(
+            pose,
+            shift_u_nm=pose.shift_u_nm + PIXEL_NM * shift_u,
+            shift_v_nm=pose.shift_v_nm + PIXEL_NM * shift_v,
+        ), ImageShift(_limited(rest_u), _limited(rest_v))
 
-    def _make_view(self, pose: Pose) -> View:
-        padding = 2 * optics.PADDING
-        return self.sample.view(pose, (self.shape_vu[0] + padding, self.shape_vu[1] + padding))
+    def light(self, state: State) -> tuple[float, float]:
+        """Return (intensity against that of the nominal jaws, circular degree) of a state's light."""
+        beam = self.settings.beam
+        magnet = self._magnet
+        intensity, degree = magnet.accepted(state.energy_ev, state.jaw_down_mm, state.jaw_up_mm)
+        nominal, _degree = magnet.accepted(
+            state.energy_ev, beam.nominal_jaw_down_mm, beam.nominal_jaw_up_mm
+        )
+        return intensity / nominal, -degree if state.helicity_swapped else degree
 
-    def _make_transmission(self, key: tuple[Pose, float, float, float]) -> Image:
-        pose, energy_ev, degree, defocus_um = key
-        view = self._views(pose)
-        dichroism = np.float32(materials.dichroism_per_nm(energy_ev) * degree)
-        absorbance_vu = dichroism * view.dichroic_nm_vu
-        for material, path_nm in view.path_nm.items():
-            absorbance_vu += np.float32(materials.absorption_per_nm(material, energy_ev)) * path_nm
-        return optics.blur(np.exp(-absorbance_vu), PIXEL_NM, defocus_um, energy_ev)
+    def defocus_um(self, state: State, pose: Pose) -> float:
+        """Return how far the zone plate stands from the focus of the sample's middle, um."""
+        focus_um = self._zone_plate.best_focus_um(self._angle_mrad(state), state.energy_ev)
+        return state.zone_plate_z_um - pose.depth_nm / 1000 - focus_um
 
     def prepare(self, state: State) -> None:
         """Render the view of a state ahead of its first exposure."""
-        pose = pose_of(state)
-        if pose is not None:
-            self._views(pose)
+        posed = self.pose(state, 0)
+        if posed is not None:
+            self._views(self._view_key(state, posed[0]))
 
     def expected_photons(self, state: State, index: int) -> Image | None:
         """Return the expected photons per pixel in exposure `index`; None where no light comes."""
-        intensity, degree = source.accepted(state.energy_ev, state.jaw_down_mm, state.jaw_up_mm)
-        if not state.shutter_open or intensity == 0.0:
+        intensity, degree = self.light(state)
+        if not state.shutter_open or intensity == 0.0 or state.lit_fraction == 0.0:
             return None
-        nominal, _degree = source.accepted(state.energy_ev, *NOMINAL_JAWS_MM)
-        current = self.ring_current_ma(state, index) / source.CURRENT_MA
-        photons = PHOTONS_PER_S * state.exposure_s * current * intensity / nominal
-        angle_mrad = (state.jaw_down_mm + state.jaw_up_mm) / 2 / source.JAW_DISTANCE_M
-        photons_vu: Image = self._illumination.image(angle_mrad) * np.float32(photons)
-        pose = pose_of(state)
-        if pose is not None:
-            focus_um = optics.best_focus_um(angle_mrad, state.energy_ev)
-            defocus_um = state.zone_plate_z_um - state.sample_z_um - focus_um
-            photons_vu *= self._transmissions((pose, state.energy_ev, degree, defocus_um))
+        current = self.ring_current_ma(state, index) / self.settings.ring.current_ma
+        seconds = state.exposure_s * state.lit_fraction
+        photons = self.settings.beam.photons_per_s * seconds * current * intensity
+        structure_vu = self._illumination.image(self._angle_mrad(state), self.began_s(state, index))
+        photons_vu: Image = structure_vu * np.float32(photons)
+        if (posed := self.pose(state, index)) is not None:
+            pose, shift = posed
+            key = (
+                self._view_key(state, pose),
+                state.energy_ev,
+                degree,
+                self.defocus_um(state, pose),
+            )
+            transmission_vu = self._transmissions(key)
+            if self._margin:
+                transmission_vu = optics.shifted(
+                    transmission_vu, shift.u_pixels, shift.v_pixels, self._margin
+                )
+            photons_vu *= transmission_vu
         return photons_vu
 
     def frame(self, state: State, index: int) -> NDArray[np.uint16]:
         """Render frame `index` of a file that is taken in `state`; returns counts [v, u]."""
-        key = b"frame %d %d " % (self._seed, index) + self._state_key(state)
-        entropy = int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "little")
         photons_vu = self.expected_photons(state, index)
-        random = np.random.Generator(np.random.SFC64(entropy))
-        return self._ccd.read(photons_vu, state.energy_ev, state.exposure_s, random)
+        noise = np.random.Generator(np.random.SFC64(state.entropy("noise", self._seed, index)))
+        return self._ccd.read(
+            photons_vu,
+            state.energy_ev,
+            state.exposure_s,
+            noise,
+            region=state.region,
+            offset_counts=state.dark_offset_counts,
+            temperature_c=state.temperature_c,
+            zinger_burst=state.zinger_burst,
+        )
+
+    def expected_counts(self, state: State, index: int) -> Image:
+        """Return what frame `index` would be without noise and cosmic rays, in counts [v, u]."""
+        return self._ccd.expected_counts(
+            self.expected_photons(state, index),
+            state.energy_ev,
+            state.exposure_s,
+            region=state.region,
+            offset_counts=state.dark_offset_counts,
+            temperature_c=state.temperature_c,
+        )
+
+    def _angle_mrad(self, state: State) -> float:
+        return self._magnet.angle_mrad(state.jaw_down_mm, state.jaw_up_mm)
+
+    def _view_key(self, state: State, pose: Pose) -> ViewKey:
+        resolving_power = self.settings.monochromator.resolving_power
+        seen = frozenset(
+            layer.material
+            for layer in self.sample.texture.layers
+            if abs(materials.dichroism_per_nm(layer.material, state.energy_ev, resolving_power))
+            * layer.thickness_nm
+            > SMALLEST_ABSORBANCE
+        )
+        return pose, seen, state.fiducials_lost, state.fiducials_merged
+
+    def _make_view(self, key: ViewKey) -> View:
+        pose, seen, lost, merged = key
+        padding = 2 * (optics.PADDING + self._margin)
+        shape_vu = (self.shape_vu[0] + padding, self.shape_vu[1] + padding)
+        return self.sample.view(pose, shape_vu, seen, self.sample.spheres(lost, merged))
+
+    def _make_transmission(self, key: TransmissionKey) -> Image:
+        view_key, energy_ev, degree, defocus_um = key
+        view = self._views(view_key)
+        resolving_power = self.settings.monochromator.resolving_power
+        absorbance_vu: Image | np.float32 = np.float32(0)
+        for material, path_nm in view.path_nm.items():
+            mu = materials.absorption_per_nm(material, energy_ev, resolving_power)
+            absorbance_vu = absorbance_vu + np.float32(mu) * path_nm
+        for material, moment_nm_vu in view.dichroic_nm.items():
+            delta = materials.dichroism_per_nm(material, energy_ev, resolving_power) * degree
+            absorbance_vu = absorbance_vu + np.float32(delta) * moment_nm_vu
+        return self._zone_plate.image(
+            np.exp(-absorbance_vu), PIXEL_NM, defocus_um, view_key[0].theta_deg, energy_ev
+        )
+
+
+def _limited(pixels: float) -> float:
+    """Keep a shift within what the margin holds."""
+    return min(max(pixels, 1.0 - MARGIN_PIXELS), MARGIN_PIXELS - 1.0)

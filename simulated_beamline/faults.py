@@ -10,11 +10,11 @@ The fault ``beam_dump`` is the process variable ``<prefix>beam_dump``, that of o
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mistral_txm.simulated_beamline.channels import Database, double, integer, post
+from mistral_txm.simulated_beamline.channels import Database, PutHook, double, integer, post
 
 Kind = Literal["switch", "amount", "count"]
 
@@ -135,6 +135,18 @@ class Faults:
                 double(value, units=fault.unit) if fault.kind == "amount" else integer(int(value))
             )
             self._channels[name] = database[f"{prefix}{name.replace('.', ':')}"] = channel
+
+    def watch(self, changed: Callable[[str], Awaitable[None]]) -> None:
+        """Have `changed` called with the name of a fault whenever a client sets one."""
+
+        def hook(name: str) -> PutHook:
+            async def on_put(_value: object) -> None:
+                await changed(name)
+
+            return on_put
+
+        for name, channel in self._channels.items():
+            channel.on_put = hook(name)
 
     def amount(self, name: str) -> float:
         """Return the value of a switch or an amount."""

@@ -1,104 +1,56 @@
-"""The Channel Access server of the simulated beamline, on loopback alone."""
+"""The control server of the simulated beamline: process variables on one side, physics on the other."""
 
 import asyncio
 import os
+import signal
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# caproto reads this when it is imported: by default it holds back monitors by 10 ms.
-os.environ.setdefault("CAPROTO_SERVER_HIGH_LOAD_TIMEOUT_SEC", "0.001")
-
-from caproto.asyncio.server import Context
-
 from mistral_txm.devices.configuration import Axis, Configuration
-from mistral_txm.simulated_beamline import source
 from mistral_txm.simulated_beamline.area_detector import Camera, HDF5FilePlugin
 from mistral_txm.simulated_beamline.beamline import Beamline
-from mistral_txm.simulated_beamline.channels import Database, double, menu, post
+from mistral_txm.simulated_beamline.channels import Database, double, post
+from mistral_txm.simulated_beamline.clock import Clock
+from mistral_txm.simulated_beamline.exposure_log import ExposureLog
+from mistral_txm.simulated_beamline.faults import Faults
+from mistral_txm.simulated_beamline.light import Light
+from mistral_txm.simulated_beamline.loopback import LoopbackContext
 from mistral_txm.simulated_beamline.motor import MotorRecord, MotorSettings
+from mistral_txm.simulated_beamline.region import Region
+from mistral_txm.simulated_beamline.settings import Motor
 from mistral_txm.simulated_beamline.state import State
 
-LOOPBACK = "127.0.0.1"
+Render = Callable[[], NDArray[np.uint16]]
+
+TICK_S = 0.5
+"""Wall time between two publications of clock and ring."""
+ANSWER_S = 0.1
+"""How long a client has to see that its put was taken, before the server falls silent."""
 
 
 @dataclass(frozen=True)
-class Mechanics:
-    """How a motor moves, in its own unit: assumptions of the right size."""
+class Exposure:
+    """What one frame is made of: the state, and the number that its noise is drawn with."""
 
-    velocity: float
-    acceleration_s: float
-    initial: float = 0.0
-    precision: int = 4
-
-
-MECHANICS = {
-    "theta": Mechanics(velocity=1.0, acceleration_s=0.2),
-    "sample_x": Mechanics(velocity=200.0, acceleration_s=0.1),
-    "sample_y": Mechanics(velocity=200.0, acceleration_s=0.1),
-    "sample_z": Mechanics(velocity=200.0, acceleration_s=0.1),
-    "zone_plate_z": Mechanics(velocity=50.0, acceleration_s=0.1),
-    "jaw_up": Mechanics(velocity=0.5, acceleration_s=0.2, initial=2.5),
-    "jaw_down": Mechanics(velocity=0.5, acceleration_s=0.2, initial=1.5),
-    "energy": Mechanics(velocity=5.0, acceleration_s=0.5, initial=707.4, precision=3),
-}
-"""The motors by the names of the configuration's axes; they start where the beamline is set up."""
-
-
-class LoopbackContext(Context):  # type: ignore[misc]  # caproto is untyped
-    """caproto's server on a socket that is already bound to loopback, and without broadcasts."""
-
-    def __init__(self, database: Database, listener: socket.socket) -> None:
-        super().__init__(database, interfaces=[LOOPBACK])
-        self._listener = listener
-        self.ca_server_port = listener.getsockname()[1]
-
-    async def _bind_tcp_sockets_with_consistent_port_number(
-        self, _make_socket: Callable[..., Awaitable[socket.socket]]
-    ) -> tuple[int, dict[str, socket.socket]]:
-        return self.ca_server_port, {LOOPBACK: self._listener}
-
-    async def broadcast_beacon_loop(self) -> None:
-        """Send no beacons: they would leave this machine."""
-
-
-def bind_loopback(port: int) -> socket.socket:
-    """Bind a listening socket for Channel Access on loopback; port 0 takes a free one.
-
-    The same UDP port is tried, too, since clients search for the server there. Accepted connections
-    inherit TCP_NODELAY: with Nagle's algorithm, caproto's default, a round trip takes 44 ms.
-
-    Raises OSError where the port is taken.
-    """
-    for _attempt in range(100):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listener.setblocking(False)
-            listener.bind((LOOPBACK, port))
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                probe.bind(listener.getsockname())
-        except OSError:
-            listener.close()
-            if port != 0:
-                raise
-            continue
-        return listener
-    raise OSError("no port is free for both TCP and UDP on loopback")
+    state: State
+    index: int
+    loses_beam: bool
 
 
 class Server:
     """Wires the process variables of `configuration` to the physics in `beamline`.
 
     `time_scale` multiplies exposures and motions into wall time; frames are rendered and written in
-    `worker`, which must run one job at a time.
+    `worker`, which must run one job at a time, and the truth behind each goes to `log`. `faults` are
+    on from the start, beside those of the beamline's settings.
     """
 
     def __init__(
@@ -107,29 +59,47 @@ class Server:
         beamline: Beamline,
         time_scale: float,
         worker: Executor,
+        log: ExposureLog,
+        faults: Mapping[str, float],
     ) -> None:
-        if configuration.simulation is None:
+        simulation = configuration.simulation
+        if simulation is None:
             raise ValueError(f"{configuration.name}: not simulated, the section [simulation] lacks")
         self.database: Database = {}
         self._beamline = beamline
         self._worker = worker
+        self._log = log
+        settings = beamline.settings
+        self._clock = Clock()
+        self._time_is_running = settings.clock.kind == "running"
+        self._faults = Faults(
+            self.database, simulation.faults_address.name, {**settings.faults, **faults}
+        )
+        self._faults.watch(self._fault_changed)
         self._motors = {
-            name: self._make_motor(name, getattr(configuration.axes, name), time_scale)
-            for name in MECHANICS
+            name: MotorRecord(
+                self.database,
+                getattr(configuration.axes, name).address.name,
+                motor_settings(
+                    name, getattr(configuration.axes, name), getattr(settings.motors, name)
+                ),
+                time_scale,
+                self._clock,
+                self._faults,
+                name,
+            )
+            for name in type(settings.motors).model_fields
         }
-        self._shutter_command = menu(("Close", "Open"))
-        self._shutter_status = menu(("Closed", "Open"), read_only=True)
-        self._shutter_command.on_put = self._shutter_put
+        self._light = Light(self.database, configuration, self._faults, settings.ring.current_ma)
         self._azimuth = double(0.0, units="deg", precision=3)
-        self._ring_current = double(source.CURRENT_MA, units="mA", read_only=True)
-        shutter = configuration.shutter.address.name
-        self.database[f"{shutter}Cmd"] = self._shutter_command
-        self.database[f"{shutter}Status"] = self._shutter_status
-        self.database[configuration.simulation.azimuth_address.name] = self._azimuth
-        self.database[configuration.ring_current.address.name] = self._ring_current
+        self.database[simulation.azimuth_address.name] = self._azimuth
+        self._time = double(0.0, units="s", precision=1, read_only=True)
+        self.database[simulation.clock_address.name] = self._time
         ccd = configuration.ccd.address.name
-        self.file_plugin = HDF5FilePlugin(self.database, f"{ccd}HDF1:", beamline.shape_vu, worker)
-        Camera(
+        self.file_plugin = HDF5FilePlugin(
+            self.database, f"{ccd}HDF1:", beamline.shape_vu, worker, self._faults
+        )
+        self._camera = Camera(
             self.database,
             f"{ccd}cam1:",
             beamline.shape_vu,
@@ -137,7 +107,12 @@ class Server:
             self.file_plugin,
             worker,
             time_scale,
+            settings.camera.readout_time_s,
+            self._clock,
+            self._faults,
+            settings.camera.temperature_c,
         )
+        self._exposure: Exposure | None = None
 
     @property
     def prefix(self) -> str:
@@ -148,48 +123,92 @@ class Server:
             length += 1
         return first[:length]
 
-    def _make_motor(self, name: str, axis: Axis, time_scale: float) -> MotorRecord:
-        mechanics = MECHANICS[name]
-        settings = MotorSettings(
-            units=axis.unit,
-            low_limit=axis.low_limit,
-            high_limit=axis.high_limit,
-            velocity=mechanics.velocity,
-            acceleration_s=mechanics.acceleration_s,
-            precision=mechanics.precision,
-            initial=mechanics.initial,
-            description=name.replace("_", " "),
-        )
-        return MotorRecord(self.database, axis.address.name, settings, time_scale)
-
-    async def _shutter_put(self, value: str) -> None:
-        await post(self._shutter_status, 1 if value == "Open" else 0)
-
-    def state(self, exposure_s: float) -> State:
-        """Read the state of the beamline from the motors and the shutter."""
-        position = {name: motor.dial_position for name, motor in self._motors.items()}
+    def state(self, exposure_s: float, region: Region) -> State:
+        """Read the state of the beamline from the mechanisms, the shutters and the faults."""
+        position = {name: motor.mechanism_position for name, motor in self._motors.items()}
+        amount = self._faults.amount
         return State(
             theta_deg=position["theta"],
-            azimuth_deg=float(self._azimuth.value),
-            sample_x_um=position["sample_x"],
-            sample_y_um=position["sample_y"],
+            azimuth_deg=float(self._azimuth.value) + amount("azimuth_error"),
+            sample_x_um=position["sample_x"] + amount("sample_slip"),
+            sample_y_um=position["sample_y"] + amount("sample_slip"),
             sample_z_um=position["sample_z"],
             zone_plate_z_um=position["zone_plate_z"],
             jaw_down_mm=position["jaw_down"],
             jaw_up_mm=position["jaw_up"],
             energy_ev=position["energy"],
-            shutter_open=self._shutter_status.value == "Open",
+            shutter_open=self._light.shutter_is_open,
             exposure_s=exposure_s,
+            region=region,
+            time_s=self._clock.time_s if self._time_is_running else 0.0,
+            lit_fraction=float(self._light.is_there),
+            helicity_swapped=self._faults.is_on("helicity_swapped"),
+            dark_offset_counts=amount("dark_drift"),
+            temperature_c=self._camera.temperature_c,
+            fiducials_lost=int(amount("fiducials_lost")),
+            fiducials_merged=int(amount("fiducials_merged")),
         )
 
-    async def begin(
-        self, exposure_s: float, index_in_file: int | None
-    ) -> Callable[[], NDArray[np.uint16]]:
+    async def begin(self, exposure_s: float, index_in_file: int | None, region: Region) -> Render:
         """Freeze the state for one exposure; publishes the ring current that goes with it."""
-        state = self.state(exposure_s)
+        state = replace(
+            self.state(exposure_s, region),
+            injection=await self._faults.spend("injection"),
+            zinger_burst=await self._faults.spend("zinger_burst"),
+        )
         index = self._beamline.exposure_index(state) if index_in_file is None else index_in_file
-        await post(self._ring_current, self._beamline.ring_current_ma(state, index))
+        self._exposure = Exposure(state, index, await self._faults.spend("beam_lost"))
+        self._light.begin_exposure()
+        began_s = self._beamline.began_s(state, index)
+        await self._light.publish(
+            self._beamline.ring_current_ma(state, index), self._beamline.to_injection_s(began_s)
+        )
         return partial(self._beamline.frame, state, index)
+
+    async def end(self) -> Render | None:
+        """Return another way to render the frame if the light changed since its exposure began."""
+        exposure = self._exposure
+        if exposure is None:
+            return None
+        before = exposure.state.lit_fraction * exposure.state.shutter_open
+        lit = self._light.lit_share()
+        if exposure.loses_beam:
+            lit = min(lit, 0.5)
+            await self._faults.turn("beam_dump", 1)
+            await self._light.refresh()
+        if lit == before:
+            return None
+        state = replace(exposure.state, shutter_open=True, lit_fraction=lit)
+        self._exposure = replace(exposure, state=state)
+        return partial(self._beamline.frame, state, exposure.index)
+
+    async def captured(self, file: str, index: int) -> None:
+        """Log the truth of a frame that was written."""
+        if self._exposure is not None:
+            self._log.add(file, index, self._exposure.state, self._exposure.index)
+
+    async def _fault_changed(self, name: str) -> None:
+        if name == "server_killed" and self._faults.is_on(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "silence" and self._faults.is_on(name):
+            asyncio.get_running_loop().call_later(ANSWER_S, self._be_silent)
+        await self._light.refresh()
+
+    def _be_silent(self) -> None:
+        """Stop the loop, and with it every answer."""
+        time.sleep(self._faults.amount("silence"))
+        self._silence = asyncio.ensure_future(self._faults.turn("silence", 0))
+
+    async def _keep_time(self) -> None:
+        """Publish what changes by itself."""
+        while True:
+            await post(self._time, self._clock.time_s)
+            if self._time_is_running:
+                now_s = self._clock.time_s
+                await self._light.publish(
+                    self._beamline.current_ma(now_s), self._beamline.to_injection_s(now_s)
+                )
+            await asyncio.sleep(TICK_S)
 
     async def run(
         self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
@@ -211,10 +230,30 @@ class Server:
             serving.result()
         ready()
         # The first view compiles the texture: better now than in the first exposure.
-        self._worker.submit(self._beamline.prepare, self.state(0.0))
+        height, width = self._beamline.shape_vu
+        state = self.state(0.0, Region(0, 0, width, height))
+        self._worker.submit(self._beamline.prepare, state)
+        timing = asyncio.create_task(self._keep_time())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        timing.cancel()
         await self.file_plugin.abandon_capture()
         serving.cancel()
         await serving
+
+
+def motor_settings(name: str, axis: Axis, motor: Motor) -> MotorSettings:
+    """Return what the motor record of an axis shows and does."""
+    return MotorSettings(
+        units=axis.unit,
+        low_limit=axis.low_limit,
+        high_limit=axis.high_limit,
+        velocity=motor.velocity,
+        acceleration_s=motor.acceleration_s,
+        precision=motor.precision,
+        initial=motor.initial,
+        backlash=motor.backlash,
+        settle_s=motor.settle_s,
+        description=name.replace("_", " "),
+    )

@@ -1,14 +1,19 @@
 """The state of the beamline at one exposure: what the physics sees of the control system."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import astuple, dataclass
+
+from mistral_txm.simulated_beamline.region import Region
 
 
 @dataclass(frozen=True)
 class State:
     """Everything that a frame depends on, apart from the number of the frame.
 
-    Angles in degrees, stages in micrometres, jaws in millimetres at `source.JAW_DISTANCE_M` from
-    the source, energy in eV, exposure in seconds. Two equal states give the same frames.
+    Angles in degrees, stages in micrometres, jaws in millimetres at the distance of the slit, energy
+    in eV, exposure and time in seconds. Positions are those of the mechanism, which may differ from
+    the readbacks. `time_s` is the clock's time when the exposure began, 0 where time is repeatable;
+    `lit_fraction` how much of the exposure had light. Two equal states give the same frames.
     """
 
     theta_deg: float
@@ -22,3 +27,30 @@ class State:
     energy_ev: float
     shutter_open: bool
     exposure_s: float
+    region: Region
+    time_s: float = 0.0
+    lit_fraction: float = 1.0
+    injection: bool = False
+    helicity_swapped: bool = False
+    zinger_burst: bool = False
+    dark_offset_counts: float = 0.0
+    temperature_c: float | None = None
+    fiducials_lost: int = 0
+    fiducials_merged: int = 0
+
+    def entropy(self, purpose: str, seed: int, *more: int) -> int:
+        """Return 128 bits that are drawn from this state, a seed and whole numbers, for one purpose."""
+        return entropy(purpose, seed, *astuple(self), *more)
+
+
+def entropy(purpose: str, seed: int, *values: object) -> int:
+    """Return 128 bits drawn from a purpose, a seed and values; lengths and angles count to 6 digits.
+
+    >>> entropy("noise", 1, 0.1 + 0.2) == entropy("noise", 1, 0.3)
+    True
+    """
+    rounded = tuple(
+        round(value, 6) + 0.0 if isinstance(value, float) else value for value in values
+    )
+    digest = hashlib.blake2b(repr((purpose, seed, *rounded)).encode(), digest_size=16).digest()
+    return int.from_bytes(digest, "little")

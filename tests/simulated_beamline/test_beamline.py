@@ -7,10 +7,13 @@ import pytest
 
 from mistral_txm.simulated_beamline import source, textures
 from mistral_txm.simulated_beamline.beamline import Beamline
+from mistral_txm.simulated_beamline.region import Region
 from mistral_txm.simulated_beamline.sample import Sample
+from mistral_txm.simulated_beamline.settings import load_settings
 from mistral_txm.simulated_beamline.state import State
 
 SHAPE = (64, 64)
+IDEAL = load_settings("ideal")
 POSITIVE = State(
     theta_deg=0.0,
     azimuth_deg=0.0,
@@ -23,41 +26,44 @@ POSITIVE = State(
     energy_ev=707.4,
     shutter_open=True,
     exposure_s=8.0,
+    region=Region(0, 0, 64, 64),
 )
 NEGATIVE = replace(POSITIVE, jaw_down_mm=-2.5, jaw_up_mm=-1.5, zone_plate_z_um=1.5)
 
 
+def beamline(texture, seed=1, settings=IDEAL):
+    return Beamline(Sample(textures.load(texture), 1, settings.fiducials), settings, SHAPE, seed)
+
+
 @pytest.fixture(scope="module")
 def uniform():
-    return Beamline(Sample(textures.load("uniform"), 1), SHAPE, seed=1)
+    return beamline("uniform")
 
 
 @pytest.fixture(scope="module")
 def stripes():
-    return Beamline(Sample(textures.load("stripes"), 1), SHAPE, seed=1)
+    return beamline("stripes")
 
 
-def absorbance(beamline, state):
+def absorbance(of, state):
     """From frames alone: dark, flat of the same helicity, ring current, mean of ten exposures."""
 
     def mean(each):
-        frames = [
-            beamline.frame(each, index) / beamline.ring_current_ma(each, index)
-            for index in range(10)
-        ]
+        frames = [of.frame(each, index) / of.ring_current_ma(each, index) for index in range(10)]
         return np.mean(frames, axis=0)
 
     dark = np.mean(
-        [beamline.frame(replace(state, shutter_open=False), index) for index in range(10)], axis=0
+        [of.frame(replace(state, shutter_open=False), index) for index in range(10)], axis=0
     )
-    dark /= source.CURRENT_MA
+    dark /= IDEAL.ring.current_ma
     return -np.log((mean(state) - dark) / (mean(replace(state, sample_x_um=200.0)) - dark))
 
 
 def test_magnetization_along_the_beam_absorbs_helicity_plus_more(uniform):
     """m = +z at theta = 0: A(+) > A(-), and S = (A(+) - A(-)) / 2 = delta * degree * 80 nm."""
     plus, minus = absorbance(uniform, POSITIVE), absorbance(uniform, NEGATIVE)
-    degree = source.accepted(707.4, 1.5, 2.5)[1]
+    magnet = source.BendingMagnet(IDEAL.ring, IDEAL.beam)
+    degree = magnet.accepted(707.4, 1.5, 2.5)[1]
     signal = np.median(plus - minus) / 2
     assert signal == pytest.approx(0.0022 * degree * 80, rel=0.02)
 
@@ -84,7 +90,7 @@ def test_flat_holds_some_400_photons_and_does_not_saturate(stripes):
 
 
 def test_same_key_same_frame_in_whatever_order(stripes):
-    other = Beamline(Sample(textures.load("stripes"), 1), SHAPE, seed=1)
+    other = beamline("stripes")
     keys = [(POSITIVE, 0), (NEGATIVE, 0), (POSITIVE, 1), (replace(POSITIVE, theta_deg=10.0), 0)]
     frames = [stripes.frame(*key) for key in keys]
     for key, frame in reversed(list(zip(keys, frames, strict=True))):
@@ -96,8 +102,7 @@ def test_other_index_state_or_seed_other_noise(stripes):
     frame = stripes.frame(POSITIVE, 0)
     assert not np.array_equal(frame, stripes.frame(POSITIVE, 1))
     assert not np.array_equal(frame, stripes.frame(replace(POSITIVE, theta_deg=0.5), 0))
-    other = Beamline(stripes.sample, SHAPE, seed=2)
-    assert not np.array_equal(frame, other.frame(POSITIVE, 0))
+    assert not np.array_equal(frame, beamline("stripes", seed=2).frame(POSITIVE, 0))
 
 
 def test_no_light_without_shutter_or_slit(stripes):
@@ -108,7 +113,7 @@ def test_no_light_without_shutter_or_slit(stripes):
 def test_current_falls_from_exposure_to_exposure(stripes):
     currents = [stripes.ring_current_ma(POSITIVE, index) for index in range(200)]
     steps = np.diff(currents)
-    expected = -source.CURRENT_MA * 8.0 / source.LIFETIME_S
+    expected = -IDEAL.ring.current_ma * 8.0 / (3600 * IDEAL.ring.lifetime_h)
     assert np.median(steps) == pytest.approx(expected, rel=0.03)
     assert (steps > 0).sum() == 1  # 1600 s of exposures see one injection or two
 
@@ -149,3 +154,62 @@ def test_dichroism_vanishes_off_the_line(uniform):
     assert signal(707.4) > 0.1
     assert abs(signal(690.0)) < 0.01
     assert signal(720.5) < -0.02
+
+
+def test_a_frame_scatters_about_what_it_would_be_without_noise(stripes):
+    """The mean of many frames is the noise-free frame: within 5 standard errors, pixel by pixel."""
+    frames = np.array([stripes.frame(POSITIVE, index) for index in range(60)], float)
+    expected = np.mean([stripes.expected_counts(POSITIVE, index) for index in range(60)], axis=0)
+    error = frames.std(axis=0, ddof=1) / np.sqrt(60)
+    deviation = (frames.mean(axis=0) - expected) / error
+    assert np.abs(np.median(deviation)) < 0.1
+    assert np.mean(np.abs(deviation) > 5) < 1e-3
+
+
+def test_half_of_the_light_makes_half_of_the_photons(stripes):
+    half = stripes.expected_photons(replace(POSITIVE, lit_fraction=0.5), 0)
+    whole = stripes.expected_photons(POSITIVE, 0)
+    # Another state has another moment between injections: the current differs by up to 1.8 %.
+    np.testing.assert_allclose(half / whole, 0.5, rtol=0.02)
+    assert np.ptp(half / whole) < 1e-5
+    assert stripes.expected_photons(replace(POSITIVE, lit_fraction=0.0), 0) is None
+
+
+def test_an_injection_in_the_middle_is_half_of_the_old_and_half_of_the_full_current(stripes):
+    ring = IDEAL.ring
+    low = ring.current_ma * np.exp(-ring.top_up_period_s / (3600 * ring.lifetime_h))
+    current = stripes.ring_current_ma(replace(POSITIVE, injection=True), 0)
+    assert current == pytest.approx((low + ring.current_ma) / 2, rel=1e-4)
+
+
+def test_swapped_helicity_reverses_the_signal(uniform):
+    plain = uniform.expected_photons(POSITIVE, 0)
+    swapped = uniform.expected_photons(replace(POSITIVE, helicity_swapped=True), 0)
+    minus = uniform.expected_photons(NEGATIVE, 0)
+    assert np.median(plain) < 0.8 * np.median(swapped)
+    assert np.median(minus) == pytest.approx(np.median(swapped), rel=0.03)
+
+
+def test_time_that_runs_lets_the_image_drift_and_the_current_fall():
+    real = load_settings("real")
+    running = beamline("stripes", settings=real)
+    late = replace(POSITIVE, time_s=3 * 3600.0)
+    pose, _shift = running.pose(POSITIVE, 0)
+    later, _shift = running.pose(late, 0)
+    assert pose.theta_deg == later.theta_deg
+    assert (pose.shift_u_nm, pose.shift_v_nm) != (later.shift_u_nm, later.shift_v_nm)
+    afterwards = replace(POSITIVE, time_s=600.0)
+    expected = np.exp(-600 / (3600 * real.ring.lifetime_h))
+    ratio = running.ring_current_ma(afterwards, 0) / running.ring_current_ma(POSITIVE, 0)
+    assert ratio == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_helicities_are_as_far_apart_as_the_settings_say():
+    image = IDEAL.image.model_copy(
+        update={"helicity_shift_u_pixels": 0.6, "helicity_shift_v_pixels": -1.3}
+    )
+    shifted = beamline("stripes", settings=IDEAL.model_copy(update={"image": image}))
+    plus, _shift = shifted.pose(POSITIVE, 0)
+    minus, _shift = shifted.pose(NEGATIVE, 0)
+    assert (plus.shift_u_nm - minus.shift_u_nm) / 10.5 == pytest.approx(0.6)
+    assert (plus.shift_v_nm - minus.shift_v_nm) / 10.5 == pytest.approx(-1.3)

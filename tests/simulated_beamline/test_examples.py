@@ -6,7 +6,10 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["area_detector", "materials", "sample", "source"])
+MODULES = ["clock", "faults", "light", "region", "settings", "state"]
+
+
+@pytest.mark.parametrize("module", [*MODULES, "area_detector", "materials", "sample", "source"])
 def test_examples(module):
     result = doctest.testmod(importlib.import_module(f"mistral_txm.simulated_beamline.{module}"))
     assert result.attempted > 0

@@ -1,9 +1,11 @@
 """The simulated beamline over real Channel Access, driven by ophyd's own classes."""
 
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -117,3 +119,66 @@ def test_ophyds_own_file_store_classes_work_unchanged(clients, tmp_path: Path):
     assert path.parent == tmp_path
     with h5py.File(path) as file:
         assert file["/entry/data/data"].shape == (1, 256, 256)
+
+
+@pytest.fixture
+def expose(clients):
+    """Take one exposure that no file captures; returns its median counts, from the frame's ring."""
+    cam = clients.ccd.cam
+
+    def take():
+        cam.image_mode.set(0).wait(timeout=10)
+        cam.acquire_time.set(2.0).wait(timeout=10)
+        cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+
+    return take
+
+
+@pytest.fixture
+def fault(clients) -> Iterator[Callable[[str, float], Any]]:
+    from ophyd import EpicsSignal
+
+    turned = []
+
+    def turn(name, value):
+        signal = EpicsSignal(f"SIM:FAULT:{name}", name=name.replace(":", "_"))
+        signal.wait_for_connection(timeout=10)
+        signal.put(value, use_complete=True, wait=True, timeout=10)
+        turned.append(signal)
+        return signal
+
+    yield turn
+    for signal in turned:
+        signal.put(0, use_complete=True, wait=True, timeout=10)
+
+
+def test_a_beam_that_is_dumped_is_seen_in_the_ring_and_comes_back(clients, fault):
+    dumped = fault("beam_dump", 1)
+    assert clients.current.get() == 0
+    dumped.put(0, use_complete=True, wait=True, timeout=10)
+    assert clients.current.get() > 200
+
+
+def test_a_beam_lost_in_an_exposure_stays_away_until_it_is_restored(clients, fault, expose):
+    lost, dumped = fault("beam_lost", 1), fault("beam_dump", 0)
+    expose()
+    assert lost.get() == 0
+    assert dumped.get() == 1
+    assert clients.current.get() == 0
+
+
+def test_a_shutter_that_sticks_says_so_unless_its_status_lies(clients, fault):
+    fault("shutter_stuck_closed", 1)
+    clients.shutter.put(1, use_complete=True, wait=True, timeout=10)
+    assert clients.shutter.get(use_monitor=False) == 0
+    fault("shutter_status_lies", 1)
+    assert clients.shutter.get(use_monitor=False) == 1
+
+
+def test_a_server_that_falls_silent_answers_again(clients, fault):
+    fault("silence", 0.5)
+    began_s = time.monotonic()
+    while time.monotonic() < began_s + 0.25:
+        clients.current.get(use_monitor=False, timeout=5)
+    clients.current.get(use_monitor=False, timeout=5)
+    assert time.monotonic() - began_s > 0.5
