@@ -5,7 +5,6 @@ import importlib
 
 import pytest
 
-
 MODULES = ["clock", "faults", "light", "region", "settings", "state"]
 
 
