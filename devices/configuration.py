@@ -282,6 +282,7 @@ class CcdSettings(Strict):
     pixel_nm: _Positive
     saturation_counts: Annotated[int, Field(gt=0, le=65535)]
     readout_time_s: _NotNegative
+    temperature_tolerance_c: _Positive
     timeout_s: _Positive
 
 

@@ -10,7 +10,7 @@ from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.ccd import Ccd
 from mistral_txm.devices.configuration import Address, Configuration
 from mistral_txm.devices.configuration import Axis as AxisSettings
-from mistral_txm.devices.control_systems import control_system
+from mistral_txm.devices.control_systems import CONTROL_SYSTEMS, control_system
 from mistral_txm.devices.polarization import Polarization
 from mistral_txm.devices.sample import Azimuth, ExposureKey, SamplePosition
 from mistral_txm.devices.shutter import Shutter
@@ -84,7 +84,9 @@ class Instrument:
                 signal.wait_for_connection(timeout=max(deadline - time.monotonic(), 0.001))
             except TimeoutError:
                 break
-        silent = sorted({signal.pvname for signal in signals if not signal.connected})
+        silent = sorted(
+            {getattr(each, "pvname", each.name) for each in signals if not each.connected}
+        )
         if silent:
             shown = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if silent[5:] else "")
             raise TimeoutError(
@@ -96,13 +98,13 @@ class Instrument:
                 device.wait_for_connection(timeout=max(deadline - time.monotonic(), 1.0))
 
     def _signals(self) -> Iterator[Any]:
-        yield self.ring_current
-        yield from self.ccd.used_signals
         for device in self.devices.values():
-            if hasattr(device, "walk_signals") and device is not self.ccd:
-                for walk in device.walk_signals(include_lazy=False):
-                    if hasattr(walk.item, "pvname"):
-                        yield walk.item
+            if device is self.ccd:
+                yield from device.used_signals
+            elif hasattr(device, "walk_signals"):
+                yield from (walk.item for walk in device.walk_signals(include_lazy=False))
+            elif hasattr(device, "wait_for_connection"):
+                yield device
 
 
 def make_instrument(configuration: Configuration, frames_directory: Path) -> Instrument:
@@ -121,9 +123,13 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
         If an address names a control system for which there are no devices.
     """
 
-    def axis(name: str) -> Axis:
+    for scheme, section in configuration.control_systems.items():
+        if scheme in CONTROL_SYSTEMS:
+            CONTROL_SYSTEMS[scheme].set_up(section)
+
+    def axis(name: str) -> Any:
         settings: AxisSettings = getattr(configuration.axes, name)
-        return _made("axis", settings.address, name=name, settings=settings)  # type: ignore[no-any-return]  # by name
+        return _made("axis", settings.address, name=name, settings=settings)
 
     theta, energy = axis("theta"), axis("energy")
     sample_x, sample_y, sample_z = axis("sample_x"), axis("sample_y"), axis("sample_z")

@@ -12,6 +12,7 @@ from mistral_txm.plans.measurement import (
     small,
     steps,
 )
+from mistral_txm.plans.scans import energy_scan, focus_series, polarization_scan
 from mistral_txm.plans.snapshot import snapshot
 from mistral_txm.plans.tomography import (
     check_positions,
@@ -28,10 +29,13 @@ __all__ = [
     "Sample",
     "check_positions",
     "darks",
+    "energy_scan",
     "estimate",
     "flats",
+    "focus_series",
     "medium",
     "paper",
+    "polarization_scan",
     "remaining",
     "small",
     "snapshot",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky import Msg
-from bluesky.utils import MsgGenerator, short_uid
+from bluesky.utils import MsgGenerator, RunEngineControlException, short_uid
 
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Step
@@ -57,19 +57,39 @@ def take(instrument: Instrument, folder: str, step: Step) -> MsgGenerator[None]:
         yield from bps.abs_set(instrument.sample_position, place, group=group)
         yield from bps.abs_set(instrument.theta, step.theta_deg, group=group)
         yield from bps.abs_set(instrument.polarization, step.helicity, group=group)
-    yield from bps.abs_set(instrument.ccd.cam.acquire_time, step.exposure_s, group=group)
     file_name = f"{folder}/{step.file_name}"
+    yield from expose_into(
+        instrument, file_name, step.exposure_s, step.stream, step.keys, group, columns(instrument)
+    )
+
+
+def expose_into(
+    instrument: Instrument,
+    file_name: str,
+    exposure_s: float,
+    stream: str,
+    keys: Iterable[Key],
+    group: str,
+    devices: Sequence[Any],
+) -> MsgGenerator[None]:
+    """Open a file, take one exposure for each key once the moves of a group have ended, close it.
+
+    Every Event has the readings of `devices`. Shutter and file are closed at the end.
+    """
+    yield from bps.abs_set(instrument.ccd.cam.acquire_time, exposure_s, group=group)
     yield from bps.abs_set(instrument.ccd.frame_file, file_name, group=group)
     yield from bps.wait(group)
-    for key in step.keys:
-        yield from expose(instrument, step.stream, key)
+    for key in keys:
+        yield from _expose(instrument, stream, key, devices)
     yield from bps.checkpoint()
     yield from bps.abs_set(instrument.shutter, "closed", group=group)
     yield from bps.abs_set(instrument.ccd.frame_file, None, group=group)
     yield from bps.wait(group)
 
 
-def expose(instrument: Instrument, stream: str, key: Key) -> MsgGenerator[None]:
+def _expose(
+    instrument: Instrument, stream: str, key: Key, devices: Sequence[Any]
+) -> MsgGenerator[None]:
     """Expose once, and make one Event of it.
 
     A pause before the frame is taken repeats the messages from the checkpoint on. From there on
@@ -84,7 +104,7 @@ def expose(instrument: Instrument, stream: str, key: Key) -> MsgGenerator[None]:
     yield from bps.wait(group)
     yield from bps.trigger(instrument.ccd, group=group)
     yield from bps.wait(group)
-    yield from bpp.rewindable_wrapper(_record(stream, columns(instrument)), False)
+    yield from bpp.rewindable_wrapper(_record(stream, devices), False)
 
 
 def _record(stream: str, devices: Sequence[Any]) -> MsgGenerator[None]:
@@ -111,7 +131,7 @@ def series_run(
         The uid of the run.
     """
 
-    def body() -> MsgGenerator[None]:
+    def body(_uid: str) -> MsgGenerator[None]:
         for stream in dict.fromkeys(step.stream for step in taken):
             yield from bps.declare_stream(*columns(instrument), name=stream)
         yield from bps.checkpoint()
@@ -119,9 +139,39 @@ def series_run(
         for step in taken:
             yield from take(instrument, folder, step)
 
+    uid = yield from whole_run(instrument, metadata, body)
+    return uid
+
+
+def whole_run(
+    instrument: Instrument,
+    metadata: Mapping[str, Any],
+    body: Callable[[str], MsgGenerator[None]],
+) -> MsgGenerator[str]:
+    """Open a run, do what `body` makes of its uid, put everything back, close the run.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+    """
+
+    def run() -> MsgGenerator[str]:
+        uid: str = yield from bps.open_run(dict(metadata))
+
+        def close(failure: Exception) -> MsgGenerator[None]:
+            if isinstance(failure, RunEngineControlException):
+                yield from bps.close_run(exit_status=failure.exit_status)
+            else:
+                yield from bps.close_run(exit_status="fail", reason=str(failure))
+
+        yield from bpp.contingency_wrapper(
+            put_back(instrument, body(uid)), except_plan=close, else_plan=bps.close_run
+        )
+        return uid
+
     yield from _repeatable()
-    plan = bpp.run_wrapper(put_back(instrument, body()), md=dict(metadata))
-    uid: str = yield from bpp.stage_wrapper(plan, [instrument.ccd])
+    uid: str = yield from bpp.stage_wrapper(run(), [instrument.ccd])
     return uid
 
 

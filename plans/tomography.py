@@ -26,6 +26,7 @@ RESERVED = frozenset(
         "series",
         "phi_deg",
         "measurement",
+        "scan",
         "sample",
         "n_planned",
         "planned_keys",
@@ -169,8 +170,8 @@ def check_positions(configuration: Configuration, measurement: Measurement) -> N
         If a tilt or the energy is beyond a limit.
     """
     axes = configuration.axes
-    _check_range("theta", axes.theta, (*measurement.angles_deg, measurement.flats.theta_deg))
-    _check_range("energy", axes.energy, (measurement.energy_ev,))
+    check_range("theta", axes.theta, (*measurement.angles_deg, measurement.flats.theta_deg))
+    check_range("energy", axes.energy, (measurement.energy_ev,))
 
 
 def manifest(measurement: Measurement) -> list[list[float]]:
@@ -216,7 +217,14 @@ def _check_keys(value: object, where: str) -> None:
             _check_keys(inner, where)
 
 
-def _check_range(name: str, axis: Axis, targets: Sequence[float]) -> None:
+def check_range(name: str, axis: Axis, targets: Sequence[float]) -> None:
+    """Refuse targets that an axis cannot reach.
+
+    Raises
+    ------
+    PlanError
+        Naming the first of them, and the range.
+    """
     low, high = axis.low_limit + axis.approach, axis.high_limit
     for target in targets:
         if not low <= target <= high:
@@ -224,6 +232,26 @@ def _check_range(name: str, axis: Axis, targets: Sequence[float]) -> None:
                 f"{name}: {target:g} {axis.unit} is planned, but can be reached only from {low:g} "
                 f"to {high:g} {axis.unit} (limits and approach in the configuration)"
             )
+
+
+def stated_azimuth(instrument: Instrument) -> MsgGenerator[float]:
+    """Return how a person said that the sample is mounted, in deg; the sample has to stand in or out.
+
+    Raises
+    ------
+    PlanError
+        If nobody has said it, or the sample stands neither in nor out.
+    """
+    phi_deg = yield from bps.rd(instrument.azimuth, default_value=math.nan)
+    if math.isnan(phi_deg):
+        raise PlanError("azimuth: nobody has said how the sample is mounted; set it first")
+    place = yield from bps.rd(instrument.sample_position, default_value="in")
+    if place == "between":
+        raise PlanError(
+            "sample_position: the sample stands neither in nor out; move it in, or put where it "
+            "stands now into sample_position.in_x_um and in_z_um"
+        )
+    return float(phi_deg)
 
 
 def _run(
@@ -236,22 +264,14 @@ def _run(
 ) -> MsgGenerator[str]:
     check(instrument, measurement, md or {})
     series = str(uuid.uuid4()) if series is None else series
-    phi_deg = yield from bps.rd(instrument.azimuth, default_value=math.nan)
-    if math.isnan(phi_deg):
-        raise PlanError("azimuth: nobody has said how the sample is mounted; set it first")
-    place = yield from bps.rd(instrument.sample_position, default_value="in")
-    if place == "between":
-        raise PlanError(
-            "sample_position: the sample stands neither in nor out; move it in, or put where it "
-            "stands now into sample_position.in_x_um and in_z_um"
-        )
+    phi_deg = yield from stated_azimuth(instrument)
     planned = sum(len(step.repeats) for step in taken if step.stream == "primary")
     description = measurement.to_dict()
     metadata = {
         **(md or {}),
         "plan_name": plan_name,
         "series": series,
-        "phi_deg": float(phi_deg),
+        "phi_deg": phi_deg,
         "measurement": description,
         "sample": description["sample"],
         "n_planned": planned,

@@ -14,85 +14,152 @@ two amplitudes, positive above the orbit plane, negative below, zero in it.
 
 import hashlib
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import kv
 
-ELECTRON_ENERGY_GEV = 2.979
-"""ALBA storage ring [published machine parameters]."""
-DIPOLE_FIELD_T = 1.42
-"""ALBA dipole, the source of MISTRAL [published machine parameters]."""
+from mistral_txm.simulated_beamline import settings
+
 ELECTRON_REST_ENERGY_GEV = 0.000510999
-CRITICAL_ENERGY_EV = 665.0 * ELECTRON_ENERGY_GEV**2 * DIPOLE_FIELD_T
-"""E_c = 0.665 E^2[GeV] B[T] keV [X-Ray Data Booklet, 2.1]: 8.4 keV."""
-GAMMA = ELECTRON_ENERGY_GEV / ELECTRON_REST_ENERGY_GEV
+ANGLE_STEP_MRAD = 0.002
+"""Largest step of the integration over the slit; the light fills about 0.5 mrad."""
+DARK_ANGLE_MRAD = 20.0
+"""Beyond this angle there is no light at any energy above 1 eV."""
 
-JAW_DISTANCE_M = 10.0
-"""Distance of the polarization slit from the source: an assumption, 1 mm is 0.1 mrad."""
-ANGLE_STEPS = 64
-"""Midpoints of the integration over the slit."""
-
-CURRENT_MA = 250.0
-"""Ring current right after an injection: an assumption of the right size."""
-TOP_UP_PERIOD_S = 1200.0
-"""Time between injections: an assumption."""
-LIFETIME_S = 18 * 3600.0
-"""Lifetime of the beam: an assumption; the current falls by 1.8 % between injections."""
+Angles = NDArray[np.float64]
 
 
-def amplitudes(
-    energy_ev: float, angle_mrad: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+class Ring:
+    """The current in the storage ring: it decays, and is topped up at once, at equal intervals.
+
+    With t the time since the last injection, I(t) = I_0 exp(-t / lifetime).
+    """
+
+    def __init__(self, settings: settings.Ring) -> None:
+        self._full_ma = settings.current_ma
+        self._lifetime_s = 3600 * settings.lifetime_h
+        self._period_s = settings.top_up_period_s
+
+    def current_ma(self, time_s: float) -> float:
+        """Return the current at a time; injections are at 0, one period, two periods, ..."""
+        return self._full_ma * math.exp(-(time_s % self._period_s) / self._lifetime_s)
+
+    def mean_current_ma(self, start_s: float, duration_s: float) -> float:
+        """Return the mean current over an exposure, whatever number of injections falls into it.
+
+        The integral over one decay from 0 to t is I_0 lifetime (1 - exp(-t / lifetime)).
+        """
+        if duration_s <= 0:
+            return self.current_ma(start_s)
+        phase_s = start_s % self._period_s
+        integral_s = self._charge_s(phase_s + duration_s) - self._charge_s(phase_s)
+        return self._full_ma * integral_s / duration_s
+
+    def to_injection_s(self, time_s: float) -> float:
+        """Return the time to the next injection, above 0 and at most one period."""
+        return self._period_s - time_s % self._period_s
+
+    def _charge_s(self, time_s: float) -> float:
+        """Return the integral of I / I_0 from an injection on."""
+        periods, rest_s = divmod(time_s, self._period_s)
+        return self._decay_s(self._period_s) * periods + self._decay_s(rest_s)
+
+    def _decay_s(self, time_s: float) -> float:
+        return -self._lifetime_s * math.expm1(-time_s / self._lifetime_s)
+
+
+def critical_energy_ev(ring: settings.Ring) -> float:
+    """Return the critical energy, E_c = 0.665 E^2[GeV] B[T] keV [X-Ray Data Booklet, 2.1]."""
+    return 665.0 * ring.electron_energy_gev**2 * ring.dipole_field_t
+
+
+def amplitudes(ring: settings.Ring, energy_ev: float, angle_mrad: Angles) -> tuple[Angles, Angles]:
     """Return the amplitudes of the light in the orbit plane and across it, in arbitrary units.
 
-    The second has the sign of the angle: with the first it makes the circular polarization.
+    The second has the sign of the angle: with the first it makes the circular polarization. Their
+    unit is the same for all energies and angles.
     """
-    y = energy_ev / CRITICAL_ENERGY_EV
-    x = GAMMA * angle_mrad * 1e-3
+    y = energy_ev / critical_energy_ev(ring)
+    x = ring.electron_energy_gev / ELECTRON_REST_ENERGY_GEV * angle_mrad * 1e-3
     xi = y * (1 + x**2) ** 1.5 / 2
     scale = y * (1 + x**2)
     return scale * kv(2 / 3, xi), scale * x / np.sqrt(1 + x**2) * kv(1 / 3, xi)
 
 
+class BendingMagnet:
+    """The light of a bending magnet that passes the two jaws of the polarization slit."""
+
+    def __init__(self, ring: settings.Ring, beam: settings.Beam) -> None:
+        self._ring = ring
+        self._distance_m = beam.jaw_distance_m
+        self._cached = lru_cache(maxsize=1024)(self._accepted)
+
+    def angle_mrad(self, jaw_down_mm: float, jaw_up_mm: float) -> float:
+        """Return the vertical angle of the middle of the slit, positive above the orbit plane."""
+        return (jaw_down_mm + jaw_up_mm) / 2 / self._distance_m
+
+    def accepted(
+        self, energy_ev: float, jaw_down_mm: float, jaw_up_mm: float
+    ) -> tuple[float, float]:
+        """Return (intensity, circular degree) of the light between two jaws.
+
+        The intensity is the integral of the flux over the accepted vertical angle, in units of the
+        flux per mrad in the orbit plane at that energy; the degree, in -1..1, is the mean over the
+        accepted light. Jaws that are closed, or have passed each other, let nothing through: (0, 0).
+
+        >>> from mistral_txm.simulated_beamline.settings import load_settings
+        >>> ideal = load_settings("ideal")
+        >>> intensity, degree = BendingMagnet(ideal.ring, ideal.beam).accepted(707.4, -2.5, -1.5)
+        >>> round(intensity, 2), round(degree, 2)
+        (0.11, -0.8)
+        """
+        return self._cached(energy_ev, jaw_down_mm, jaw_up_mm)
+
+    def _accepted(
+        self, energy_ev: float, jaw_down_mm: float, jaw_up_mm: float
+    ) -> tuple[float, float]:
+        low_mrad, high_mrad = (
+            min(max(jaw_mm / self._distance_m, -DARK_ANGLE_MRAD), DARK_ANGLE_MRAD)
+            for jaw_mm in (jaw_down_mm, jaw_up_mm)
+        )
+        if high_mrad <= low_mrad:
+            return 0.0, 0.0
+        steps = 64 + math.ceil((high_mrad - low_mrad) / ANGLE_STEP_MRAD)
+        edges_mrad = np.linspace(low_mrad, high_mrad, steps + 1)
+        in_plane, across = amplitudes(self._ring, energy_ev, (edges_mrad[1:] + edges_mrad[:-1]) / 2)
+        flux = in_plane**2 + across**2
+        on_axis = float(amplitudes(self._ring, energy_ev, np.zeros(1))[0][0] ** 2)
+        intensity = float(flux.mean()) * (high_mrad - low_mrad) / on_axis
+        if intensity == 0.0:
+            return 0.0, 0.0
+        return intensity, float(np.sum(2 * in_plane * across) / np.sum(flux))
+
+
+# Until beamline.py, server.py and truth.py take the classes above.
+JAW_DISTANCE_M = 10.0
+CURRENT_MA = 250.0
+TOP_UP_PERIOD_S = 1200.0
+LIFETIME_S = 18 * 3600.0
+
+
 @cache
+def _ideal() -> settings.Settings:
+    return settings.load_settings("ideal")
+
+
 def accepted(energy_ev: float, jaw_down_mm: float, jaw_up_mm: float) -> tuple[float, float]:
-    """Return (intensity, circular degree) of the light between two jaws.
-
-    The intensity is the integral of the flux over the accepted angle, in units of the flux per mrad
-    in the orbit plane; the degree, in -1..1, is the mean over the accepted light. Jaws that are
-    closed, or have passed each other, let nothing through: (0, 0).
-
-    >>> accepted(707.4, 2.5, 1.5)
-    (0.0, 0.0)
-    """
-    low_mrad, high_mrad = jaw_down_mm / JAW_DISTANCE_M, jaw_up_mm / JAW_DISTANCE_M
-    if high_mrad <= low_mrad:
-        return 0.0, 0.0
-    edges = np.linspace(low_mrad, high_mrad, ANGLE_STEPS + 1)
-    in_plane, across = amplitudes(energy_ev, (edges[1:] + edges[:-1]) / 2)
-    flux = in_plane**2 + across**2
-    on_axis = float(amplitudes(energy_ev, np.zeros(1))[0][0] ** 2)
-    intensity = float(flux.mean()) * (high_mrad - low_mrad) / on_axis
-    degree = float(np.sum(2 * in_plane * across) / np.sum(flux))
-    return intensity, degree
+    """See `BendingMagnet.accepted`."""
+    return BendingMagnet(_ideal().ring, _ideal().beam).accepted(energy_ev, jaw_down_mm, jaw_up_mm)
 
 
 def top_up_phase_s(seed: int, key: bytes) -> float:
-    """Draw where in the cycle of injections a state of the beamline begins, 0..TOP_UP_PERIOD_S.
-
-    It depends on the state and on nothing that happened before: the same exposure sees the same
-    current however a measurement was interrupted or ordered, and never depends on wall time.
-    """
+    """Draw where in the cycle of injections a state of the beamline begins, 0..TOP_UP_PERIOD_S."""
     digest = hashlib.blake2b(b"top-up %d " % seed + key, digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64 * TOP_UP_PERIOD_S
 
 
 def ring_current_ma(time_s: float) -> float:
-    """Return the current at a time on the clock of the injections: decay, and injection to full.
-
-    >>> ring_current_ma(0.0), ring_current_ma(TOP_UP_PERIOD_S)
-    (250.0, 250.0)
-    """
-    return CURRENT_MA * math.exp(-(time_s % TOP_UP_PERIOD_S) / LIFETIME_S)
+    """See `Ring.current_ma`."""
+    return Ring(_ideal().ring).current_ma(time_s)
