@@ -1,7 +1,7 @@
 """What a simulated beamline is started with, checked before anything starts and kept with the run."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 
@@ -51,14 +51,17 @@ def usable_conditions(conditions: str | Path) -> str:
 def usable_texture(texture: str | Path, data: Path) -> str:
     """Return a packaged name as it is, the path of an HDF5 file as an absolute one.
 
-    An OVF file is converted: the simulated beamline reads HDF5, with a reader of its own. The copy
-    in the data folder is named after its content, so that a series that is resumed finds it.
+    An OVF file is converted: the simulated beamline reads HDF5, with a reader of its own. A
+    magnetization in A/m is divided by its largest norm. The copy in the data folder is named after
+    the file and its content, so that a series that is resumed finds it.
 
     Raises
     ------
     ValueError
         If there is no such name or file, or it holds no vector field: one line.
     """
+    import numpy as np
+
     from mistral_txm.reconstruction import ovf, volume_file
     from mistral_txm.reconstruction.files import sha256_of
     from mistral_txm.simulated_beamline.textures import load, names
@@ -70,9 +73,13 @@ def usable_texture(texture: str | Path, data: Path) -> str:
     if not path.is_file():
         raise ValueError(f"texture {str(texture)!r}: no such file")
     if ovf.is_ovf(path):
-        copy = data.resolve() / f"texture-{sha256_of(path)[:8]}.h5"
+        copy = data.resolve() / "textures" / f"{path.stem}-{sha256_of(path)[:8]}.h5"
         volume = volume_file.read_volume(path)
-        data.mkdir(parents=True, exist_ok=True)
+        if ovf.read_ovf(path).unit == "A/m":
+            largest = np.linalg.norm(volume.m_czyx, axis=0).max() or 1.0
+            mx, my, mz = volume.m_czyx / largest
+            volume = replace(volume, mx=mx, my=my, mz=mz)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         volume_file.write_volume(copy, volume)
         path = copy
     load(str(path))

@@ -38,7 +38,7 @@ OVF = """# OOMMF OVF 2.0
 # znodes: 2
 # valuedim: 3
 # valuelabels: x y z
-# valueunits: 1 1 1
+# valueunits: {unit} {unit} {unit}
 # End: Header
 # Begin: Data Text
 {values}
@@ -51,10 +51,10 @@ OVF = """# OOMMF OVF 2.0
 def ovf(tmp_path):
     """A file in which mx, my, mz of node x, y, z are cos, sin, 0 of its number, x fastest."""
 
-    def write(name="swirl.ovf", step=10):
-        lines = [f"{np.cos(n)} {np.sin(n)} 0" for n in range(12)]
+    def write(name="swirl.ovf", step=10, unit="1", norm=1.0):
+        lines = [f"{norm * np.cos(n)} {norm * np.sin(n)} 0" for n in range(12)]
         path = tmp_path / name
-        path.write_text(OVF.format(step=step, values="\n".join(lines)))
+        path.write_text(OVF.format(step=step, unit=unit, values="\n".join(lines)))
         return path
 
     return write
@@ -63,13 +63,19 @@ def ovf(tmp_path):
 def test_an_ovf_file_is_converted_for_the_simulated_beamline(ovf, tmp_path):
     data = tmp_path / "data"
     found = Path(usable_texture(ovf(), data))
-    assert found.parent == data
+    assert found.parent == data / "textures"
+    assert found.name.startswith("swirl-")
     number = np.arange(12).reshape(2, 3, 2)
     with h5py.File(found) as file:
         np.testing.assert_allclose(file["mx"][...], np.cos(number), atol=1e-6)
         np.testing.assert_allclose(file["my"][...], np.sin(number), atol=1e-6)
         assert not file["mz"][...].any()
         assert file.attrs["voxel_nm"] == 10
+
+
+def test_a_magnetization_in_amperes_per_metre_becomes_a_direction(ovf, tmp_path):
+    with h5py.File(usable_texture(ovf(unit="A/m", norm=8.6e5), tmp_path)) as file:
+        np.testing.assert_allclose(file["mx"][0, 0], [1, np.cos(1)], atol=1e-6)
 
 
 def test_two_textures_in_one_data_folder_are_kept_apart(ovf, tmp_path):
@@ -83,7 +89,7 @@ def test_two_textures_in_one_data_folder_are_kept_apart(ovf, tmp_path):
 def test_files_are_kept_as_absolute_paths(ovf, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = usable_texture(ovf(), tmp_path)
-    assert usable_texture(Path(found).name, tmp_path) == found
+    assert usable_texture(Path(found).relative_to(tmp_path), tmp_path) == found
     (tmp_path / "calm.toml").write_text("[goniometer]\nrun_out_nm = 1.0\n")
     assert usable_conditions("calm.toml") == str(tmp_path / "calm.toml")
     assert usable_conditions("real") == "real"
