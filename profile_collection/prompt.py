@@ -1,7 +1,9 @@
 """What IPython adds for an operator: short commands, numbers with their units, errors of one line."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bluesky import Msg, RunEngine
 from bluesky import plan_stubs as bps
@@ -13,13 +15,18 @@ from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.shutter import Shutter
 from mistral_txm.plans import snapshot
 
+if TYPE_CHECKING:  # a real beamline has none
+    from mistral_txm.profile_collection.simulated_faults import Faults
 
-def dress(shell: InteractiveShell, RE: RunEngine, instrument: Instrument) -> None:
+
+def dress(
+    shell: InteractiveShell, RE: RunEngine, instrument: Instrument, faults: Faults | None = None
+) -> None:
     """Give a prompt the commands `%wa`, `%mov`, `%movr` and `%ct`, and errors of one line.
 
     The stack of the last error is shown by ``%tb Context``, and kept in ``logs/acquisition.log``.
     """
-    commands = OperatorCommands(RE, instrument)
+    commands = OperatorCommands(RE, instrument, faults)
     for command in (commands.wa, commands.mov, commands.movr, commands.ct):
         shell.register_magic_function(command)
     shell.InteractiveTB.set_mode("Minimal")
@@ -38,16 +45,23 @@ def _tell_cause(
 class OperatorCommands:
     """The commands that operators of Bluesky know, for the devices of one instrument."""
 
-    def __init__(self, RE: RunEngine, instrument: Instrument) -> None:
+    def __init__(self, RE: RunEngine, instrument: Instrument, faults: Faults | None) -> None:
         self._RE = RE
         self._instrument = instrument
+        self._faults = faults
 
     def wa(self, line: str) -> None:
-        """Show where all devices are, or those that are named: ``%wa theta energy``."""
+        """Show where all devices are, or those that are named: ``%wa theta energy``.
+
+        Of all devices of a simulated beamline: also which faults are on.
+        """
         devices = self._instrument.devices
         names = line.split() or [name for name in devices if name not in ("ccd", "key")]
         for name in names:
             print(f"{name:<16} {_where(self._device(name))}")
+        if self._faults is not None and not line:
+            faults = ", ".join(f"{name} = {value:g}" for name, value in self._faults.on.items())
+            print(f"{'faults':<16} {faults or 'none'}")
 
     def mov(self, line: str) -> None:
         """Move devices, all at once: ``%mov theta 5 energy 707.4``, ``%mov sample_position out``."""

@@ -5,21 +5,32 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from mistral_txm.devices.configuration import (
+    Configuration,
+    ConfigurationError,
+    load_configuration,
+)
 from mistral_txm.profile_collection.channel_access import use_control_server
+from mistral_txm.profile_collection.simulation import (
+    Simulation,
+    usable_conditions,
+    usable_faults,
+    usable_texture,
+)
 from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.lifeline import ServiceProcess
 
 DATA_VARIABLE = "MISTRAL_TXM_DATA"
 """The environment variable that names the data folder."""
 
-CONNECT_TIMEOUT_S = 10.0
 READY_TIMEOUT_S = 90.0
+SIMULATED_BEAMLINE = "mistral_txm.simulated_beamline"
 
 
 def data_folder(data: str | os.PathLike[str] | None = None) -> Path:
@@ -79,15 +90,18 @@ def start(
     data: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
     size: str = "small",
-    texture: str = "stripes",
+    texture: str | os.PathLike[str] = "stripes",
     seed: int = 0,
     time_scale: float = 0.0,
+    conditions: str | os.PathLike[str] = "ideal",
+    faults: Sequence[str] = (),
 ) -> Session:
     """Start an acquisition and return the operator's namespace.
 
     It holds ``RE`` (the RunEngine), ``cat`` (the databroker catalog), ``instrument`` and each of its
-    devices under its own name, the plans, and ``data`` (the data folder). The catalog, the live
-    reconstruction and the monitor page run in processes of their own; the RunEngine needs none of them.
+    devices under its own name, the plans, and ``data`` (the data folder); of a simulated beamline also
+    ``faults``, the device that lets things go wrong. The catalog, the live reconstruction and the monitor page
+    run in processes of their own; the RunEngine needs none of them.
 
     Parameters
     ----------
@@ -99,12 +113,17 @@ def start(
         TOML file of addresses, limits and focus positions; by default the packaged one.
     size, texture, seed, time_scale
         Of the simulated beamline: frames of the sizes ``small``, ``medium`` or ``paper``, the
-        magnetization's name, the seed of its noise, and how long an exposure of one second takes, s.
+        magnetization's name or the OVF or HDF5 file that holds it, the seed of its noise, and how long an
+        exposure of one second takes, s.
+    conditions
+        Of the simulated beamline: ``ideal``, ``real``, or a TOML file of what differs from that.
+    faults
+        What goes wrong there from the start, each as ``NAME`` or ``NAME=VALUE``.
 
     Raises
     ------
     ValueError
-        If the configuration is wrong.
+        If the configuration, the texture, the conditions or a fault are wrong; nothing has started then.
     LeaseError
         If another acquisition uses the data folder.
     ServiceError
@@ -116,30 +135,37 @@ def start(
     session = Session()
     exits = session._exits
     try:
+        configuration = load_configuration(None if config is None else Path(config))
         exits.enter_context(acquisition_lease(folder))
-        simulation = {"size": size, "texture": texture, "seed": seed, "time_scale": time_scale}
+        simulation = None
         if simulated:
-            _start_service(
-                session, "simulated_beamline", "mistral_txm.simulated_beamline", folder, simulation
+            if configuration.simulation is None:
+                raise ConfigurationError(
+                    f"{config}: has no section [simulation], which says where a simulated sample is turned"
+                )
+            simulation = Simulation(
+                size=size,
+                texture=usable_texture(os.fspath(texture), folder),
+                seed=seed,
+                conditions=usable_conditions(os.fspath(conditions)),
+                time_scale=time_scale,
             )
+            options = [word for fault in usable_faults(faults) for word in ("--fault", fault)]
+            options += simulation.options()
+            _start_service(session, "simulated_beamline", SIMULATED_BEAMLINE, folder, options)
         for name in ("catalog", "live", "monitor"):
-            _start_service(session, name, f"mistral_txm.services.{name}", folder, {})
+            _start_service(session, name, f"mistral_txm.services.{name}", folder)
         exits.callback(session.terminate)
         if simulated:
             ready = session.services["simulated_beamline"].wait_ready(READY_TIMEOUT_S)
             use_control_server(int(ready["port"]))
         exits.enter_context(_logging_to(folder / "logs" / "acquisition.log"))
-        _wire(
-            session,
-            folder,
-            None if config is None else Path(config),
-            simulation if simulated else None,
-        )
+        _wire(session, folder, configuration, simulation)
         exits.enter_context(_ending_in_order(session.RE))
         if (shell := _shell()) is not None:
             from mistral_txm.profile_collection.prompt import dress
 
-            dress(shell, session.RE, session.instrument)
+            dress(shell, session.RE, session.instrument, session.get("faults"))
     except BaseException:
         session.close()
         raise
@@ -148,12 +174,10 @@ def start(
 
 
 def _start_service(
-    session: Session, name: str, module: str, data: Path, options: Mapping[str, object]
+    session: Session, name: str, module: str, data: Path, options: Sequence[str] = ()
 ) -> None:
     """Start one helper process without waiting for it; the session's end ends it."""
-    arguments = ["--data", str(data), "--lifeline"]
-    for option, value in options.items():
-        arguments += [f"--{option.replace('_', '-')}", str(value)]
+    arguments = ["--data", str(data), "--lifeline", *options]
     service = ServiceProcess(module, arguments, log=data / "logs" / f"{name}.log")
     session.services[name] = session._exits.enter_context(service)
 
@@ -216,7 +240,7 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 def _wire(
-    session: Session, data: Path, config: Path | None, simulation: Mapping[str, object] | None
+    session: Session, data: Path, configuration: Configuration, simulation: Simulation | None
 ) -> None:
     """Build the RunEngine, the devices and the plans; ophyd is first imported here."""
     import bluesky.plan_stubs
@@ -225,24 +249,20 @@ def _wire(
     from bluesky import RunEngine
 
     from mistral_txm import plans
-    from mistral_txm.devices.configuration import ConfigurationError, load_configuration
     from mistral_txm.devices.instrument import make_instrument
     from mistral_txm.services.journal import JournalWriter
 
-    configuration = load_configuration(config)
     instrument = make_instrument(configuration, data / "frames")
-    instrument.connect(CONNECT_TIMEOUT_S)
+    instrument.connect(configuration.connection_timeout_s)
     RE = RunEngine({})  # the name that every Bluesky operator types
     RE.subscribe(session._exits.enter_context(JournalWriter(data / "journal")))
-    if simulation is not None:
-        if configuration.simulation is None:
-            raise ConfigurationError(
-                f"{config}: has no section [simulation], which says where a simulated sample is turned"
-            )
+    if simulation is not None and configuration.simulation is not None:
+        from mistral_txm.profile_collection.simulated_faults import make_faults
         from mistral_txm.profile_collection.simulated_operator import SimulatedOperator
 
-        RE.md["simulation"] = dict(simulation)
+        RE.md["simulation"] = simulation.metadata()
         RE.register_command("input", SimulatedOperator(configuration.simulation))
+        session["faults"] = make_faults(configuration.simulation.faults_address)
         # The simulated beamline ends before this process: that is no fault to be printed.
         session._exits.callback(epics.ca.disable_ca_messages)
     session.update(

@@ -1,253 +1,386 @@
-"""A motor record: fields and behaviour of the EPICS record of that name, on a perfect mechanism.
+"""A motor record: fields and behaviour of the EPICS record of that name.
 
-Source: EPICS motor module, motorRecord documentation (fields DMOV, MOVN, MSTA, LVIO, SET, STOP,
-TWF). DMOV makes a 1-0-1 transition for every move, also where nothing has to move, as the record
-promises.
+Source: documentation of the EPICS motor module, motorRecord. The record may be stopped or sent
+elsewhere at any time; DMOV makes a 1-0-1 transition for every request, also where nothing has to
+move. What it lacks are links to other records, the commands before and after a move, the settings
+of a servo, and choices that make no difference here: FRAC, RMOD, NTM, SPDB, speeds in turns.
+The status of the hardware is read when the motor moves, and when STUP asks for it.
 """
 
 import asyncio
 import math
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Literal
 
-from caproto import ChannelData
+from caproto import AlarmSeverity, AlarmStatus
 
-from mistral_txm.simulated_beamline.channels import (
-    Database,
-    double,
-    integer,
-    menu,
-    post,
-    short,
-    string,
-)
+from mistral_txm.simulated_beamline.channels import Database, PutHook
+from mistral_txm.simulated_beamline.clock import Clock
+from mistral_txm.simulated_beamline.faults import Faults
+from mistral_txm.simulated_beamline.motor_controller import Controller, Speed, Status
+from mistral_txm.simulated_beamline.motor_fields import SEVERITIES, MotorFields, MotorSettings
 
-MSTA_DIRECTION = 0x0001
-MSTA_DONE = 0x0002
-MSTA_PLUS_LIMIT = 0x0004
-MSTA_POSITION = 0x0020
-MSTA_MOVING = 0x0400
-MSTA_MINUS_LIMIT = 0x2000
+__all__ = ["MotorRecord", "MotorSettings"]
 
-TICK_S = 0.05
-"""Wall time between two readbacks of a motion, where a motion takes wall time at all."""
+Halt = Literal["stop", "pause", "release", "replace"]
+"""Why a motion ends early: STOP, SPMG = Pause, a jog button let go, or another motion instead."""
 
 
-@dataclass(frozen=True)
-class MotorSettings:
-    """What differs from motor to motor; units are those of `units`, speeds per second."""
+class _Motion:
+    """One motion, from the request to DMOV = 1."""
 
-    units: str
-    low_limit: float
-    high_limit: float
-    velocity: float
-    acceleration_s: float
-    precision: int
-    initial: float = 0.0
-    description: str = ""
+    def __init__(self) -> None:
+        self.halt: Halt | None = None
+        self.halted = asyncio.Event()
+
+    def end(self, halt: Halt) -> None:
+        """End it at once; a motion that replaces it counts more than another reason."""
+        if self.halt is None or halt == "replace":
+            self.halt = halt
+        self.halted.set()
+
+
+_Steps = Callable[[_Motion], Awaitable[None]]
 
 
 class MotorRecord:
     """One motor record at `prefix`, its channels put into `database`.
 
-    `time_scale` multiplies the duration of a motion, `|distance| / VELO + 2 ACCL`, into wall time;
-    at 0 a motion ends at once. `dial_position` is where the mechanism stands, whatever offset is
-    set.
+    `time_scale` multiplies the duration of a motion into wall time; at 0 a motion ends at once. The
+    `clock` counts the unscaled duration, that of a trapezoid of speed and DLY. `name` is that of
+    its `faults`. A put completes when the record is done, DLY included.
     """
 
     def __init__(
-        self, database: Database, prefix: str, settings: MotorSettings, time_scale: float
+        self,
+        database: Database,
+        prefix: str,
+        settings: MotorSettings,
+        time_scale: float,
+        clock: Clock,
+        faults: Faults,
+        name: str,
     ) -> None:
-        self._time_scale = time_scale
-        self._move_number = 0
-        self._stopped_move = 0
-        limits = (settings.low_limit, settings.high_limit)
-
-        def position(value: float = settings.initial, **kwargs: bool) -> ChannelData:
-            channel = double(
-                value,
-                units=settings.units,
-                precision=settings.precision,
-                limits=limits,
-                **kwargs,
-            )
-            channel.reported_record_type = "motor"
-            return channel
-
-        def quantity(value: float, units: str) -> ChannelData:
-            return double(value, units=units, precision=settings.precision)
-
-        speed = f"{settings.units}/s"
-        self._fields: dict[str, ChannelData] = {
-            "VAL": position(),
-            "RBV": position(read_only=True),
-            "DVAL": position(read_only=True),
-            "DRBV": position(read_only=True),
-            "RVAL": integer(read_only=True),
-            "RRBV": integer(read_only=True),
-            "DIFF": position(0.0, read_only=True),
-            "HLM": position(settings.high_limit),
-            "LLM": position(settings.low_limit),
-            "DHLM": position(settings.high_limit, read_only=True),
-            "DLLM": position(settings.low_limit, read_only=True),
-            "OFF": position(0.0),
-            "DIR": menu(("Pos", "Neg"), read_only=True),
-            "FOFF": menu(("Variable", "Frozen")),
-            "SET": menu(("Use", "Set")),
-            "VELO": quantity(settings.velocity, speed),
-            "VBAS": quantity(0.0, speed),
-            "VMAX": quantity(settings.velocity, speed),
-            "ACCL": quantity(settings.acceleration_s, "s"),
-            "BDST": quantity(0.0, settings.units),
-            "RDBD": quantity(10.0**-settings.precision, settings.units),
-            "MRES": quantity(10.0**-settings.precision, settings.units),
-            "EGU": string(settings.units),
-            "PREC": short(settings.precision, read_only=True),
-            "DESC": string(settings.description),
-            "RTYP": string("motor", read_only=True),
-            "MOVN": short(0, read_only=True),
-            "DMOV": short(1, read_only=True),
-            "MSTA": integer(MSTA_DONE | MSTA_POSITION, read_only=True),
-            "MISS": short(0, read_only=True),
-            "LVIO": short(0, read_only=True),
-            "HLS": short(0, read_only=True),
-            "LLS": short(0, read_only=True),
-            "TDIR": short(1, read_only=True),
-            "STOP": short(0),
-            "SPMG": menu(("Stop", "Pause", "Move", "Go"), 3),
-            "HOMF": short(0),
-            "HOMR": short(0),
-            "TWV": quantity(1.0, settings.units),
-            "TWF": short(0),
-            "TWR": short(0),
-            "CNEN": menu(("Disable", "Enable"), 1),
-            "STAT": menu(("NO_ALARM", "LINK"), read_only=True),
-            "SEVR": menu(("NO_ALARM", "MINOR", "MAJOR", "INVALID"), read_only=True),
+        self._controller = Controller(settings, time_scale, clock, faults, name)
+        self._fields = MotorFields(database, prefix, settings, int(self._controller.status))
+        self._target = settings.initial
+        self._motion: _Motion | None = None
+        self._waiting: _Steps | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._done = asyncio.Event()
+        self._done.set()
+        hooks: dict[str, PutHook] = {
+            "VAL": self._user_put,
+            "DVAL": self._dial_put,
+            "RVAL": lambda steps: self._dial_put(self._fields.at_steps(steps)),
+            "RLV": self._relative_put,
+            "TWF": lambda value: self._tweak_put(value, "TWF", +1),
+            "TWR": lambda value: self._tweak_put(value, "TWR", -1),
+            "HOMF": self._home_put,
+            "HOMR": self._home_put,
+            "JOGF": lambda value: self._jog_put(value, +1),
+            "JOGR": lambda value: self._jog_put(value, -1),
+            "STOP": self._stop_put,
+            "SPMG": self._spmg_put,
+            "SYNC": self._sync_put,
+            "STUP": self._update_put,
+            "CNEN": self._enable_put,
         }
-        database[prefix] = self._fields["VAL"]
-        database.update({f"{prefix}.{name}": field for name, field in self._fields.items()})
-        self._fields["VAL"].on_put = self._value_put
-        self._fields["STOP"].on_put = self._stop_put
-        self._fields["SPMG"].on_put = self._spmg_put
-        self._fields["HLM"].on_put = self._limits_put
-        self._fields["LLM"].on_put = self._limits_put
-        self._fields["OFF"].on_put = self._offset_put
-        self._fields["HOMF"].on_put = self._home_put
-        self._fields["HOMR"].on_put = self._home_put
-        self._fields["TWF"].on_put = self._tweak_forward_put
-        self._fields["TWR"].on_put = self._tweak_reverse_put
+        for field, hook in hooks.items():
+            self._fields.channels[field].on_put = hook
 
     @property
     def dial_position(self) -> float:
-        """Where the mechanism stands now, in the motor's units."""
-        return float(self._fields["DRBV"].value)
+        """What the record says, in the motor's units, whatever offset is set."""
+        return self._fields.number("DRBV")
 
-    def _number(self, field: str) -> float:
-        return float(self._fields[field].value)
+    @property
+    def mechanism_position(self) -> float:
+        """Where the mechanism really stands, whatever the record says, in the motor's units."""
+        return self._controller.load_position
 
-    async def _post_position(self, user: float) -> None:
-        dial = user - self._number("OFF")
-        steps = round(dial / self._number("MRES"))
-        await post(self._fields["DRBV"], dial)
-        await post(self._fields["RRBV"], steps)
-        await post(self._fields["DIFF"], self._number("VAL") - user)
-        await post(self._fields["RBV"], user)
+    # What clients write
 
-    async def _value_put(self, target: float) -> None:
-        if self._fields["SET"].value == "Set":
-            await post(self._fields["OFF"], target - self.dial_position)
-            await self._offset_put(self._number("OFF"))
-            return
-        await self.move(float(target))
+    async def _user_put(self, user: float) -> None:
+        fields = self._fields
+        if not math.isfinite(user):
+            await self._refuse()
+        elif fields["SET"] == "Use":
+            await self._drive(fields.dial(user), user)
+        elif fields["FOFF"] == "Frozen":
+            await self._call_position(fields.dial(user))
+        else:
+            await fields.post(DMOV=0)
+            await fields.redefine(user - fields.direction * fields.number("DVAL"))
+            await fields.post(DMOV=1)
 
-    async def move(self, target: float) -> None:
-        """Move to `target`, in user coordinates; return at the end, or when another move starts.
+    async def _dial_put(self, dial: float) -> None:
+        if not math.isfinite(dial):
+            await self._refuse()
+        elif self._fields["SET"] == "Use":
+            await self._drive(dial)
+        else:
+            await self._call_position(dial)
 
-        A target outside the limits or not finite moves nothing: LVIO rises and VAL goes back.
-        """
-        self._move_number += 1
-        number = self._move_number
-        start = self._number("RBV")
-        low, high = self._number("LLM"), self._number("HLM")
-        allowed = math.isfinite(target) and low <= target <= high
-        await post(self._fields["LVIO"], 0 if allowed else 1)
-        if not allowed or self._fields["SPMG"].value in ("Stop", "Pause"):
-            await post(self._fields["VAL"], start)
-            return
-        await post(self._fields["VAL"], target)
-        await post(self._fields["DVAL"], target - self._number("OFF"))
-        forward = target >= start
-        await post(self._fields["TDIR"], int(forward))
-        direction = MSTA_DIRECTION if forward else 0
-        await post(self._fields["MSTA"], direction | MSTA_POSITION | MSTA_MOVING)
-        await post(self._fields["MOVN"], 1)
-        await post(self._fields["DMOV"], 0)
-        duration_s = 0.0
-        if target != start:
-            duration_s = abs(target - start) / self._number("VELO") + 2 * self._number("ACCL")
-        end = await self._travel(number, start, target, duration_s * self._time_scale)
-        if end is None:
-            return
-        await self._post_position(end)
-        if end != target:
-            await post(self._fields["VAL"], end)
-            await post(self._fields["DVAL"], end - self._number("OFF"))
-            await post(self._fields["DIFF"], 0.0)
-        await post(self._fields["MSTA"], direction | MSTA_POSITION | MSTA_DONE)
-        await post(self._fields["MOVN"], 0)
-        await post(self._fields["DMOV"], 1)
+    async def _relative_put(self, distance: float) -> None:
+        await self._fields.post(RLV=0.0)
+        await self._user_put(self._fields.number("VAL") + distance)
 
-    async def _travel(
-        self, number: int, start: float, target: float, duration_s: float
-    ) -> float | None:
-        """Wait while the motor travels; return where it ends, None where another move took over."""
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        while (elapsed_s := loop.time() - began_s) < duration_s:
-            here = start + (target - start) * elapsed_s / duration_s
-            await self._post_position(here)
-            await asyncio.sleep(min(TICK_S, duration_s - elapsed_s))
-            if self._move_number != number:
-                return None
-            if self._stopped_move == number:
-                return self._number("RBV")
-        return target
-
-    async def _stop_put(self, value: int) -> None:
+    async def _tweak_put(self, value: int, button: str, sign: int) -> None:
+        await self._fields.post(**{button: 0})
         if value:
-            self._stopped_move = self._move_number
-            await post(self._fields["STOP"], 0)
+            await self._relative_put(sign * self._fields.number("TWV"))
 
-    async def _spmg_put(self, value: str) -> None:
-        if value in ("Stop", "Pause"):
-            self._stopped_move = self._move_number
-
-    async def _limits_put(self, _value: float) -> None:
-        low, high = self._number("LLM"), self._number("HLM")
-        for name in ("VAL", "RBV", "DVAL", "DRBV"):
-            await self._fields[name].write_metadata(
-                lower_ctrl_limit=low,
-                upper_ctrl_limit=high,
-                lower_disp_limit=low,
-                upper_disp_limit=high,
-            )
-
-    async def _offset_put(self, offset: float) -> None:
-        user = self.dial_position + offset
-        await post(self._fields["VAL"], user)
-        await self._post_position(user)
+    async def _call_position(self, dial: float) -> None:
+        """Call the place where the motor stands `dial`, without a motion."""
+        fields, user = self._fields, self._fields.number("VAL")
+        await fields.post(DMOV=0)
+        self._controller.call_position(dial)
+        self._target = dial
+        await fields.post_target(dial)
+        await fields.post_readback(dial)
+        if fields["FOFF"] == "Variable":
+            await fields.redefine(user - fields.direction * dial)
+        await fields.post(DMOV=1)
 
     async def _home_put(self, value: int) -> None:
         if value:
-            for name in ("HOMF", "HOMR"):
-                await post(self._fields[name], 0)
-            await self.move(self._number("OFF"))
+            await self._request(self._go_home)
 
-    async def _tweak_forward_put(self, value: int) -> None:
-        if value:
-            await post(self._fields["TWF"], 0)
-            await self.move(self._number("VAL") + self._number("TWV"))
+    async def _jog_put(self, value: int, sign: int) -> None:
+        if not value:
+            if self._motion is not None:
+                self._motion.end("release")
+        elif self._fields["SPMG"] in ("Stop", "Pause"):
+            await self._fields.post(JOGF=0, JOGR=0)
+        else:
+            await self._request(partial(self._jog, sign))
 
-    async def _tweak_reverse_put(self, value: int) -> None:
+    async def _stop_put(self, value: int) -> None:
+        await self._fields.post(STOP=0)
         if value:
-            await post(self._fields["TWR"], 0)
-            await self.move(self._number("VAL") - self._number("TWV"))
+            await self._stop()
+            await self._done.wait()
+
+    async def _spmg_put(self, value: str) -> None:
+        if value == "Stop":
+            await self._stop()
+        elif value == "Pause" and self._motion is not None:
+            self._motion.end("pause")
+        elif value in ("Move", "Go") and self._waiting is not None:
+            await self._request(self._waiting)
+
+    async def _sync_put(self, value: int) -> None:
+        await self._fields.post(SYNC=0)
+        if value and self._motion is None:
+            await self._synchronize()
+
+    async def _update_put(self, value: str) -> None:
+        if value == "ON":
+            await self._fields.post(STUP="BUSY")
+            await self._report()
+        await self._fields.post(STUP="OFF")
+
+    async def _enable_put(self, value: str) -> None:
+        self._controller.is_enabled = value == "Enable"
+        await self._report()
+
+    # From a request to a motion, and to its end
+
+    async def _drive(self, dial: float, user: float | None = None) -> None:
+        """Take a target and move there, or refuse it where it lies outside the limits."""
+        await self._fields.post(DMOV=0)
+        if not self._is_allowed(dial):
+            await self._refuse()
+            return
+        await self._fields.post(LVIO=0)
+        await self._fields.post_target(dial, user)
+        await self._request(partial(self._go, dial, user))
+
+    def _is_allowed(self, dial: float) -> bool:
+        """Tell whether a target, and where its backlash correction would begin, are in range."""
+        fields = self._fields
+        low, high = fields.number("DLLM"), fields.number("DHLM")
+        backlash = fields.number("BDST")
+        if high < dial < self._target or self._target < dial < low:
+            return low <= high  # back towards the range
+        preferred = (dial > self._target) == (backlash > 0)
+        return fields.is_within_limits(dial if preferred else dial - backlash)
+
+    async def _refuse(self) -> None:
+        """Raise LVIO, and have the drive fields tell the last target."""
+        await self._fields.post(DMOV=0, LVIO=1)
+        await self._fields.post_target(self._target)
+        if self._motion is None and self._waiting is None:
+            await self._fields.post(DMOV=1)
+
+    async def _request(self, steps: _Steps) -> None:
+        """Begin a motion, or keep it until SPMG allows one; return when the record is done."""
+        self._done.clear()
+        await self._fields.post(DMOV=0)
+        if self._fields["SPMG"] in ("Stop", "Pause"):
+            self._waiting = steps
+            await self._done.wait()
+            return
+        self._waiting = None
+        if self._motion is not None:
+            self._motion.end("replace")
+        self._motion = _Motion()
+        # A task of its own: the motor moves on where the client that asked for it is gone.
+        self._task = asyncio.create_task(self._run(self._motion, steps, self._task))
+        await asyncio.shield(self._task)
+        await self._done.wait()
+
+    async def _run(self, motion: _Motion, steps: _Steps, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        await steps(motion)
+        if motion.halt == "replace":
+            return
+        self._motion = None
+        if motion.halt == "pause":
+            self._waiting = steps
+        else:
+            if motion.halt == "stop":
+                await self._synchronize()
+            await self._finish()
+
+    async def _finish(self) -> None:
+        await self._fields.post(HOMF=0, HOMR=0, JOGF=0, JOGR=0, DMOV=1)
+        self._done.set()
+
+    async def _stop(self) -> None:
+        if self._motion is not None:
+            self._motion.end("stop")
+        elif self._waiting is not None:
+            self._waiting = None
+            await self._synchronize()
+            await self._finish()
+
+    async def _synchronize(self) -> None:
+        """Have the drive fields agree with the readback."""
+        self._target = self.dial_position
+        await self._fields.post_target(self._target)
+
+    # Motions
+
+    async def _go(self, dial: float, user: float | None, motion: _Motion) -> None:
+        """Move to a target, with backlash correction and retries."""
+        fields = self._fields
+        self._target = dial
+        await fields.post_target(dial, user)
+        await fields.post(RCNT=0)
+        if fields["RDIF"] == 0:
+            return
+        await self._controller.begin(dial)
+        for retry in range(1 + max(fields["RTRY"], 0)):
+            await fields.post(RCNT=retry)
+            await self._take_legs(motion, dial)
+            if motion.halt is None:
+                await self._controller.rest(fields.number("DLY"), motion.halted)
+            if motion.halt is not None:
+                return
+            if self._controller.status.is_at_switch:
+                await self._synchronize()
+                return
+            if abs(fields.number("DIFF")) < fields.number("RDBD"):
+                await fields.post(MISS=0)
+                if fields["SPMG"] == "Move":
+                    await fields.post(SPMG="Pause")
+                return
+        if fields["RTRY"] > 0:
+            await fields.post(RCNT=fields["RTRY"] + 1, MISS=1)
+
+    async def _take_legs(self, motion: _Motion, dial: float) -> None:
+        """Go to `dial`; BDST is taken up from one side, on a leg of its own unless it is short."""
+        fields = self._fields
+        distance, backlash = dial - self.dial_position, fields.number("BDST")
+        slew = self._speed("VELO", fields.number("ACCL"))
+        creep = self._speed("BVEL", fields.number("BACC"))
+        is_preferred = distance * backlash > 0
+        if abs(backlash) < fields.number("MRES") or (is_preferred and slew == creep):
+            legs = [(dial, slew)]
+        elif is_preferred and abs(distance) <= abs(backlash) + fields.number("MRES"):
+            legs = [(dial, creep)]
+        else:
+            legs = [(dial - backlash, slew), (dial, creep)]
+        for target, speed in legs:
+            await self._move(motion, target, speed)
+            if motion.halt is not None or self._controller.status.is_at_switch:
+                return
+
+    async def _go_home(self, motion: _Motion) -> None:
+        """Seek the home switch, whatever side it is on, without regard to the limits."""
+        fields = self._fields
+        await fields.post(LVIO=0, RCNT=0)
+        speed = self._speed("HVEL", fields.number("ACCL"))
+        await self._controller.find_home(speed, motion.halted, self._report)
+        if motion.halt is None:
+            await self._controller.rest(fields.number("DLY"), motion.halted)
+        if motion.halt == "pause":
+            motion.halt = "stop"
+        await self._synchronize()
+
+    async def _jog(self, sign: int, motion: _Motion) -> None:
+        """Move until the button is let go, or one second before a limit, or to the switch."""
+        fields = self._fields
+        forward = sign * fields.direction > 0
+        end = self._controller.ends[forward]
+        if fields.has_limits:
+            margin = fields.number("JVEL")
+            end = fields.number("DHLM") - margin if forward else fields.number("DLLM") + margin
+        has_room = end > self.dial_position if forward else end < self.dial_position
+        await fields.post(LVIO=int(not has_room), RCNT=0)
+        if not has_room:
+            return
+        rate = fields.number("JAR")
+        gain = fields.number("JVEL") - fields.number("VBAS")
+        await self._controller.begin(end)
+        await self._move(motion, end, self._speed("JVEL", gain / rate if rate > 0 else 0.0))
+        if motion.halt == "replace":
+            return
+        if motion.halt == "pause":
+            motion.halt = "stop"
+        await fields.post(LVIO=int(fields.has_limits and motion.halt is None))
+        await self._synchronize()
+        if motion.halt == "release" and abs(fields.number("BDST")) >= fields.number("MRES"):
+            motion.halt = None
+            motion.halted.clear()
+            await self._take_legs(motion, self._target)
+
+    def _speed(self, field: str, acceleration_s: float) -> Speed:
+        return Speed(self._fields.number("VBAS"), self._fields.number(field), acceleration_s)
+
+    async def _move(self, motion: _Motion, target: float, speed: Speed) -> None:
+        target = self._fields.at_steps(self._fields.steps(target))
+        await self._controller.move(target, speed, motion.halted, self._report)
+
+    async def _report(self) -> None:
+        """Publish what the controller says."""
+        fields, status = self._fields, self._controller.status
+        plus, minus = bool(status & Status.PLUS_LIMIT), bool(status & Status.MINUS_LIMIT)
+        low, high = (minus, plus)[:: fields.direction]
+        await fields.post_alarm(*self._alarm(status, low=low, high=high))
+        await fields.post_readback(self._controller.position)
+        await fields.post(
+            MSTA=int(status),
+            TDIR=int(bool(status & Status.DIRECTION)),
+            HLS=int(high),
+            LLS=int(low),
+            ATHM=int(bool(status & Status.HOME_SWITCH)),
+            CNEN=int(bool(status & Status.POSITION)),
+            MOVN=int(bool(status & Status.MOVING)),
+        )
+
+    def _alarm(self, status: Status, *, low: bool, high: bool) -> tuple[AlarmStatus, AlarmSeverity]:
+        fields = self._fields
+        dial = fields.number("DVAL")
+        severity = AlarmSeverity(SEVERITIES.index(fields["HLSV"]))
+        if severity and (high or (fields.has_limits and dial > fields.number("DHLM"))):
+            return AlarmStatus.HIGH, severity
+        if severity and (low or (fields.has_limits and dial < fields.number("DLLM"))):
+            return AlarmStatus.LOW, severity
+        if status & (Status.SLIP_STALL | Status.PROBLEM):
+            return AlarmStatus.STATE, AlarmSeverity.MAJOR_ALARM
+        return AlarmStatus.NO_ALARM, AlarmSeverity.NO_ALARM

@@ -6,8 +6,10 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from mistral_txm.profile_collection.session import data_folder
+from mistral_txm.profile_collection.simulation import fault_table, usable_faults
 
 SIZES = ("small", "medium", "paper")
 """Frames of the simulated CCD: 256 x 256, 256 x 256 with all tilts, 1024 x 1024 pixels."""
@@ -65,6 +67,55 @@ def number_from_zero(text: str) -> float:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 0")
     return value
+
+
+def fault(text: str) -> str:
+    """Check a fault of the simulated beamline, ``NAME`` or ``NAME=VALUE``."""
+    try:
+        usable_faults((text,))
+    except ValueError as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
+    return text
+
+
+class _ListFaults(argparse.Action):
+    """Print all faults, and leave."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print_table(("fault", "value", "meaning"), fault_table())
+        print(
+            "MOTOR is the name of an axis, such as theta. A switch is 0 or 1; a count is how many"
+        )
+        print("of the next occasions go wrong, -1 for all of them.")
+        parser.exit()
+
+
+def simulation_options(parser: argparse.ArgumentParser) -> None:
+    """Add what makes a simulated beamline: sample, seed, conditions, faults."""
+    parser.add_argument(
+        "--texture",
+        default="stripes",
+        metavar="NAME|FILE",
+        help="the magnetization: a name, or an OVF or HDF5 file (default: stripes)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="of sample and noise"
+    )
+    parser.add_argument(
+        "--conditions",
+        default="ideal",
+        metavar="NAME|FILE",
+        help="how the beamline behaves: ideal, real, or a TOML file of what differs from real (default: ideal)",
+    )
+    parser.add_argument(
+        "--fault",
+        type=fault,
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="what goes wrong from the start; may be given several times, see --list-faults",
+    )
+    parser.add_argument("--list-faults", action=_ListFaults, nargs=0, help="print them, and leave")
 
 
 def layers_nm(text: str) -> tuple[tuple[float, float], ...]:

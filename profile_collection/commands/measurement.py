@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from mistral_txm.profile_collection.commands.arguments import (
     json_option,
     print_json,
     print_table,
-    whole_number,
+    simulation_options,
 )
 from mistral_txm.profile_collection.progress import ProgressLine
 from mistral_txm.profile_collection.session import READY_TIMEOUT_S, data_folder
+from mistral_txm.profile_collection.simulation import usable_conditions, usable_texture
 
 TIME_SCALE = 0.01
 """How long a simulated second lasts, s: an angle takes about as long as an update of the volume, to be watched."""
@@ -38,8 +39,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="small: 256 x 256 frames, 23 tilts, 3 exposures; medium: all 87 tilts; paper: 1024 x 1024 frames, 87 "
         "tilts, 15 to 20 exposures",
     )
-    demo.add_argument("--texture", default="stripes", metavar="NAME", help="the magnetization")
-    demo.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the noise")
+    simulation_options(demo)
     demo.add_argument(
         "--output",
         type=Path,
@@ -95,11 +95,14 @@ def _demo(arguments: argparse.Namespace) -> None:
     """Measure a simulated film with both helicities around two azimuths, and reconstruct it while it runs."""
     import uuid
 
-    from mistral_txm.simulated_beamline.textures import load
-
-    load(arguments.texture)
-    simulation = {"size": arguments.size, "texture": arguments.texture, "seed": arguments.seed}
-    _measure(arguments.output.resolve(), simulation, str(uuid.uuid4()), arguments.json)
+    data = arguments.output.resolve()
+    simulation = {
+        "size": arguments.size,
+        "texture": usable_texture(arguments.texture, data),
+        "seed": arguments.seed,
+        "conditions": usable_conditions(arguments.conditions),
+    }
+    _measure(data, simulation, str(uuid.uuid4()), arguments.json, faults=arguments.fault)
 
 
 def _resume(arguments: argparse.Namespace) -> None:
@@ -123,7 +126,9 @@ def _resume(arguments: argparse.Namespace) -> None:
             "vector_tomography(.., series=.., skip=..)"
         )
     _say(f"series {chosen.uid}: {len(chosen.accepted)} of {chosen.planned} exposures are there")
-    simulation = {name: start["simulation"][name] for name in ("size", "texture", "seed")}
+    simulation = {
+        name: value for name, value in start["simulation"].items() if name != "time_scale"
+    }
     _measure(
         data,
         simulation,
@@ -148,6 +153,7 @@ def _measure(
     series: str,
     as_json: bool,
     *,
+    faults: Sequence[str] = (),
     measurement: dict[str, Any] | None = None,
     done: frozenset[Any] = frozenset(),
 ) -> None:
@@ -165,7 +171,13 @@ def _measure(
         with ExitStack() as exits:
             with stage("start"):
                 session = exits.enter_context(
-                    start(simulated=True, data=data, time_scale=TIME_SCALE, **simulation)
+                    start(
+                        simulated=True,
+                        data=data,
+                        time_scale=TIME_SCALE,
+                        faults=faults,
+                        **simulation,
+                    )
                 )
                 monitor = session.services["monitor"].wait_ready(READY_TIMEOUT_S)
             _say(f"monitor while it runs: {monitor['uri']}")
@@ -202,7 +214,8 @@ def _sample(texture: str) -> Any:
     from mistral_txm.simulated_beamline.textures import load
     from mistral_txm.simulated_beamline.truth import dichroic_layers_nm
 
-    return Sample(name=texture, layers_nm=dichroic_layers_nm(load(texture)).tolist())
+    loaded = load(texture)
+    return Sample(name=loaded.name, layers_nm=dichroic_layers_nm(loaded).tolist())
 
 
 def _tell(data: Path, summary: Mapping[str, Any]) -> None:

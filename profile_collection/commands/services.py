@@ -8,9 +8,14 @@ from mistral_txm.profile_collection.commands.arguments import (
     data_option,
     number_from_zero,
     port_number,
-    whole_number,
+    simulation_options,
 )
 from mistral_txm.profile_collection.session import data_folder
+from mistral_txm.profile_collection.simulation import (
+    Simulation,
+    usable_conditions,
+    usable_texture,
+)
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -19,8 +24,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "ioc", help="the simulated beamline alone, until Ctrl-C", description=_ioc.__doc__
     )
     ioc.add_argument("--size", choices=SIZES, default="small", help="frames of the CCD")
-    ioc.add_argument("--texture", default="stripes", metavar="NAME", help="the magnetization")
-    ioc.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the noise")
+    simulation_options(ioc)
     ioc.add_argument(
         "--time-scale",
         type=number_from_zero,
@@ -54,12 +58,18 @@ def _ioc(arguments: argparse.Namespace) -> None:
     EPICS_CA_AUTO_ADDR_LIST=NO and EPICS_CA_SERVER_PORT.
     """
     from mistral_txm.simulated_beamline.__main__ import main
-    from mistral_txm.simulated_beamline.textures import load
 
-    load(arguments.texture)
-    options = ["--size", arguments.size, "--texture", arguments.texture]
-    options += ["--seed", str(arguments.seed), "--time-scale", str(arguments.time_scale)]
-    _run(main([*options, "--data", str(_folder(arguments)), "--port", str(arguments.port)]))
+    folder = data_folder(arguments.data)
+    simulation = Simulation(
+        size=arguments.size,
+        texture=usable_texture(arguments.texture, folder),
+        seed=arguments.seed,
+        conditions=usable_conditions(arguments.conditions),
+        time_scale=arguments.time_scale,
+    )
+    faults = [word for fault in arguments.fault for word in ("--fault", fault)]
+    place = ["--data", str(folder), "--port", str(arguments.port)]
+    _run(main([*simulation.options(), *faults, *place]))
 
 
 def _live(arguments: argparse.Namespace) -> None:

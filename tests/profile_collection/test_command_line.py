@@ -77,6 +77,11 @@ def test_a_run_that_is_not_there(refuse, tmp_path):
         (("demo", "--size", "huge"), "invalid choice"),
         (("demo", "--seed", "-1"), "at least 0"),
         (("demo", "--texture", "nonsense"), "nonsense"),
+        (("demo", "--texture", "/nowhere.ovf"), "no such file"),
+        (("demo", "--conditions", "perfect"), "expected ideal or real"),
+        (("demo", "--fault", "bem_dump"), "the nearest are beam_dump"),
+        (("ioc", "--fault", "beam_dump=2"), "expected 0 or 1"),
+        (("ioc", "--conditions", "/nowhere.toml"), "No such file"),
         (("ioc", "--time-scale", "fast"), "expected a finite number"),
         (("ioc", "--texture", "nonsense"), "nonsense"),
         (("ioc", "--port", "65536"), "65535"),
@@ -137,6 +142,19 @@ def test_a_file_of_another_kind(refuse, tmp_path):
     path = tmp_path / "notes.h5"
     path.write_text("not HDF5")
     assert "notes.h5" in refuse("topology", path)
+
+
+@pytest.mark.parametrize("command", ["demo", "ioc"])
+def test_faults_are_listed_with_their_meaning(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--list-faults"])
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("beam_dump ")] == [
+        ["beam_dump", "switch"]
+    ]
+    assert sum(".stall " in line for line in lines) == 1
+    assert max(map(len, lines)) <= 120
 
 
 def test_a_port_that_is_taken(tmp_path, capsys):

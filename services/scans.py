@@ -1,0 +1,415 @@
+"""Scans of photon energy, focus and slit: from the documents of a run and its frames to the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mistral_txm.reconstruction.focus import Focus, best_focus, sharpness
+from mistral_txm.reconstruction.geometry import InputError
+from mistral_txm.reconstruction.signal import (
+    Bool,
+    Dark,
+    Rate,
+    Signals,
+    absorbance,
+    dark_level,
+    helicity_signals,
+    mean_rate,
+    measure_noise,
+)
+from mistral_txm.reconstruction.spectra import (
+    Edge,
+    Spectrum,
+    degree_ratio,
+    domains,
+    find_edge,
+    isotropic,
+    region_absorbance,
+    spectrum,
+    xmcd,
+)
+from mistral_txm.services.exposures import Exposure, RunExposures
+from mistral_txm.services.journal import read_journal
+from mistral_txm.services.run_export import find_run
+
+Place = tuple[int, float | None]
+"""Helicity of the jaws (0: at neither), and the planned position; None where nothing was scanned."""
+
+
+class ScanError(ValueError):
+    """A run is not the scan that is asked for, or has too little of it; the message says what lacks."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan: its start document, and its exposures by stream, helicity and planned position."""
+
+    start: Mapping[str, Any]
+    darks: Mapping[float, tuple[Exposure, ...]]
+    """By exposure time."""
+    flats: Mapping[Place, tuple[Exposure, ...]]
+    sample: Mapping[Place, tuple[Exposure, ...]]
+    readbacks: Mapping[Place, float]
+    """Where what was scanned stood on average, in its own unit, during the exposures of the sample."""
+
+    @property
+    def name(self) -> str:
+        """Plan and run in words, for messages."""
+        return f"{self.start['plan_name']} {self.start['uid'][:8]}"
+
+    @property
+    def pixel_nm(self) -> float:
+        """Size of a pixel in the sample."""
+        return float(self.start["pixel_nm"])
+
+
+@dataclass(frozen=True)
+class EnergyScan:
+    """Spectra of one region: absorbance of both helicities, XMCD, and the edge, if one is in the range."""
+
+    positive: Spectrum
+    negative: Spectrum
+    xmcd: Spectrum
+    edge: Edge | None
+    no_edge: str
+    """Why there is no edge; empty where there is one."""
+
+
+@dataclass(frozen=True)
+class FocusSeries:
+    """Sharpness against the zone plate's position, and the best focus."""
+
+    helicity: int
+    z_um: NDArray[np.float64]
+    sharpness_z: NDArray[np.float64]
+    focus: Focus
+
+
+@dataclass(frozen=True)
+class PolarizationScan:
+    """Intensity and circular degree against the vertical angle, each with its standard deviation.
+
+    The intensity of the open beam is in units of the mean of both helicities' own jaw positions, the
+    degree in units of that of helicity +1 there. `half_opening_mrad` is half of what the slit accepts.
+    """
+
+    angle_mrad_h: NDArray[np.float64]
+    intensity_h: NDArray[np.float64]
+    std_intensity_h: NDArray[np.float64]
+    degree_h: NDArray[np.float64]
+    std_degree_h: NDArray[np.float64]
+    half_opening_mrad: float
+
+
+def read_scan(data: Path, uid: str) -> Scan:
+    """Read a scan from the journal of a data folder.
+
+    Parameters
+    ----------
+    data
+        Data folder.
+    uid
+        Of the run, or its first characters.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run, or it is not a scan.
+    JournalError
+        If its journal cannot be read.
+    """
+    return scan_of(read_journal(find_run(data, uid)))
+
+
+def scan_of(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> Scan:
+    """Take the documents of one run, from the journal or from the catalog.
+
+    Raises
+    ------
+    ScanError
+        If it is not a scan.
+    """
+    run = RunExposures()
+    taken: dict[tuple[str, int], tuple[Exposure, Mapping[str, Any]]] = {}
+    for name, doc in documents:
+        exposure = run.add(name, doc)
+        if exposure is not None:  # of one that was taken again after a pause, the last counts
+            taken[exposure.stream, exposure.seq_num] = (exposure, doc["data"])
+    scan = run.start.get("scan")
+    if scan is None:
+        raise ScanError(
+            f"run {run.start.get('uid', '')[:8]} of plan {run.start.get('plan_name', '')!r} is not a "
+            "scan of energy, focus or slit"
+        )
+    positions = np.asarray(scan["positions"], dtype=np.float64)
+    darks: dict[float, list[Exposure]] = {}
+    lit: dict[str, dict[Place, list[Exposure]]] = {"flat": {}, "primary": {}}
+    found: dict[Place, list[float]] = {}
+    for exposure, row in taken.values():
+        if exposure.stream == "dark":
+            darks.setdefault(exposure.exposure_s, []).append(exposure)
+            continue
+        stood = _stood(scan["motor"], row)
+        helicity = exposure.key.helicity
+        fixed = scan["motor"] == "jaws" and helicity != 0
+        if fixed or (exposure.stream == "flat" and scan["motor"] == "zone_plate_z"):
+            place: Place = (helicity, None)
+        else:
+            place = (helicity, float(positions[np.argmin(np.abs(positions - stood))]))
+        lit[exposure.stream].setdefault(place, []).append(exposure)
+        if exposure.stream == "primary":
+            found.setdefault(place, []).append(stood)
+    return Scan(
+        start=run.start,
+        darks={time_s: tuple(of_it) for time_s, of_it in darks.items()},
+        flats={place: tuple(of_it) for place, of_it in lit["flat"].items()},
+        sample={place: tuple(of_it) for place, of_it in lit["primary"].items()},
+        readbacks={place: float(np.mean(values)) for place, values in found.items()},
+    )
+
+
+def evaluate_energy_scan(scan: Scan) -> dict[int, EnergyScan]:
+    """Make the spectra of an energy scan, one for each kind of domain.
+
+    Domains are found at the energy of the strongest dichroism (`spectra.domains`): +1 where the
+    magnetization points along the beam. Where there are none, the whole image is taken as 0. Energies
+    at which a helicity or its flats lack, because the scan was ended, are left out.
+
+    Raises
+    ------
+    ScanError
+        If the run is another scan, or no energy of it is complete.
+    FrameError
+        If a frame cannot be read or is damaged.
+    """
+    _expect(scan, "energy")
+    rates = _Rates(scan)
+    complete = [
+        position
+        for position in _positions(scan)
+        if all(
+            (h, position) in scan.sample and len(scan.flats.get((h, position), ())) >= 2
+            for h in (1, -1)
+        )
+    ]
+    if not complete:
+        raise ScanError(f"{scan.name}: no energy has sample and flats of both helicities")
+    lit: dict[Place, tuple[Rate, Rate]] = {
+        (h, position): (rates.sample((h, position)), rates.flat((h, position)))
+        for position in complete
+        for h in (1, -1)
+    }
+    energies = [
+        (scan.readbacks[1, position] + scan.readbacks[-1, position]) / 2 for position in complete
+    ]
+    strongest = max(complete, key=lambda position: _dichroism(_signals(lit, position)))
+    pair = _signals(lit, strongest)
+    regions = domains(pair.dichroic_vu, pair.std_vu) or {
+        0: np.ones(pair.dichroic_vu.shape, dtype=bool)
+    }
+    results = {}
+    for kind, region_vu in regions.items():
+        spectra = {}
+        for h in (1, -1):
+            values = [region_absorbance(*lit[h, position], region_vu) for position in complete]
+            spectra[h] = spectrum(energies, [a for a, _ in values], [v for _, v in values])
+        edge, no_edge = None, ""
+        try:
+            edge = find_edge(isotropic(spectra[1], spectra[-1]))
+        except InputError as refusal:
+            no_edge = str(refusal)
+        results[kind] = EnergyScan(
+            spectra[1], spectra[-1], xmcd(spectra[1], spectra[-1]), edge, no_edge
+        )
+    return results
+
+
+def evaluate_focus_series(scan: Scan) -> FocusSeries:
+    """Make the focus curve of a focus series and find the best focus.
+
+    Raises
+    ------
+    ScanError
+        If the run is another scan, or has no flats.
+    InputError
+        If no maximum lies inside the range.
+    FrameError
+        If a frame cannot be read or is damaged.
+    """
+    _expect(scan, "zone_plate_z")
+    rates = _Rates(scan)
+    helicity = int(scan.start["scan"]["helicity"])
+    places = [place for place, of_it in scan.sample.items() if len(of_it) >= 2]
+    flat = rates.flat((helicity, None))
+    curve = [sharpness(rates.repeats(place) / flat.rate_vu) for place in places]
+    z_um = np.array([scan.readbacks[place] for place in places])
+    order = np.argsort(z_um)
+    values = np.array(curve)[order]
+    return FocusSeries(helicity, z_um[order], values, best_focus(z_um[order], values))
+
+
+def evaluate_polarization_scan(scan: Scan) -> PolarizationScan:
+    """Make intensity and circular degree of a slit scan.
+
+    The degree comes from the dichroic contrast of the domains at each height, compared with that in both
+    helicities' own jaw positions (`spectra.degree_ratio`).
+
+    Raises
+    ------
+    ScanError
+        If the run is another scan, or the exposures in both helicities, or of all heights, lack.
+    InputError
+        If the sample shows no dichroism.
+    FrameError
+        If a frame cannot be read or is damaged.
+    """
+    _expect(scan, "jaws")
+    rates = _Rates(scan)
+    nominal: list[Place] = [(1, None), (-1, None)]
+    complete: list[Place] = [
+        (0, position) for position in _positions(scan) if (0, position) in scan.sample
+    ]
+    if not complete or any(place not in scan.sample for place in nominal):
+        raise ScanError(
+            f"{scan.name}: the exposures in both helicities, or those of all heights, lack"
+        )
+    lit = {place: (rates.sample(place), rates.flat(place)) for place in (*nominal, *complete)}
+    pair = helicity_signals(absorbance(*lit[1, None]), absorbance(*lit[-1, None]))
+    regions = domains(pair.dichroic_vu, pair.std_vu)
+    if not regions:
+        raise InputError(
+            f"{scan.name}: the sample shows no dichroism; choose the L3 edge and a magnetized region"
+        )
+    contrast = {place: _contrast(lit[place], regions) for place in lit}
+    beam = {place: _mean(lit[place][1]) for place in lit}
+    unit = (beam[1, None][0] + beam[-1, None][0]) / 2
+    degrees = [
+        degree_ratio(contrast[place], contrast[1, None], contrast[-1, None]) for place in complete
+    ]
+    per_mm = 1 / float(scan.start["scan"]["slit_distance_m"])
+    return PolarizationScan(
+        angle_mrad_h=np.array([scan.readbacks[place] for place in complete]) * per_mm,
+        intensity_h=np.array([beam[place][0] for place in complete]) / unit,
+        std_intensity_h=np.sqrt([beam[place][1] for place in complete]) / unit,
+        degree_h=np.array([ratio for ratio, _ in degrees]),
+        std_degree_h=np.sqrt([variance for _, variance in degrees]),
+        half_opening_mrad=float(scan.start["scan"]["opening_mm"]) / 2 * per_mm,
+    )
+
+
+class _Rates:
+    """Counts per mA s of the exposures of a scan, darks and noise taken from the scan itself."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self._saturation_counts = float(scan.start["saturation_counts"])
+        self._darks: dict[float, Dark] = {}
+        self._gains: dict[Place, float] = {}
+
+    def sample(self, place: Place) -> Rate:
+        """Return the mean rate with the sample; its noise is that of the flats of that place."""
+        return self._rate(self._scan.sample[place], self._gain(place))
+
+    def flat(self, place: Place) -> Rate:
+        """Return the mean rate of the open beam."""
+        return self._rate(self._flats(place), self._gain(place))
+
+    def repeats(self, place: Place) -> NDArray[np.float64]:
+        """Return the rate of each exposure of the sample; NaN where a pixel is hot or saturated."""
+        exposures = self._scan.sample[place]
+        dark, counts = self._dark(exposures), _counts(exposures)
+        rates_tvu: NDArray[np.float64] = (counts - dark.level_vu) / _doses(exposures)[:, None, None]
+        rates_tvu[(counts >= self._saturation_counts) | dark.hot_vu] = np.nan
+        return rates_tvu
+
+    def _flats(self, place: Place) -> tuple[Exposure, ...]:
+        flats = self._scan.flats.get(place, ())
+        if len(flats) < 2:
+            helicity, position = place
+            where = (
+                "" if position is None else f" at {position:g} {self._scan.start['scan']['unit']}"
+            )
+            raise ScanError(
+                f"{self._scan.name}: {len(flats)} flats of helicity {helicity:+d}{where}, at least 2 are "
+                "needed; nothing is normalised without them"
+            )
+        return flats
+
+    def _gain(self, place: Place) -> float:
+        if place not in self._gains:
+            flats = self._flats(place)
+            self._gains[place] = measure_noise(_counts(flats), self._dark(flats), _doses(flats))
+        return self._gains[place]
+
+    def _rate(self, exposures: Sequence[Exposure], gain: float) -> Rate:
+        return mean_rate(
+            _counts(exposures),
+            self._dark(exposures),
+            _doses(exposures),
+            gain,
+            saturation_counts=self._saturation_counts,
+        )
+
+    def _dark(self, exposures: Sequence[Exposure]) -> Dark:
+        time_s = exposures[0].exposure_s
+        if time_s not in self._darks:
+            if len(self._scan.darks.get(time_s, ())) < 2:
+                raise ScanError(
+                    f"{self._scan.name}: no dark frames of {time_s:g} s, at least 2 are needed"
+                )
+            self._darks[time_s] = dark_level(_counts(self._scan.darks[time_s]))
+        return self._darks[time_s]
+
+
+def _stood(motor: str, row: Mapping[str, Any]) -> float:
+    if motor == "jaws":
+        return (float(row["jaw_down"]) + float(row["jaw_up"])) / 2
+    return float(row[motor])
+
+
+def _expect(scan: Scan, motor: str) -> None:
+    found = scan.start["scan"]["motor"]
+    if found != motor:
+        raise ScanError(f"{scan.name}: it scans {found}, expected a scan of {motor}")
+
+
+def _positions(scan: Scan) -> list[float]:
+    return [float(position) for position in scan.start["scan"]["positions"]]
+
+
+def _signals(lit: Mapping[Place, tuple[Rate, Rate]], position: float) -> Signals:
+    return helicity_signals(absorbance(*lit[1, position]), absorbance(*lit[-1, position]))
+
+
+def _dichroism(signals: Signals) -> float:
+    """Return the mean square of the dichroic signal beyond its noise."""
+    power_vu = signals.dichroic_vu.astype(np.float64) ** 2 - signals.std_vu.astype(np.float64) ** 2
+    return float(np.mean(power_vu[np.isfinite(power_vu)]))
+
+
+def _contrast(lit: tuple[Rate, Rate], regions: Mapping[int, Bool]) -> tuple[float, float]:
+    """Return the absorbance of domains of one kind, less that of the other kind, and the variance."""
+    value = variance = 0.0
+    for sign, region_vu in regions.items():
+        a, var_a = region_absorbance(*lit, region_vu)
+        value, variance = value + sign * a, variance + var_a
+    return value, variance
+
+
+def _mean(rate: Rate) -> tuple[float, float]:
+    known = np.isfinite(rate.var_vu)
+    return float(rate.rate_vu[known].mean()), float(rate.var_vu[known].sum()) / known.sum() ** 2
+
+
+def _counts(exposures: Sequence[Exposure]) -> NDArray[Any]:
+    return np.stack([one.read() for one in exposures])
+
+
+def _doses(exposures: Sequence[Exposure]) -> NDArray[np.float64]:
+    return np.array([one.ring_current_ma * one.exposure_s for one in exposures])
