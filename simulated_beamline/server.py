@@ -19,10 +19,15 @@ from caproto.asyncio.server import Context
 
 from mistral_txm.devices.configuration import Axis, Configuration
 from mistral_txm.simulated_beamline import source
-from mistral_txm.simulated_beamline.area_detector import Camera, HDF5FilePlugin
 from mistral_txm.simulated_beamline.beamline import Beamline
+from mistral_txm.simulated_beamline.camera import Camera
 from mistral_txm.simulated_beamline.channels import Database, double, menu, post
+from mistral_txm.simulated_beamline.clock import Clock
+from mistral_txm.simulated_beamline.faults import Faults
+from mistral_txm.simulated_beamline.file_plugin import HDF5FilePlugin
 from mistral_txm.simulated_beamline.motor import MotorRecord, MotorSettings
+from mistral_txm.simulated_beamline.region import Region
+from mistral_txm.simulated_beamline.settings import load_settings
 from mistral_txm.simulated_beamline.state import State
 
 LOOPBACK = "127.0.0.1"
@@ -111,6 +116,8 @@ class Server:
         if configuration.simulation is None:
             raise ValueError(f"{configuration.name}: not simulated, the section [simulation] lacks")
         self.database: Database = {}
+        self._clock = Clock()
+        self._faults = Faults(self.database, configuration.simulation.faults_address.name, {})
         self._beamline = beamline
         self._worker = worker
         self._motors = {
@@ -128,7 +135,10 @@ class Server:
         self.database[configuration.simulation.azimuth_address.name] = self._azimuth
         self.database[configuration.ring_current.address.name] = self._ring_current
         ccd = configuration.ccd.address.name
-        self.file_plugin = HDF5FilePlugin(self.database, f"{ccd}HDF1:", beamline.shape_vu, worker)
+        self.file_plugin = HDF5FilePlugin(
+            self.database, f"{ccd}HDF1:", beamline.shape_vu, worker, self._faults
+        )
+        chip = load_settings("ideal").camera
         Camera(
             self.database,
             f"{ccd}cam1:",
@@ -137,6 +147,10 @@ class Server:
             self.file_plugin,
             worker,
             time_scale,
+            chip.readout_time_s,
+            self._clock,
+            self._faults,
+            chip.temperature_c,
         )
 
     @property
@@ -160,7 +174,15 @@ class Server:
             initial=mechanics.initial,
             description=name.replace("_", " "),
         )
-        return MotorRecord(self.database, axis.address.name, settings, time_scale)
+        return MotorRecord(
+            self.database,
+            axis.address.name,
+            settings,
+            time_scale,
+            self._clock,
+            self._faults,
+            name,
+        )
 
     async def _shutter_put(self, value: str) -> None:
         await post(self._shutter_status, 1 if value == "Open" else 0)
@@ -183,13 +205,26 @@ class Server:
         )
 
     async def begin(
-        self, exposure_s: float, index_in_file: int | None
+        self, exposure_s: float, index_in_file: int | None, region: Region
     ) -> Callable[[], NDArray[np.uint16]]:
         """Freeze the state for one exposure; publishes the ring current that goes with it."""
         state = self.state(exposure_s)
         index = self._beamline.exposure_index(state) if index_in_file is None else index_in_file
         await post(self._ring_current, self._beamline.ring_current_ma(state, index))
-        return partial(self._beamline.frame, state, index)
+        return partial(self._frame, state, index, region)
+
+    def _frame(self, state: State, index: int, region: Region) -> NDArray[np.uint16]:
+        frame_vu = self._beamline.frame(state, index)
+        (ny, nx), by, bx = region.shape_vu, region.bin_y, region.bin_x
+        v, u = region.min_y, region.min_x
+        part_vu = frame_vu[v : v + ny * by, u : u + nx * bx].reshape(ny, by, nx, bx)
+        return np.minimum(part_vu.sum(axis=(1, 3)), 65535).astype(np.uint16)
+
+    async def end(self) -> None:
+        """The light that an exposure sees is that of its begin."""
+
+    async def captured(self, file: str, index: int) -> None:
+        """Nobody keeps a log yet."""
 
     async def run(
         self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
