@@ -17,6 +17,7 @@ from mistral_txm.simulated_beamline import textures
 from mistral_txm.simulated_beamline.beamline import Beamline
 from mistral_txm.simulated_beamline.sample import Sample
 from mistral_txm.simulated_beamline.server import LOOPBACK, Server, bind_loopback
+from mistral_txm.simulated_beamline.settings import load_settings
 from mistral_txm.simulated_beamline.truth import write_truth
 
 FRAME_PIXELS = {"small": 256, "medium": 256, "paper": 1024}
@@ -95,11 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refuse(f"port {arguments.port} on {LOOPBACK}: {error.strerror or error}")
     pixels = FRAME_PIXELS[arguments.size]
-    sample = Sample(textures.load(arguments.texture), arguments.seed)
+    settings = load_settings("ideal")
+    sample = Sample(textures.load(arguments.texture), arguments.seed, settings.fiducials)
     with listener, ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as worker:
         try:
             data.mkdir(parents=True, exist_ok=True)
-            write_truth(data / "truth.h5", sample, pixels, arguments.seed)
+            write_truth(data / "truth.h5", sample, pixels, arguments.seed, settings)
         except OSError as error:
             return _refuse(f"--data {data}: {error.strerror or error}")
         beamline = Beamline(sample, (pixels, pixels), arguments.seed)

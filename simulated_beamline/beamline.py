@@ -20,6 +20,7 @@ PHOTONS_PER_S = 50.0
 """Photons per pixel and second in the open beam through `NOMINAL_JAWS_MM` at full ring current: an
 assumption; 8 s make 400, close to what the full well of a direct-detection CCD holds."""
 NOMINAL_JAWS_MM = (1.5, 2.5)
+RESOLVING_POWER = 2000.0
 SAMPLE_HALF_WIDTH_UM = 100.0
 """Distance from the centre of the film beyond which the beam passes beside it, in the film."""
 VIEWS_KEPT = 4
@@ -105,15 +106,19 @@ class Beamline:
 
     def _make_view(self, pose: Pose) -> View:
         padding = 2 * optics.PADDING
-        return self.sample.view(pose, (self.shape_vu[0] + padding, self.shape_vu[1] + padding))
+        shape_vu = (self.shape_vu[0] + padding, self.shape_vu[1] + padding)
+        return self.sample.view(pose, shape_vu, materials.MAGNETIC, self.sample.spheres())
 
     def _make_transmission(self, key: tuple[Pose, float, float, float]) -> Image:
         pose, energy_ev, degree, defocus_um = key
         view = self._views(pose)
-        dichroism = np.float32(materials.dichroism_per_nm(energy_ev) * degree)
-        absorbance_vu = dichroism * view.dichroic_nm_vu
+        absorbance_vu = np.zeros_like(next(iter(view.dichroic_nm.values())))
         for material, path_nm in view.path_nm.items():
-            absorbance_vu += np.float32(materials.absorption_per_nm(material, energy_ev)) * path_nm
+            mu = materials.absorption_per_nm(material, energy_ev, RESOLVING_POWER)
+            absorbance_vu += np.float32(mu) * path_nm
+        for material, dichroic_nm in view.dichroic_nm.items():
+            delta = materials.dichroism_per_nm(material, energy_ev, RESOLVING_POWER) * degree
+            absorbance_vu += np.float32(delta) * dichroic_nm
         return optics.blur(np.exp(-absorbance_vu), PIXEL_NM, defocus_um, energy_ev)
 
     def prepare(self, state: State) -> None:
