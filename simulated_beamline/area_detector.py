@@ -14,7 +14,7 @@ the record names in its templates. `Acquire`, `Capture` and `WriteFile` are busy
 put-callback completes when what was begun has ended.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +30,7 @@ Frame = NDArray[np.uint16]
 Array = NDArray[Any]
 """A frame as the client wants it, of any of `DATA_TYPES`, [v, u]."""
 
-DATA_TYPES = {
+DATA_TYPES: Mapping[str, np.dtype[Any]] = {
     "Int8": np.dtype(np.int8),
     "UInt8": np.dtype(np.uint8),
     "Int16": np.dtype(np.int16),
