@@ -2,10 +2,9 @@
 
 import math
 import threading
-from collections.abc import Sequence
 from typing import Any
 
-from ophyd import Component, EpicsMotor, EpicsSignal
+from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.utils import LimitError
 
 from mistral_txm.devices.configuration import Axis as AxisSettings
@@ -14,15 +13,27 @@ from mistral_txm.devices.motion import Motion, last_seen
 MONITOR_TIMEOUT_S = 1.0
 """How much later than the end of a move its last readback may arrive."""
 
+# The bits of a motor record's field MSTA, as its documentation lists them
+_DIRECTION, _PLUS_LIMIT, _MINUS_LIMIT = 0x0001, 0x0004, 0x2000
+_SLIP_STALL, _PROBLEM, _COMMUNICATION = 0x0040, 0x0200, 0x1000
+_INVALID = 3
+
 
 class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
     """A motor record whose finished move is checked against its target.
 
-    A move that ends further than `tolerance` from its target fails, whatever the record says. An
-    axis with an `approach` takes up its backlash: it arrives from below, at least that far.
+    A move that ends further than `tolerance` from its target fails, whatever the record says; so
+    does one after which the record tells of a problem, a stall, a limit switch in the way or an
+    invalid alarm. One that does not end in time is stopped. A record that would not move (SPMG), or
+    would take the target for a calibration (SET), is not asked. An axis with an `approach` takes up
+    its backlash: it arrives from below, at least that far.
     """
 
     user_setpoint = Component(EpicsSignal, ".VAL", limits=True, auto_monitor=True, kind="omitted")
+    status_bits = Component(EpicsSignalRO, ".MSTA", kind="omitted")
+    move_permission = Component(
+        EpicsSignalRO, ".SPMG", string=True, auto_monitor=True, kind="omitted"
+    )
 
     def __init__(self, prefix: str, *, name: str, settings: AxisSettings) -> None:
         super().__init__(prefix, name=name)
@@ -88,6 +99,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
 
     def _move_and_check(self, motion: Motion, target: float) -> None:
         settings = self.settings
+        self._check_that_it_obeys()
         ended = threading.Event()
 
         def end(**_: Any) -> None:
@@ -101,32 +113,50 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
                 # would tell, too, but a fast motion may be over before its monitor says so.)
                 self.user_setpoint.put(target, use_complete=True, callback=end)
             if not motion.wait_until(ended.is_set, settings.timeout_s):
+                seen = last_seen(self.user_readback, settings.unit)
+                self.motor_stop.put(1, wait=False)
                 raise TimeoutError(
                     f"{self.name}: the move to {target} {settings.unit} did not end within "
-                    f"{settings.timeout_s} s; {last_seen(self.user_readback, settings.unit)}; "
-                    f"check the motor {self.prefix}"
+                    f"{settings.timeout_s} s, and was stopped; {seen}; check the motor "
+                    f"{self.prefix}"
                 )
+            complaint = self._complaint()
             # The readback may arrive a little later than the end of the motion.
-            if not motion.wait_until(lambda: self.is_at(target), MONITOR_TIMEOUT_S):
+            if complaint or not motion.wait_until(lambda: self.is_at(target), MONITOR_TIMEOUT_S):
+                position = self.user_readback.get(use_monitor=False)
                 raise RuntimeError(
-                    f"{self.name}: the move ended at {self.position} {settings.unit}, expected "
-                    f"{target} +- {settings.tolerance}; check the motor {self.prefix}"
+                    f"{self.name}: the move ended at {position} {settings.unit}, expected "
+                    f"{target} +- {settings.tolerance}; "
+                    f"{complaint or f'check the motor {self.prefix}'}"
                 )
         finally:
             self.user_readback.unsubscribe(watch)
 
+    def _check_that_it_obeys(self) -> None:
+        permission = self.move_permission.get()
+        if permission in ("Stop", "Pause"):
+            raise RuntimeError(
+                f"{self.name}: not moved, since {self.prefix}.SPMG = {permission}, expected Go; "
+                "set it to Go"
+            )
+        if self.set_use_switch.get():
+            raise RuntimeError(
+                f"{self.name}: not moved, since {self.prefix}.SET = Set, expected Use: a target "
+                "would redefine the position; set it to Use"
+            )
 
-def move_together(motion: Motion, targets: Sequence[tuple[Axis, float]]) -> bool:
-    """Move those axes that are not at their targets, all at once, as a step of another device.
-
-    Returns
-    -------
-    bool
-        Whether anything had to move.
-    """
-    with motion.uninterrupted():
-        started = [axis.set(target) for axis, target in targets if not axis.is_at(target)]
-    for status in started:
-        status.wait()  # an axis ends by itself, after its own time at the latest
-        motion.check()
-    return bool(started)
+    def _complaint(self) -> str:
+        """Say what the record complains of after a move, and what to do; nothing if it does not."""
+        bits = int(self.status_bits.get())
+        ahead = _PLUS_LIMIT if bits & _DIRECTION else _MINUS_LIMIT
+        for mask, what, advice in (
+            (_COMMUNICATION, "lost its controller", "check the controller"),
+            (_PROBLEM, "has a problem", "check that its amplifier is on and enabled"),
+            (_SLIP_STALL, "slipped or stalled", "free it, and find its position again"),
+            (ahead, "is at a limit switch", "move it away, and check the limits"),
+        ):
+            if bits & mask:
+                return f"{self.prefix} {what} (MSTA = {bits:#x}); {advice}"
+        if self.status_bits.metadata.get("severity") == _INVALID:
+            return f"{self.prefix}.SEVR = INVALID, expected NO_ALARM; check the motor"
+        return ""

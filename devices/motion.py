@@ -2,12 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ophyd.signal import AttributeSignal
+from ophyd.signal import AttributeSignal, Signal
 from ophyd.status import DeviceStatus
+
+if TYPE_CHECKING:  # the control systems are made of what stands here
+    from mistral_txm.devices.control_systems import AxisDevice
 
 
 class Interrupted(Exception):
@@ -101,6 +104,49 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
             self.set_exception(failure)
         else:
             self.set_finished()
+
+
+def move_together(motion: Motion, targets: "Sequence[tuple[AxisDevice, float]]") -> bool:
+    """Move those axes that are not at their targets, all at once, as a step of another device.
+
+    Returns
+    -------
+    bool
+        Whether anything had to move.
+
+    Raises
+    ------
+    RuntimeError, TimeoutError
+        If axes did not arrive, after all of them have ended: what they say.
+    """
+    with motion.uninterrupted():
+        started = [axis.set(target) for axis, target in targets if not axis.is_at(target)]
+    failures = []
+    for status in started:
+        try:
+            status.wait()  # an axis ends by itself, after its own time at the latest
+        except Exception as failure:  # told below, when no axis moves any more
+            failures.append(failure)
+    motion.check()
+    if len(failures) > 1:
+        raise RuntimeError("; ".join(str(failure) for failure in failures)) from failures[0]
+    if failures:
+        raise failures[0]
+    return bool(started)
+
+
+class Quantity(Signal):  # type: ignore[misc]  # ophyd is untyped
+    """A number in a unit, which a plan or a person sets."""
+
+    def __init__(self, *, unit: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.unit = unit
+
+    def describe(self) -> dict[str, Any]:
+        """Describe it, with its unit."""
+        description: dict[str, Any] = super().describe()
+        description[self.name]["units"] = self.unit
+        return description
 
 
 class DerivedSignal(AttributeSignal):  # type: ignore[misc]  # ophyd is untyped

@@ -4,32 +4,38 @@ from typing import Any
 
 from ophyd import Component, Device
 
-from mistral_txm.devices.axis import Axis, move_together
 from mistral_txm.devices.configuration import PolarizationPositions
-from mistral_txm.devices.motion import DerivedSignal, Motion
+from mistral_txm.devices.control_systems import AxisDevice
+from mistral_txm.devices.motion import DerivedSignal, Motion, Quantity, move_together
 
 
 class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
     """Set to +1 or -1: moves both jaws, and the zone plate to that helicity's focus.
 
     The readback is derived from where the jaws stand: +1 or -1 where both agree with that
-    helicity's positions within their tolerance, 0 (not assigned) anywhere else.
+    helicity's positions within their tolerance, 0 (not assigned) anywhere else. The foci are a pair
+    of signals, `focus_positive_um` and `focus_negative_um`, since they follow the photon energy and
+    can be measured; they begin with the configuration's values, for its energy.
     """
 
     readback = Component(DerivedSignal, "helicity", kind="hinted")
+    focus_positive_um = Component(Quantity, unit="um", kind="config")
+    focus_negative_um = Component(Quantity, unit="um", kind="config")
 
     def __init__(
         self,
         *,
         name: str,
         positions: PolarizationPositions,
-        jaw_down: Axis,
-        jaw_up: Axis,
-        zone_plate_z: Axis,
+        jaw_down: AxisDevice,
+        jaw_up: AxisDevice,
+        zone_plate_z: AxisDevice,
     ) -> None:
         super().__init__(name=name)
         self.readback.name = name
         self.positions = positions
+        self.focus_positive_um.put(positions.positive.zone_plate_z_um)
+        self.focus_negative_um.put(positions.negative.zone_plate_z_um)
         self.jaw_down, self.jaw_up, self.zone_plate_z = jaw_down, jaw_up, zone_plate_z
         self._motion: Motion | None = None
 
@@ -52,21 +58,26 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
         """
         helicity = int(new_position)
         places = self.positions.of(helicity)
+        focus_um = self.focus_positive_um if helicity > 0 else self.focus_negative_um
         moves = (
             (self.jaw_down, places.jaw_down_mm),
             (self.jaw_up, places.jaw_up_mm),
-            (self.zone_plate_z, places.zone_plate_z_um),
+            (self.zone_plate_z, focus_um.get()),
         )
 
         def steps(motion: Motion) -> None:
             if move_together(motion, moves):
                 motion.rest(self.positions.settle_time_s)
-            if self.helicity != helicity:
+            astray = [
+                f"{axis.name} at {axis.position} {axis.settings.unit}, expected {place} "
+                f"+- {axis.settings.tolerance}"
+                for axis, place in moves
+                if not axis.is_at(place)
+            ]
+            if astray:
                 raise RuntimeError(
-                    f"{self.name}: not assigned after the move to {helicity:+d}: "
-                    f"{self.jaw_down.name} at {self.jaw_down.position}, expected "
-                    f"{places.jaw_down_mm} mm; {self.jaw_up.name} at {self.jaw_up.position}, "
-                    f"expected {places.jaw_up_mm} mm; check the jaws"
+                    f"{self.name}: {helicity:+d} is not assigned: {'; '.join(astray)}; check what "
+                    "moved it"
                 )
 
         self._motion = Motion(self, steps, after=self._motion)

@@ -1,15 +1,16 @@
 """Where the sample is: in the beam or beside it, and how it was turned by hand."""
 
 import math
+import time
 from typing import Any
 
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus
 
-from mistral_txm.devices.axis import Axis, move_together
 from mistral_txm.devices.configuration import SamplePlaces
+from mistral_txm.devices.control_systems import AxisDevice
 from mistral_txm.devices.key import Key
-from mistral_txm.devices.motion import DerivedSignal, Motion
+from mistral_txm.devices.motion import DerivedSignal, Motion, Quantity, move_together
 
 
 class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -20,12 +21,12 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
     """
 
     readback = Component(DerivedSignal, "where", kind="hinted")
-    in_x_um = Component(Signal, kind="config")
-    in_z_um = Component(Signal, kind="config")
-    out_x_um = Component(Signal, kind="config")
-    out_z_um = Component(Signal, kind="config")
+    in_x_um = Component(Quantity, unit="um", kind="config")
+    in_z_um = Component(Quantity, unit="um", kind="config")
+    out_x_um = Component(Quantity, unit="um", kind="config")
+    out_z_um = Component(Quantity, unit="um", kind="config")
 
-    def __init__(self, *, name: str, places: SamplePlaces, x: Axis, z: Axis) -> None:
+    def __init__(self, *, name: str, places: SamplePlaces, x: AxisDevice, z: AxisDevice) -> None:
         super().__init__(name=name)
         self.readback.name = name
         self.x, self.z = x, z
@@ -75,10 +76,11 @@ class Azimuth(Device):  # type: ignore[misc]  # ophyd is untyped
     """How the sample is turned about its normal, in degrees, as a person said, and when.
 
     No motor turns it: the sample is taken out, turned and mounted again. Not a number until
-    somebody says; the timestamp says when somebody did.
+    somebody says; `given_at_s`, in seconds since 1970, is when somebody did.
     """
 
-    readback = Component(Signal, value=math.nan, kind="hinted")
+    readback = Component(Quantity, unit="deg", value=math.nan, kind="hinted")
+    given_at_s = Component(Quantity, unit="s", value=math.nan)
 
     def __init__(self, *, name: str) -> None:
         super().__init__(name=name)
@@ -99,7 +101,9 @@ class Azimuth(Device):  # type: ignore[misc]  # ophyd is untyped
         """
         if not -360 <= phi_deg <= 360:
             raise ValueError(f"{self.name}: {phi_deg} deg: expected a number from -360 to 360")
-        self.readback.put(float(phi_deg))
+        now_s = time.time()
+        self.readback.put(float(phi_deg), timestamp=now_s)
+        self.given_at_s.put(now_s, timestamp=now_s)
         status = DeviceStatus(self)
         status.set_finished()
         return status

@@ -149,7 +149,19 @@ def _where(device: Any) -> str:
             f"{device.position:.4f} {settings.unit}".ljust(18)
             + f" {settings.low_limit:g} to {settings.high_limit:g} {settings.unit}"
         )
-    units = {name: column.get("units") or "" for name, column in device.describe().items()}
+    described = device.describe()
     return ", ".join(
-        f"{reading['value']} {units[name]}".rstrip() for name, reading in device.read().items()
+        _told(reading["value"], described[name]) for name, reading in device.read().items()
     )
+
+
+def _told(value: Any, described: dict[str, Any]) -> str:
+    """Say a value with its unit, or the name of a state.
+
+    >>> _told(250.0, {"units": "mA"}), _told(1, {"enum_strs": ("Closed", "Open")})
+    ('250.0 mA', 'Open')
+    """
+    states = described.get("enum_strs")
+    if states and isinstance(value, int):
+        return str(states[value])
+    return f"{value} {described.get('units') or ''}".rstrip()

@@ -56,7 +56,7 @@ def sharpness(images_tvu: npt.ArrayLike) -> float:
             a pixel says nothing.
 
     Raises:
-        InputError: for fewer than two repeats, or images without light.
+        InputError: for fewer than two repeats, or images without light or known pixels.
     """
     images = np.asarray(images_tvu, dtype=np.float64)
     if images.ndim != 3 or len(images) < 2 or min(images.shape[1:]) <= STEP_PIXELS:
@@ -64,19 +64,23 @@ def sharpness(images_tvu: npt.ArrayLike) -> float:
             f"sharpness: an array of shape {images.shape}; expected images [repeat, v, u], at least 2 "
             "repeats, whose noise differs"
         )
-    n = len(images)
-    mean = float(np.nanmean(images)) if np.isfinite(images).any() else 0.0
-    if mean <= 0:
-        raise InputError(
-            f"sharpness: images of mean {mean:g}, expected light; is the shutter open?"
-        )
-    total = 0.0
+    n, total = len(images), 0.0
     for axis in (1, 2):
         ahead = np.take(images, range(STEP_PIXELS, images.shape[axis]), axis)
         behind = np.take(images, range(images.shape[axis] - STEP_PIXELS), axis)
         difference = ahead - behind
         pairs = difference.sum(axis=0) ** 2 - (difference**2).sum(axis=0)
-        total += float(np.nanmean(pairs)) / (n * (n - 1))
+        known = np.isfinite(pairs)
+        if not known.any():
+            raise InputError(
+                f"sharpness: no two pixels that are {STEP_PIXELS} apart are known in all repeats"
+            )
+        total += float(pairs[known].mean()) / (n * (n - 1))
+    mean = float(np.nanmean(images))
+    if mean <= 0:
+        raise InputError(
+            f"sharpness: images of mean {mean:g}, expected light; is the shutter open?"
+        )
     return total / mean**2
 
 

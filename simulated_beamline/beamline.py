@@ -18,8 +18,10 @@ from mistral_txm.simulated_beamline.state import State
 
 VIEWS_KEPT = 4
 TRANSMISSIONS_KEPT = 8
-MARGIN_PIXELS = 4
+LARGEST_SHIFT_PIXELS = 3.0
 """How far an image can be shifted without being rendered anew."""
+MARGIN_PIXELS = optics.SHIFT_REACH + 4
+"""What is rendered beyond the edges so that there is something to shift in."""
 SMALLEST_ABSORBANCE = 1e-4
 """Dichroism below this, at the whole thickness, is left out: noise is a hundred times more."""
 
@@ -145,9 +147,9 @@ class Beamline:
         return intensity / nominal, -degree if state.helicity_swapped else degree
 
     def defocus_um(self, state: State, pose: Pose) -> float:
-        """Return how far the zone plate stands from the focus of the sample's middle, um."""
+        """Return how far the sample's middle lies behind the plane in focus, um."""
         focus_um = self._zone_plate.best_focus_um(self._angle_mrad(state), state.energy_ev)
-        return state.zone_plate_z_um - pose.depth_nm / 1000 - focus_um
+        return pose.depth_nm / 1000 + focus_um - state.zone_plate_z_um
 
     def prepare(self, state: State) -> None:
         """Render the view of a state ahead of its first exposure."""
@@ -244,5 +246,5 @@ class Beamline:
 
 
 def _limited(pixels: float) -> float:
-    """Keep a shift within what the margin holds."""
-    return min(max(pixels, 1.0 - MARGIN_PIXELS), MARGIN_PIXELS - 1.0)
+    """Keep a shift within what the margin holds; a jitter of 20 times its rms is cut."""
+    return min(max(pixels, -LARGEST_SHIFT_PIXELS), LARGEST_SHIFT_PIXELS)

@@ -1,7 +1,8 @@
-"""Process variables: caproto channel data with a hook that runs when a client writes.
+"""Process variables: caproto channel data with hooks that run when a client writes or reads.
 
-A hook is a coroutine. It runs after the new value has been stored and published, and the client's
-put-callback completes when it returns: that is how a motor or an exposure reports its end.
+A hook is a coroutine. That of a put runs after the new value has been stored and published, and the
+client's put-callback completes when it returns: that is how a motor or an exposure reports its end.
+That of a read brings a value up to date that changes by itself.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from caproto import (
 )
 
 PutHook = Callable[[Any], Awaitable[None]]
+ReadHook = Callable[[], Awaitable[None]]
 Database = dict[str, ChannelData]
 
 LONG_STRING_LENGTH = 1024
@@ -27,9 +29,11 @@ LONG_STRING_LENGTH = 1024
 
 
 class _Hooked:
-    """Adds a client-side put hook and an optional read-only flag to a caproto channel."""
+    """Adds hooks for a client's puts and reads, and a read-only flag, to a caproto channel."""
 
     on_put: PutHook | None = None
+    on_read: ReadHook | None = None
+    _is_refreshing: bool = False
     read_only: bool = False
 
     def check_access(self, hostname: str, username: str) -> AccessRights:
@@ -37,6 +41,16 @@ class _Hooked:
         if self.read_only:
             return AccessRights.READ
         return AccessRights.READ | AccessRights.WRITE
+
+    async def read(self, data_type: Any) -> Any:
+        """Run the hook, unless it is what reads, and return the value."""
+        if self.on_read is not None and not self._is_refreshing:
+            self._is_refreshing = True
+            try:
+                await self.on_read()
+            finally:
+                self._is_refreshing = False
+        return await super().read(data_type)  # type: ignore[misc]  # mixed in
 
     async def write_from_dbr(self, *args: Any, **kwargs: Any) -> None:
         """Store and publish a client's value, then run the hook to its end."""

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.devices.configuration import Axis, Configuration
-from mistral_txm.simulated_beamline.area_detector import Camera, HDF5FilePlugin
 from mistral_txm.simulated_beamline.beamline import Beamline
+from mistral_txm.simulated_beamline.camera import Camera
 from mistral_txm.simulated_beamline.channels import Database, double, post
 from mistral_txm.simulated_beamline.clock import Clock
 from mistral_txm.simulated_beamline.exposure_log import ExposureLog
 from mistral_txm.simulated_beamline.faults import Faults
+from mistral_txm.simulated_beamline.file_plugin import HDF5FilePlugin
 from mistral_txm.simulated_beamline.light import Light
 from mistral_txm.simulated_beamline.loopback import LoopbackContext
 from mistral_txm.simulated_beamline.motor import MotorRecord, MotorSettings

@@ -63,6 +63,7 @@ class ZonePlate(Strict):
 
     outermost_zone_nm: _Positive
     focal_length_um: _Positive
+    nominal_energy_ev: _Positive
     focus_above_um: float
     focus_below_um: float
     focus_angle_mrad: _Positive
@@ -77,6 +78,7 @@ class Illumination(Strict):
     fine_rms: _NotNegative
     fine_scale_pixels: _Positive
     helicity_gradient: float
+    helicity_angle_mrad: _Positive
     drift_pixels_per_h: _NotNegative
 
 

@@ -1,22 +1,26 @@
 """Magnetic textures: analytic samples with known truth, one small module each.
 
 A module names its layers, a compiled function `field(x, y, z) -> (mx, my, mz, density)` in nm of
-the sample frame, and its singularities. `field` is evaluated inside magnetic layers alone; (mx,
-my, mz) is a unit vector and `density` the part of the film's material that is there (1 in a
-continuous film). It is inlined into loops over whole rows: without branches and library calls it
-runs several times faster, hence `cos_turns` and `sin_turns`.
+the sample frame, and its singularities. `field` is evaluated inside magnetic layers alone, those of
+a material in `materials.MAGNETIC`; (mx, my, mz) is a unit vector and `density` the part of the
+layer's material that is there (1 in a continuous film). It is inlined into loops over whole rows:
+without branches and library calls it runs several times faster, hence `cos_turns` and `sin_turns`.
+
+A texture can also be read from a file of the user's (`_from_file`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-Field = Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]]
+Field = Callable[..., tuple[Any, Any, Any, Any]]
 """float32 scalars inside a compiled loop."""
 
 
@@ -38,31 +42,64 @@ class Layer:
 class Singularity:
     """A place where something topological sits.
 
-    `kind` "Bloch point" is a point at which the direction is undefined; "meron" is a place in the
-    plane z = `z_nm` about which the direction covers about half of the sphere. `radius_nm` says how
-    far it reaches: the charge is that of a cube, or of a square in the plane, of twice that side.
+    - "Bloch point": a point at which the direction is undefined;
+    - "meron": a place in the plane z = `z_nm` about which the direction covers about half of the
+      sphere;
+    - "skyrmion": one about which it covers all of it;
+    - "hopfion": a place about which any two directions are taken on linked loops.
+
+    `radius_nm` says how far it reaches: the charge is that of a cube (Bloch point) or of a square
+    in the plane (meron, skyrmion) of twice that side, or the Hopf index of a box (hopfion) of twice
+    that side in the plane.
     """
 
     x_nm: float
     y_nm: float
     z_nm: float
-    kind: Literal["Bloch point", "meron"]
+    kind: Literal["Bloch point", "meron", "skyrmion", "hopfion"]
     radius_nm: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A field on voxels: `values` [z, y, x, 4] are mx, my, mz and density; centred at the origin."""
+
+    values: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros((1, 1, 1, 4), dtype=np.float32)
+    )
+    voxel_nm: float = 1.0
+
+
+Surfaces = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""From places (n, 2) to the heights of the lower and the upper surface, NaN beside the sample."""
+
+
+@dataclass(frozen=True, eq=False)
 class Texture:
-    """A magnetic sample: layers from bottom to top, field, and where its singularities are."""
+    """A magnetic sample: layers from bottom to top, field, and where its singularities are.
+
+    `continuous` says that the density is 1 throughout, `step_nm` how closely the field is sampled
+    along the normal. `surfaces` is needed where the sample is no film.
+    """
 
     name: str
     layers: tuple[Layer, ...]
     field: Field
     singularities: tuple[Singularity, ...]
+    continuous: bool = True
+    step_nm: float = 5.0
+    surfaces: Surfaces | None = None
+    grid: Grid | None = None
 
-    @property
-    def top_nm(self) -> float:
-        """Height of the upper surface in nm."""
-        return max(layer.high_nm for layer in self.layers)
+    def surfaces_nm(
+        self, places_nm: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the heights of the lower and the upper surface at (n, 2) places, in nm."""
+        if self.surfaces is not None:
+            return self.surfaces(places_nm)
+        low_nm = min(layer.low_nm for layer in self.layers)
+        high_nm = max(layer.high_nm for layer in self.layers)
+        return np.full(len(places_nm), low_nm), np.full(len(places_nm), high_nm)
 
 
 def names() -> list[str]:
@@ -70,16 +107,37 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
-def load(name: str) -> Texture:
-    """Return the texture `name`.
+def load(name_or_path: str | Path) -> Texture:
+    """Return a texture: a packaged one by its name, or that of an .h5 file by its path.
 
-    Raises ValueError, with the names that exist, for an unknown one.
+    Raises ValueError, in one line, for an unknown name or a file that holds no field.
     """
-    if name not in names():
-        raise ValueError(f"texture {name!r} is unknown: expected one of {', '.join(names())}")
-    texture: Any = import_module(f"{__name__}.{name}").TEXTURE
-    assert isinstance(texture, Texture)
-    return texture
+    name = str(name_or_path)
+    if name in names():
+        texture: Any = import_module(f"{__name__}.{name}").TEXTURE
+        assert isinstance(texture, Texture)
+        return texture
+    if name.endswith(".h5"):
+        from_file = import_module(f"{__name__}._from_file")
+        return from_file.read_texture(Path(name))  # type: ignore[no-any-return]  # by name alone
+    raise ValueError(
+        f"texture {name!r} is unknown: expected one of {', '.join(names())}, or the path of an .h5 "
+        "file with mx, my, mz"
+    )
+
+
+@cache
+def on_grid(field: Field, gridded: bool) -> Field:
+    """Return a field as a compiled function of (x, y, z, values, voxel_nm), whatever it needs."""
+    if gridded:
+        return field
+
+    @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
+    def evaluate(x: Any, y: Any, z: Any, _values: Any, _voxel_nm: Any) -> tuple[Any, Any, Any, Any]:
+        return field(x, y, z)
+
+    function: Field = evaluate
+    return function
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped

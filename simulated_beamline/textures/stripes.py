@@ -12,9 +12,16 @@ begins there. The direction is that of
 
 where V_y is small in the stripes. In permalloy a_x and a_z do not vanish, so V can vanish only on
 the two lines psi = 0. On the second, V_y > 0 everywhere: a meron. On the first, V_y changes sign
-once, in the middle of the upper permalloy layer: a Bloch point, the only zero of V there. (NdCo5
-is not magnetic at the Fe edge, and V means nothing in it.) The dimensions follow Hierro-Rodriguez
-et al., Nat. Commun. 11, 6382 (2020); the field itself is a model.
+once, in the middle of the upper permalloy layer: a Bloch point, the only zero of V there.
+
+In NdCo5, |z| < 40 nm, a_x = z / 80 nm goes through zero, so that the flux closure above and below
+belongs to one domain. In the stripes of permalloy, V_y = 0.1 + 0.25 (Re^2 psi - Im^2 psi) vanishes
+here and there; here, with s = (z / 40 nm)^2, it is 0.1 + 0.25 [1 - s (1 - Re^2 psi + Im^2 psi)],
+which is a Bloch wall in the middle, V_y = 0.35. So V_y > 0 at z = 0, and elsewhere V vanishes only
+on the lines psi = 0, on which V_y > 0: there is no singularity.
+
+The dimensions follow Hierro-Rodriguez et al., Nat. Commun. 11, 6382 (2020); the field itself is a
+model.
 """
 
 from typing import Any
@@ -79,12 +86,15 @@ def field(x: Any, y: Any, z: Any) -> tuple[Any, Any, Any, Any]:
     inside = _REACH2 / (square + _REACH2)
     weight2 = inside * inside
 
-    # From the interface with NdCo5 (-1) to the free surface (+1) of a permalloy layer.
-    height = (abs(z) - np.float32(80)) * np.float32(1 / 40)
+    # -1 in NdCo5, from its interface with permalloy (-1) to the free surface (+1) of the latter.
+    outwards = (abs(z) - np.float32(80)) * np.float32(1 / 40)
+    height = max(outwards, -_ONE)
+    part = max(min(z * np.float32(1 / 40), _ONE), -_ONE)
     along_z = np.float32(0.75) - np.float32(0.25) * height
-    along_x = np.copysign(np.float32(0.75) + np.float32(0.25) * height, z)
+    along_x = part * (np.float32(0.75) + np.float32(0.25) * height)
 
-    stripes = np.float32(0.1) + np.float32(0.25) * (real * real - imaginary * imaginary)
+    walls = _ONE - (real * real - imaginary * imaginary)
+    stripes = np.float32(0.35) - np.float32(0.25) * part * part * walls
     dz = z - _Z1
     core1 = -dz / np.sqrt(dz * dz + _AXIAL2)
     v_x = along_x * imaginary

@@ -34,4 +34,5 @@ TEXTURE = Texture(
     layers=(Layer(-90.0, -40.0, "Si3N4"), Layer(-40.0, 40.0, "Ni80Fe20")),
     field=field,
     singularities=(Singularity(0.0, 0.0, 0.0, "meron", radius_nm=600.0),),
+    continuous=False,
 )

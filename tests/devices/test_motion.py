@@ -1,5 +1,6 @@
 """Devices on faked signals: what happens when the control system does not do what it was told."""
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,9 @@ class Mechanism:
         self.axis.user_readback.sim_put(at)
         self.axis.user_readback.pvname = "FAKE.RBV"
         self.axis.motor_done_move.sim_put(1)
+        self.axis.move_permission.sim_put("Go")
+        self.axis.status_bits.sim_put(0x0903)
+        self.axis.set_use_switch.sim_put(0)
         self.visited: list[float] = []
         self.miss = 0.0
         self.stalled = False
@@ -71,9 +75,62 @@ def test_a_move_that_does_not_end_names_the_variable_its_last_value_and_age() ->
     stage = Mechanism("sample_x", at=3.0)
     stage.stalled = True
     with pytest.raises(
-        TimeoutError, match=r"sample_x: .* 0.2 s; \S+ = 3.0 um, \d+.\d s old; check"
+        TimeoutError,
+        match=r"sample_x: .* 0.2 s, and was stopped; \S+ = 3.0 um, \d+.\d s old; check",
     ):
         stage.axis.set(1.0).wait(2)
+    assert stage.axis.motor_stop.get() == 1
+
+
+@pytest.mark.parametrize(
+    ("bits", "complaint"),
+    [
+        (0x0003 | 0x0200, "FAKE has a problem (MSTA = 0x203); check that its amplifier is on"),
+        (0x0003 | 0x0040, "FAKE slipped or stalled (MSTA = 0x43); free it"),
+        (0x0003 | 0x0004, "FAKE is at a limit switch (MSTA = 0x7); move it away"),
+        (0x0002 | 0x2000, "FAKE is at a limit switch (MSTA = 0x2002); move it away"),
+        (0x0003 | 0x1000, "FAKE lost its controller (MSTA = 0x1003); check the controller"),
+    ],
+)
+def test_a_move_fails_where_the_record_complains_even_at_its_target(
+    bits: int, complaint: str
+) -> None:
+    stage = Mechanism("sample_x")
+    stage.axis.status_bits.sim_put(bits)
+    expected = f"sample_x: the move ended at 1.0 um, expected 1.0 +- 0.05; {complaint}"
+    with pytest.raises(RuntimeError, match=re.escape(expected)):
+        stage.axis.set(1.0).wait(2)
+
+
+@pytest.mark.parametrize("bits", [0x0003 | 0x2000, 0x0002 | 0x0004])
+def test_a_limit_switch_behind_is_left(bits: int) -> None:
+    stage = Mechanism("sample_x")
+    stage.axis.status_bits.sim_put(bits)
+    stage.axis.set(1.0).wait(2)
+
+
+def test_an_invalid_alarm_fails_the_move() -> None:
+    stage = Mechanism("sample_x")
+    stage.axis.status_bits._metadata["severity"] = 3
+    with pytest.raises(RuntimeError, match=r"FAKE.SEVR = INVALID, expected NO_ALARM; check"):
+        stage.axis.set(1.0).wait(2)
+
+
+@pytest.mark.parametrize("mode", ["Stop", "Pause"])
+def test_a_record_that_may_not_move_is_not_asked(mode: str) -> None:
+    stage = Mechanism("sample_x")
+    stage.axis.move_permission.sim_put(mode)
+    with pytest.raises(RuntimeError, match=rf"sample_x: not moved, since FAKE.SPMG = {mode}, expe"):
+        stage.axis.set(1.0).wait(2)
+    assert stage.visited == []
+
+
+def test_a_record_that_is_being_calibrated_is_not_asked() -> None:
+    stage = Mechanism("sample_x")
+    stage.axis.set_use_switch.sim_put(1)
+    with pytest.raises(RuntimeError, match=r"sample_x: not moved, since FAKE.SET = Set, expected"):
+        stage.axis.set(1.0).wait(2)
+    assert stage.visited == []
 
 
 @pytest.mark.parametrize(
@@ -159,6 +216,53 @@ def test_a_jaw_that_did_not_move_fails_the_helicity(
     assert polarization.helicity == 0
 
 
+def test_both_jaws_are_named_where_both_fail(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    slit["jaw_up"].miss = slit["jaw_down"].miss = 0.5
+    with pytest.raises(
+        RuntimeError, match=r"jaw_down: the move .*; jaw_up: the move ended at -1.0"
+    ):
+        polarization.set(-1).wait(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "place"),
+    [
+        ("jaw_up", -1.0, "-1.0 mm, expected -1.5 +- 0.02"),
+        ("zone_plate_z", 0.9, "0.9 um, expected 1.5 +- 0.05"),
+    ],
+)
+def test_what_moved_away_while_the_slit_settled_is_named(
+    polarization: Polarization,
+    slit: dict[str, Mechanism],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    position: float,
+    place: str,
+) -> None:
+    def rest(_motion: Motion, _duration_s: float) -> None:
+        slit[name].axis.user_readback.sim_put(position)
+
+    monkeypatch.setattr(Motion, "rest", rest)
+    expected = f"polarization: -1 is not assigned: {name} at {place}; check what moved it"
+    with pytest.raises(RuntimeError, match=re.escape(expected)):
+        polarization.set(-1).wait(2)
+
+
+def test_the_focus_is_what_was_set_last(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    polarization.focus_negative_um.set(10.59).wait(1)
+    polarization.set(-1).wait(2)
+    assert slit["zone_plate_z"].axis.position == 10.59
+    configuration = polarization.read_configuration()
+    assert configuration["polarization_focus_positive_um"]["value"] == 0.0
+    assert configuration["polarization_focus_negative_um"]["value"] == 10.59
+    description = polarization.describe_configuration()["polarization_focus_negative_um"]
+    assert (description["units"], description["dtype"]) == ("um", "number")
+
+
 def test_a_focus_that_did_not_arrive_fails_the_helicity(
     polarization: Polarization, slit: dict[str, Mechanism]
 ) -> None:
@@ -205,6 +309,8 @@ def test_an_azimuth_is_what_a_person_says_within_reason(phi_deg: float) -> None:
     azimuth.set(102).wait(1)
     reading = azimuth.read()["azimuth"]
     assert (reading["value"], reading["timestamp"] > before) == (102.0, True)
+    assert azimuth.read()["azimuth_given_at_s"]["value"] == reading["timestamp"]
+    assert azimuth.describe()["azimuth"]["units"] == "deg"
     with pytest.raises(ValueError, match="expected a number from -360 to 360"):
         azimuth.set(phi_deg)
 

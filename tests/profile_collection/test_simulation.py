@@ -1,18 +1,22 @@
 """What a simulated beamline is started with: refused before anything starts, found again when a series is resumed."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
 from mistral_txm.profile_collection import start
+from mistral_txm.profile_collection.command_line import main
+from mistral_txm.profile_collection.commands import measurement
 from mistral_txm.profile_collection.simulation import (
     Simulation,
     usable_conditions,
     usable_faults,
     usable_texture,
 )
+from mistral_txm.services import verification
 
 OVF = """# OOMMF OVF 2.0
 # Segment count: 1
@@ -118,6 +122,30 @@ def test_faults_are_checked_by_name_and_kind():
     assert usable_faults(["beam_dump", "theta.stall=-1"]) == ("beam_dump", "theta.stall=-1")
     with pytest.raises(ValueError, match="'beam_dmp' is unknown; the nearest are beam_dump"):
         usable_faults(["beam_dmp"])
+
+
+def test_a_series_is_resumed_in_its_own_simulation_without_its_faults(tmp_path, monkeypatch):
+    """The frames that are missing have to be like those that are there."""
+    simulation = Simulation("medium", "vortex", 5, str(tmp_path / "calm.toml"), 0.01)
+    start_document = {"simulation": simulation.metadata(), "measurement": {}}
+    record = SimpleNamespace(runs=[SimpleNamespace(start=start_document)])
+    series = SimpleNamespace(uid="it", missing=[1], accepted={}, planned=2)
+    monkeypatch.setattr(verification, "verify", lambda data, uid: [series])
+    monkeypatch.setattr(verification, "read_series", lambda data, uid: [record])
+    calls = []
+    monkeypatch.setattr(
+        measurement, "_measure", lambda *args, **options: calls.append((args, options))
+    )
+    assert main(["resume", "--data", str(tmp_path)]) == 0
+    (((data, started, uid, _), options),) = calls
+    assert (data, uid) == (tmp_path, "it")
+    assert started == {
+        "size": "medium",
+        "texture": "vortex",
+        "seed": 5,
+        "conditions": str(tmp_path / "calm.toml"),
+    }
+    assert "faults" not in options
 
 
 @pytest.mark.parametrize(

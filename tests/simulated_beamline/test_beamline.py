@@ -111,11 +111,14 @@ def test_no_light_without_shutter_or_slit(stripes):
 
 
 def test_current_falls_from_exposure_to_exposure(stripes):
-    currents = [stripes.ring_current_ma(POSITIVE, index) for index in range(200)]
+    currents = [stripes.ring_current_ma(POSITIVE, index) for index in range(151)]
     steps = np.diff(currents)
     expected = -IDEAL.ring.current_ma * 8.0 / (3600 * IDEAL.ring.lifetime_h)
     assert np.median(steps) == pytest.approx(expected, rel=0.03)
-    assert (steps > 0).sum() == 1  # 1600 s of exposures see one injection or two
+    # 1200 s see one injection, which falls between two exposures or into one.
+    risen = np.flatnonzero(steps > 0)
+    assert len(risen) in (1, 2)
+    assert np.ptp(risen) <= 1
 
 
 def test_counts_follow_the_current(stripes):

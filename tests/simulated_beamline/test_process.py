@@ -105,6 +105,7 @@ def test_a_capture_in_progress_survives_the_end_under_its_temporary_name(tmp_pat
         put(f"{hdf}FileName", "dark")
         put(f"{hdf}FileTemplate", "%s%s.h5")
         put(f"{hdf}TempSuffix", ".tmp")
+        put(f"{hdf}LazyOpen", 1, notify=True)
         put(f"{hdf}Capture", 1)
         put("SIM:CCD:cam1:Acquire", 1, notify=True)
         assert get(f"{hdf}NumCaptured_RBV")[0] == 1
@@ -124,6 +125,7 @@ def test_frames_survive_a_kill(tmp_path, point_client_to):
         hdf = "SIM:CCD:HDF1:"
         put(f"{hdf}FilePath", str(tmp_path))
         put(f"{hdf}FileName", "frames")
+        put(f"{hdf}LazyOpen", 1, notify=True)
         put(f"{hdf}Capture", 1)
         for _exposure in range(3):
             put("SIM:CCD:cam1:Acquire", 1, notify=True)
@@ -141,6 +143,7 @@ def test_a_capture_that_cannot_be_written_says_why(tmp_path, point_client_to):
         hdf = "SIM:CCD:HDF1:"
         put(f"{hdf}FilePath", str(tmp_path / "nowhere"))
         assert get(f"{hdf}FilePathExists_RBV")[0] == 0
+        put("SIM:CCD:cam1:Acquire", 1, notify=True)
         put(f"{hdf}Capture", 1, notify=True)
         assert get(f"{hdf}WriteStatus")[0] == 1
         assert b"no such folder" in bytes(get(f"{hdf}WriteMessage"))

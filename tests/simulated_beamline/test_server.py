@@ -70,6 +70,7 @@ def test_frames_are_written_by_the_server_and_readable_while_it_writes(
     hdf.file_template.set("%s%s.h5").wait(timeout=10)
     hdf.temp_suffix.set(".tmp").wait(timeout=10)
     hdf.num_capture.set(0).wait(timeout=10)
+    cam.acquire.put(1, use_complete=True, wait=True, timeout=20)  # tells the plug-in the size
     hdf.capture.set(1).wait(timeout=10)
     assert hdf.full_file_name.get() == f"{tmp_path}/frames.h5"
     for number in range(1, 4):
@@ -109,6 +110,7 @@ def test_ophyds_own_file_store_classes_work_unchanged(clients, tmp_path: Path):
     clients.ccd.hdf.temp_suffix.set("").wait(timeout=10)
     detector = Detector("SIM:CCD:", name="detector")
     detector.wait_for_connection(timeout=10)
+    clients.ccd.cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
     detector.stage()
     detector.cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
     detector.hdf.generate_datum("image", 0.0, {})

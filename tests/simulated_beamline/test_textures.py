@@ -8,6 +8,7 @@ import pytest
 
 from mistral_txm.simulated_beamline import textures
 from mistral_txm.simulated_beamline.sample import Sample
+from mistral_txm.simulated_beamline.settings import load_settings
 from mistral_txm.simulated_beamline.solid_angle import cube_charge, square_charge
 from mistral_txm.simulated_beamline.textures import Singularity
 from mistral_txm.simulated_beamline.truth import (
@@ -121,8 +122,9 @@ def sum_of_faces(m):
 
 
 def test_truth_file(tmp_path):
-    sample = Sample(textures.load("stripes"), seed=3)
-    write_truth(tmp_path / "truth.h5", sample, 64, 3)
+    settings = load_settings("real")
+    sample = Sample(textures.load("stripes"), 3, settings.fiducials)
+    write_truth(tmp_path / "truth.h5", sample, 64, 3, settings)
     assert [each.name for each in tmp_path.iterdir()] == ["truth.h5"]
     with h5py.File(tmp_path / "truth.h5") as file:
         assert dict(file.attrs)["voxel_nm"] == 10.5
@@ -134,7 +136,9 @@ def test_truth_file(tmp_path):
         kinds = [kind.decode() for kind in file["singularities/kind"]]
         assert kinds.count("Bloch point") == 1
         assert file["singularities/charge"][kinds.index("Bloch point")] == pytest.approx(-1)
-        assert len(file["fiducials/x_nm"]) == len(sample.fiducials_nm)
+        names = ("x_nm", "y_nm", "z_nm", "radius_nm")
+        spheres = np.stack([file["fiducials"][name][:] for name in names], axis=1)
+        np.testing.assert_array_equal(spheres, sample.spheres())
     norm = np.linalg.norm(m, axis=0)
     z_nm = (np.arange(24) - 11.5) * 10.5
     inside = (np.abs(z_nm) >= 40) & (np.abs(z_nm) < 120)

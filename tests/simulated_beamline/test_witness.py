@@ -7,6 +7,7 @@ from scipy.ndimage import map_coordinates
 from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.simulated_beamline import textures
 from mistral_txm.simulated_beamline.sample import PIXEL_NM, Pose, Sample
+from mistral_txm.simulated_beamline.settings import load_settings
 from mistral_txm.simulated_beamline.truth import field_at
 
 VOXEL_NM = 10.0
@@ -15,7 +16,7 @@ VOXEL_NM = 10.0
 
 @pytest.fixture(scope="module")
 def sample():
-    return Sample(textures.load("stripes"), seed=1)
+    return Sample(textures.load("stripes"), 1, load_settings("ideal").fiducials)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,10 @@ def test_both_project_the_same_field_to_the_same_signal(sample, field_czyx, thet
     z_nm = (np.arange(24) - 11.5) * VOXEL_NM
     projector = ShearedProjector(np.array([theta_deg]), np.array([azimuth_deg]), z_nm, VOXEL_NM)
     sheared_yx = projector.forward(field_czyx)[0]
-    view = sample.view(Pose(theta_deg, azimuth_deg), (400, 400)).dichroic_nm_vu
+    pose, no_spheres = Pose(theta_deg, azimuth_deg), np.empty((0, 4))
+    view = sample.view(pose, (400, 400), frozenset({"Ni80Fe20"}), no_spheres).dichroic_nm[
+        "Ni80Fe20"
+    ]
 
     theta, phi = np.radians(theta_deg), np.radians(azimuth_deg)
     x, y = np.meshgrid(*2 * [(np.arange(256) - 127.5) * VOXEL_NM])

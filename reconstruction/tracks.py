@@ -1,0 +1,170 @@
+"""Which disc of one view is which disc of the next: fiducials followed over the tilts of one series.
+
+Views are taken from the tilt nearest to zero outwards, to either side. What is known of the spheres so far predicts
+where they fall in the next view, but for a shift that is common to all of them (run-out): the shift on which most
+spheres and discs agree is taken, then every sphere gets the disc next to it, if that is near enough. Then all that was
+seen of a sphere gives its position anew, by least squares with a weak prior that it lies near the film. A disc that no
+sphere claims becomes a sphere of its own: so spheres may enter and leave the field of view, be missed, and come back.
+
+In the stage frame (module `geometry`) ``u = x' cos(theta) - z' sin(theta)``, ``v = y'``; inclination and lean of the
+axis are left to the adjustment (module `alignment`), the tolerance here holds them.
+
+Where two spheres are predicted closer to each other than their discs are wide, neither is given a disc in that view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mistral_txm.reconstruction.fiducials import Fiducials
+from mistral_txm.reconstruction.geometry import MAX_TILT_DEG, InputError
+
+Float64 = npt.NDArray[np.float64]
+Intp = npt.NDArray[np.intp]
+
+LARGEST_STEP_NM = 1000.0
+"""Largest shift from one view to the next."""
+
+NEAR_NM = 80.0
+"""A disc this near to where a sphere is predicted may be that sphere: less than a sphere's diameter."""
+
+_HEIGHT_PRIOR_NM = 150.0
+"""Spheres lie about this far from the plane in which they move least: the film's thickness and more."""
+_FIRST_NM = 15.0
+"""By which a single observation may be wrong, axis errors included."""
+FEWEST_VIEWS = 3
+"""A sphere seen in fewer views than this says less than it may spoil."""
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Fiducials followed over one series.
+
+    position_tb_vu_nm: shape (views, spheres, 2): v, u from the image's centre; NaN where a sphere was not seen.
+    std_tb_vu_nm: their standard deviations, same shape. shift_vu_nm_t: first estimate of each view's shift against
+    the tilt nearest to zero, shape (views, 2), NaN where nothing was matched. stage_xyz_nm: first estimate of the
+    spheres in the stage frame, shape (spheres, 3).
+    """
+
+    position_tb_vu_nm: Float64
+    std_tb_vu_nm: Float64
+    shift_vu_nm_t: Float64
+    stage_xyz_nm: Float64
+
+
+def _projected(stage_xyz_nm: Float64, theta_deg: float) -> Float64:
+    """(v, u) of spheres in the stage frame at a tilt."""
+    c, s = np.cos(np.deg2rad(theta_deg)), np.sin(np.deg2rad(theta_deg))
+    return np.column_stack([stage_xyz_nm[:, 1], stage_xyz_nm[:, 0] * c - stage_xyz_nm[:, 2] * s])
+
+
+def _agreed_shift(predicted: Float64, seen: Float64, near_shift: Float64) -> Float64 | None:
+    """The shift that lays most predictions on discs, of equals the one nearest to the neighbour's; None for none."""
+    candidates = (seen[:, None] - predicted[None]).reshape(-1, 2)
+    candidates = candidates[np.hypot(*(candidates - near_shift).T) < LARGEST_STEP_NM]
+    best: tuple[int, float] | None = None
+    agreed = None
+    for candidate in candidates:
+        distance = np.hypot(*(predicted[:, None] + candidate - seen[None]).transpose(2, 0, 1))
+        nearest = distance.min(axis=1)
+        hits = nearest < NEAR_NM
+        score = (int(hits.sum()), -float(np.hypot(*(candidate - near_shift))))
+        if best is None or score > best:
+            best = score
+            which = distance[hits].argmin(axis=1)
+            agreed = np.median(seen[which] - predicted[hits], axis=0)
+    return agreed
+
+
+def _pairs(predicted: Float64, seen: Float64) -> tuple[Intp, Intp]:
+    """Spheres and discs next to each other both ways and near enough."""
+    if not len(predicted) or not len(seen):
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    distance = np.hypot(*(predicted[:, None] - seen[None]).transpose(2, 0, 1))
+    disc = distance.argmin(axis=1)
+    sphere = np.arange(len(predicted))
+    mutual = (distance.argmin(axis=0)[disc] == sphere) & (distance[sphere, disc] < NEAR_NM)
+    return sphere[mutual], disc[mutual]
+
+
+def _located(theta_deg: Float64, position_vu_nm: Float64) -> Float64:
+    """Where a sphere is in the stage frame, from its positions less the views' shifts."""
+    c, s = np.cos(np.deg2rad(theta_deg)), np.sin(np.deg2rad(theta_deg))
+    matrix = np.vstack([np.column_stack([c, -s]) / _FIRST_NM, [0.0, 1 / _HEIGHT_PRIOR_NM]])
+    x, z = np.linalg.lstsq(matrix, np.append(position_vu_nm[:, 1] / _FIRST_NM, 0.0))[0]
+    return np.array([x, position_vu_nm[:, 0].mean(), z])
+
+
+def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
+    """Follow fiducials over the tilts of one series.
+
+    Args:
+        theta_deg_t: tilts, deg, in any order.
+        found_t: what `fiducials.find_fiducials` found in each view; none is allowed.
+
+    Raises:
+        InputError: for tilts that do not fit, or if fewer than two spheres are seen in `FEWEST_VIEWS` views.
+    """
+    theta = np.asarray(theta_deg_t, dtype=np.float64)
+    if theta.shape != (len(found_t),) or not theta.size:
+        raise InputError(
+            f"tracks: tilts of shape {theta.shape} for {len(found_t)} views; give one per view"
+        )
+    if not np.all(np.abs(theta) <= MAX_TILT_DEG):
+        raise InputError(
+            f"tracks: tilts up to {np.abs(theta).max()}, expected at most {MAX_TILT_DEG:g} deg"
+        )
+    spheres: list[dict[int, int]] = []
+    stage = np.zeros((0, 3))
+    shift = np.full((theta.size, 2), np.nan)
+    for view in np.argsort(np.abs(theta), kind="stable"):
+        seen = found_t[view].position_vu_nm
+        known = np.flatnonzero(np.isfinite(shift[:, 0]))
+        if not len(seen):
+            continue
+        near = (
+            shift[known[np.abs(theta[known] - theta[view]).argmin()]] if known.size else np.zeros(2)
+        )
+        if len(stage):
+            agreed = _agreed_shift(_projected(stage, theta[view]), seen, near)
+            if agreed is None:
+                continue
+        else:
+            agreed = near
+        predicted = _projected(stage, theta[view]) + agreed
+        number, disc = _pairs(predicted, seen)
+        if number.size:
+            agreed = agreed + np.median(seen[disc] - predicted[number], axis=0)
+        shift[view] = agreed
+        width = 2 * float(np.median(found_t[view].radius_nm)) + NEAR_NM / 4
+        apart = np.hypot(*(predicted[:, None] - predicted[None]).transpose(2, 0, 1))
+        merging = (apart + 1e9 * np.eye(len(apart)) < width).any(axis=1)
+        for sphere, which in zip(number, disc, strict=True):
+            if merging[sphere]:
+                continue
+            spheres[sphere][int(view)] = int(which)
+            views = np.array(sorted(spheres[sphere]))
+            at = np.array([found_t[i].position_vu_nm[spheres[sphere][i]] - shift[i] for i in views])
+            stage[sphere] = _located(theta[views], at)
+        for which in np.setdiff1d(np.arange(len(seen)), disc):
+            if len(predicted) and np.hypot(*(predicted - seen[which]).T).min() < width:
+                continue
+            spheres.append({int(view): int(which)})
+            stage = np.vstack([stage, _located(theta[[view]], (seen[which] - agreed)[None])])
+    kept = [i for i, one in enumerate(spheres) if len(one) >= min(FEWEST_VIEWS, theta.size)]
+    if len(kept) < 2:
+        raise InputError(
+            f"tracks: {len(kept)} spheres could be followed over the tilts, at least 2 are needed; align without "
+            "fiducials (`reprojection.refine_shifts`)"
+        )
+    position = np.full((theta.size, len(kept), 2), np.nan)
+    std = np.full(position.shape, np.nan)
+    for column, sphere in enumerate(kept):
+        for view, which in spheres[sphere].items():
+            position[view, column] = found_t[view].position_vu_nm[which]
+            std[view, column] = found_t[view].std_vu_nm[which]
+    return Tracks(position, std, shift, stage[kept])
