@@ -6,7 +6,10 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["area_detector", "materials", "sample", "source"])
+@pytest.mark.parametrize(
+    "module",
+    ["cooler", "file_names", "file_plugin", "readout", "materials", "optics", "sample", "source"],
+)
 def test_examples(module):
     result = doctest.testmod(importlib.import_module(f"mistral_txm.simulated_beamline.{module}"))
     assert result.attempted > 0
