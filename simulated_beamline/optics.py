@@ -235,7 +235,8 @@ def _weights(rest: float) -> Image:
 @cache
 def _inverse() -> NDArray[np.float64]:
     pixels = np.arange(2 * SHIFT_REACH)
-    return np.linalg.inv(_correlation(pixels[:, None] - pixels))
+    inverse: NDArray[np.float64] = np.linalg.inv(_correlation(pixels[:, None] - pixels))
+    return inverse
 
 
 def _correlation(distance: NDArray[Any]) -> NDArray[np.float64]:
