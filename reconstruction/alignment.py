@@ -49,8 +49,8 @@ Intp = npt.NDArray[np.intp]
 ANGLE_PRIOR_DEG = 2.0
 """Standard deviation of the prior on inclination, lean, roll and tilt zero."""
 
-CENTRE_FLOOR_NM = 0.2
-"""What a centre is wrong by besides noise: 0.02 pixels, the fit's own bias."""
+CENTRE_FLOOR_NM = 0.1
+"""What a centre is wrong by besides noise: 0.01 pixels, the fit's own bias."""
 
 OUTLIER_SIGMA = 3.0
 """Residuals beyond this many standard deviations count linearly, no longer as squares."""

@@ -57,8 +57,8 @@ class Fiducials:
     """The spheres found in one image, strongest response first.
 
     position_vu_nm: centres, shape (n, 2): v, u from the image's centre. std_vu_nm: their standard deviations, same
-    shape. radius_nm: where the profile has fallen to half its height, shape (n,): larger than the sphere's out of
-    focus. contrast: absorbance of the middle above the background, shape (n,).
+    shape. radius_nm: where the profile has fallen to half its height, shape (n,): about 0.8 of a sphere's radius in
+    focus, more out of it. contrast: absorbance of the middle above the background, shape (n,).
 
     >>> Fiducials.none().position_vu_nm.shape
     (0, 2)
@@ -261,7 +261,7 @@ def _fit_centre(
     return _Fit(centre, np.sqrt(np.diag(covariance)), radius, contrast)
 
 
-def _pixel_noise(image_vu: Float64) -> float:
+def pixel_noise(image_vu: Float64) -> float:
     """Standard deviation of white noise from the image's mixed second difference, which no smooth image has."""
     cross = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
     difference = scipy.ndimage.convolve(image_vu, cross)
@@ -306,7 +306,7 @@ def find_fiducials(
         raise InputError("fiducials: every pixel is masked or not a number; leave this view out")
     image[~good] = np.median(image[good])
     radius = diameter_nm / 2 / pixel_nm
-    noise = _pixel_noise(image)
+    noise = pixel_noise(image)
     at, _, blur = _candidates(image, radius)
     cores = radius * (1 + np.asarray(BLUR_RADII)[blur])
     found: list[_Fit] = []
@@ -334,7 +334,7 @@ def fiducial_mask(
     radius_nm: npt.ArrayLike,
     pixel_nm: float,
     *,
-    margin_nm: float = 25.0,
+    margin_nm: float = 35.0,
 ) -> Bool:
     """Return which pixels spheres spoil, bool [v, u]: give the signal there NaN, and all solvers leave it open.
 
@@ -343,7 +343,8 @@ def fiducial_mask(
         position_vu_nm: centres, shape (n, 2), from the image's centre; also of spheres partly outside the image.
         radius_nm: where the disc has half its height, shape (n,) or one number.
         pixel_nm: pixel, nm.
-        margin_nm: what the blurred border needs, nm: the outermost zone's width.
+        margin_nm: what the rest of the disc and its blurred border need, nm; for a sphere of 100 nm and a zone plate of
+            25 nm.
 
     >>> fiducial_mask((5, 5), [[0.0, 10.0]], 4.0, 10.0, margin_nm=7.0).astype(int)
     array([[0, 0, 0, 0, 0],

@@ -4,7 +4,8 @@ Source: documentation of the EPICS motor module, motorRecord. The record may be 
 elsewhere at any time; DMOV makes a 1-0-1 transition for every request, also where nothing has to
 move. What it lacks are links to other records, the commands before and after a move, the settings
 of a servo, and choices that make no difference here: FRAC, RMOD, NTM, SPDB, speeds in turns.
-The status of the hardware is read when the motor moves, and when STUP asks for it.
+The status of the hardware is read when the motor moves, when STUP asks for it, and for who reads
+MSTA or CNEN.
 """
 
 import asyncio
@@ -89,6 +90,8 @@ class MotorRecord:
         }
         for field, hook in hooks.items():
             self._fields.channels[field].on_put = hook
+        for field in ("MSTA", "CNEN"):
+            self._fields.channels[field].on_read = self._look
 
     @property
     def dial_position(self) -> float:
@@ -181,6 +184,10 @@ class MotorRecord:
             await self._fields.post(STUP="BUSY")
             await self._report()
         await self._fields.post(STUP="OFF")
+
+    async def _look(self) -> None:
+        if self._motion is None:
+            await self._report()
 
     async def _enable_put(self, value: str) -> None:
         self._controller.is_enabled = value == "Enable"

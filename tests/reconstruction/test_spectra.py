@@ -1,9 +1,12 @@
 """Spectra against closed forms, Monte Carlo, and line shapes that the module does not use."""
 
+import doctest
+
 import numpy as np
 import pytest
 from scipy.special import erf, voigt_profile
 
+from mistral_txm.reconstruction import spectra
 from mistral_txm.reconstruction.geometry import InputError
 from mistral_txm.reconstruction.signal import Rate, dark_level, mean_rate, measure_noise
 from mistral_txm.reconstruction.spectra import (
@@ -172,3 +175,8 @@ def test_the_degree_and_its_variance_are_those_of_simulated_experiments(degree):
 def test_a_sample_without_dichroism_tells_no_degree():
     with pytest.raises(InputError, match="too weak to compare with"):
         degree_ratio((0.5, 1e-4), (0.51, 1e-4), (0.5, 1e-4))
+
+
+def test_examples():
+    result = doctest.testmod(spectra)
+    assert (result.attempted > 0, result.failed) == (True, 0)
