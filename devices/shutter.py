@@ -45,7 +45,7 @@ class Shutter(Device):  # type: ignore[misc]  # ophyd is untyped
         wanted_open = new_position == "open"
 
         def steps(motion: Motion) -> None:
-            if self.is_open == wanted_open:
+            if wanted_open and self.is_open:
                 return
             subscription = self.status.subscribe(motion.notify)
             try:
@@ -54,9 +54,11 @@ class Shutter(Device):  # type: ignore[misc]  # ophyd is untyped
                 if not motion.wait_until(
                     lambda: self.is_open == wanted_open, self.settings.timeout_s
                 ):
+                    seen = last_seen(self.status)
+                    self.command.put(0)  # it must not open later, when nobody expects it
                     raise TimeoutError(
                         f"{self.name}: not {new_position} within {self.settings.timeout_s} s; "
-                        f"{last_seen(self.status)}; check the shutter {self.prefix}"
+                        f"{seen}; check the shutter {self.prefix}"
                     )
             finally:
                 self.status.unsubscribe(subscription)

@@ -73,6 +73,7 @@ class Scan:
 class EnergyScan:
     """Spectra of one region: absorbance of both helicities, XMCD, and the edge, if one is in the range."""
 
+    region_vu: Bool
     positive: Spectrum
     negative: Spectrum
     xmcd: Spectrum
@@ -128,7 +129,7 @@ def read_scan(data: Path, uid: str) -> Scan:
 
 
 def scan_of(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> Scan:
-    """Take the documents of one run, from the journal or from the catalog.
+    """Take the documents of one run, from the journal or from the catalog (``cat[uid].documents()``).
 
     Raises
     ------
@@ -225,7 +226,7 @@ def evaluate_energy_scan(scan: Scan) -> dict[int, EnergyScan]:
         except InputError as refusal:
             no_edge = str(refusal)
         results[kind] = EnergyScan(
-            spectra[1], spectra[-1], xmcd(spectra[1], spectra[-1]), edge, no_edge
+            region_vu, spectra[1], spectra[-1], xmcd(spectra[1], spectra[-1]), edge, no_edge
         )
     return results
 
@@ -289,14 +290,17 @@ def evaluate_polarization_scan(scan: Scan) -> PolarizationScan:
     contrast = {place: _contrast(lit[place], regions) for place in lit}
     beam = {place: _mean(lit[place][1]) for place in lit}
     unit = (beam[1, None][0] + beam[-1, None][0]) / 2
+    var_unit = (beam[1, None][1] + beam[-1, None][1]) / 4
+    intensity_h = np.array([beam[place][0] for place in complete]) / unit
+    var_h = np.array([beam[place][1] for place in complete]) + intensity_h**2 * var_unit
     degrees = [
         degree_ratio(contrast[place], contrast[1, None], contrast[-1, None]) for place in complete
     ]
     per_mm = 1 / float(scan.start["scan"]["slit_distance_m"])
     return PolarizationScan(
         angle_mrad_h=np.array([scan.readbacks[place] for place in complete]) * per_mm,
-        intensity_h=np.array([beam[place][0] for place in complete]) / unit,
-        std_intensity_h=np.sqrt([beam[place][1] for place in complete]) / unit,
+        intensity_h=intensity_h,
+        std_intensity_h=np.sqrt(var_h) / unit,
         degree_h=np.array([ratio for ratio, _ in degrees]),
         std_degree_h=np.sqrt([variance for _, variance in degrees]),
         half_opening_mrad=float(scan.start["scan"]["opening_mm"]) / 2 * per_mm,

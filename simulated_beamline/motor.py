@@ -240,8 +240,10 @@ class MotorRecord:
         await self._done.wait()
 
     async def _run(self, motion: _Motion, steps: _Steps, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
+        if before is not None and not before.done():
             await asyncio.wait({before})
+            self._done.clear()  # the one before may have been at its very end
+            await self._fields.post(DMOV=0)
         await steps(motion)
         if motion.halt == "replace":
             return

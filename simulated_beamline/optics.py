@@ -233,10 +233,9 @@ def _weights(rest: float) -> Image:
 
 
 @cache
-def _inverse() -> NDArray[np.float64]:
+def _inverse() -> NDArray[np.floating[Any]]:
     pixels = np.arange(2 * SHIFT_REACH)
-    inverse: NDArray[np.float64] = np.linalg.inv(_correlation(pixels[:, None] - pixels))
-    return inverse
+    return np.linalg.inv(_correlation(pixels[:, None] - pixels))
 
 
 def _correlation(distance: NDArray[Any]) -> NDArray[np.float64]:

@@ -356,6 +356,10 @@ def test_a_shutter_that_sticks_is_told(shutter: Any) -> None:
     works(False)
     with pytest.raises(TimeoutError, match=r"shutter: not open within 0.2 s; \S+ = Closed, .* old"):
         device.set("open").wait(2)
+    assert device.command.get() == 0  # nor later
+    device.status.sim_put("Open")
+    with pytest.raises(TimeoutError, match=r"shutter: not closed within 0.2 s; \S+ = Open, .* old"):
+        device.set("closed").wait(2)
 
 
 def test_to_stop_a_shutter_is_to_give_up_the_exposure_and_close_it(shutter: Any) -> None:
