@@ -29,7 +29,7 @@ class Cooler:
     def follow(self, target_c: float, now_s: float) -> float:
         """Go on towards `target_c` since the last call; returns the temperature in C."""
         if self._seen_s is not None or self._time_constant_s == 0:
-            passed_s = now_s - (self._seen_s or now_s)
+            passed_s = 0.0 if self._seen_s is None else now_s - self._seen_s
             left = math.exp(-passed_s / self._time_constant_s) if self._time_constant_s else 0.0
             self._temperature_c = target_c + (self._temperature_c - target_c) * left
         self._seen_s = now_s

@@ -183,9 +183,9 @@ def shifted(image_vu: Image, du_pixels: float, dv_pixels: float, margin: int) ->
     are best for it in the sense of least squares.
 
     >>> image_vu = np.zeros((20, 20), np.float32)
-    >>> image_vu[10, 12] = 1.0
+    >>> image_vu[10, 11] = 1.0
     >>> np.argwhere(shifted(image_vu, -1.0, 0.0, margin=9))
-    array([[1, 2]])
+    array([[1, 1]])
 
     Raises
     ------

@@ -187,10 +187,18 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "options",
-    [["--texture", "strips"], ["--time-scale", "-1"], ["--port", "70000"], ["--size", "x"]],
+    [["--fault", "beam_dum"], ["--time-scale", "-1"], ["--port", "70000"], ["--size", "x"]],
 )
 def test_bad_options_are_refused(tmp_path, capsys, options):
     with pytest.raises(SystemExit) as refusal:
         main(["--data", str(tmp_path), *options])
     assert refusal.value.code == 2
     assert options[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--texture", "strips"], ["--conditions", "perfect"]])
+def test_names_that_do_not_exist_are_refused_in_one_line(tmp_path, capsys, options):
+    assert main(["--data", str(tmp_path), *options]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert options[1] in message
