@@ -201,25 +201,26 @@ def evaluate_energy_scan(scan: Scan) -> dict[int, EnergyScan]:
     ]
     if not complete:
         raise ScanError(f"{scan.name}: no energy has sample and flats of both helicities")
-    lit: dict[Place, tuple[Rate, Rate]] = {
-        (h, position): (rates.sample((h, position)), rates.flat((h, position)))
-        for position in complete
-        for h in (1, -1)
-    }
     energies = [
         (scan.readbacks[1, position] + scan.readbacks[-1, position]) / 2 for position in complete
     ]
-    strongest = max(complete, key=lambda position: _dichroism(_signals(lit, position)))
-    pair = _signals(lit, strongest)
+    # Frames are read twice rather than kept: a scan of large ones would fill the memory.
+    strongest = max(complete, key=lambda position: _dichroism(rates.signals(position)))
+    pair = rates.signals(strongest)
     regions = domains(pair.dichroic_vu, pair.std_vu) or {
         0: np.ones(pair.dichroic_vu.shape, dtype=bool)
     }
+    found: dict[tuple[int, int], list[tuple[float, float]]] = {
+        (kind, h): [] for kind in regions for h in (1, -1)
+    }
+    for position in complete:
+        for h in (1, -1):
+            lit = rates.pair((h, position))
+            for kind, region_vu in regions.items():
+                found[kind, h].append(region_absorbance(*lit, region_vu))
     results = {}
     for kind, region_vu in regions.items():
-        spectra = {}
-        for h in (1, -1):
-            values = [region_absorbance(*lit[h, position], region_vu) for position in complete]
-            spectra[h] = spectrum(energies, [a for a, _ in values], [v for _, v in values])
+        spectra = {h: spectrum(energies, *np.transpose(found[kind, h])) for h in (1, -1)}
         edge, no_edge = None, ""
         try:
             edge = find_edge(isotropic(spectra[1], spectra[-1]))
@@ -280,15 +281,16 @@ def evaluate_polarization_scan(scan: Scan) -> PolarizationScan:
         raise ScanError(
             f"{scan.name}: the exposures in both helicities, or those of all heights, lack"
         )
-    lit = {place: (rates.sample(place), rates.flat(place)) for place in (*nominal, *complete)}
-    pair = helicity_signals(absorbance(*lit[1, None]), absorbance(*lit[-1, None]))
+    pair = rates.signals(None)
     regions = domains(pair.dichroic_vu, pair.std_vu)
     if not regions:
         raise InputError(
             f"{scan.name}: the sample shows no dichroism; choose the L3 edge and a magnetized region"
         )
-    contrast = {place: _contrast(lit[place], regions) for place in lit}
-    beam = {place: _mean(lit[place][1]) for place in lit}
+    contrast, beam = {}, {}
+    for place in (*nominal, *complete):
+        lit = rates.pair(place)
+        contrast[place], beam[place] = _contrast(lit, regions), _mean(lit[1])
     unit = (beam[1, None][0] + beam[-1, None][0]) / 2
     var_unit = (beam[1, None][1] + beam[-1, None][1]) / 4
     intensity_h = np.array([beam[place][0] for place in complete]) / unit
@@ -316,9 +318,14 @@ class _Rates:
         self._darks: dict[float, Dark] = {}
         self._gains: dict[Place, float] = {}
 
-    def sample(self, place: Place) -> Rate:
-        """Return the mean rate with the sample; its noise is that of the flats of that place."""
-        return self._rate(self._scan.sample[place], self._gain(place))
+    def pair(self, place: Place) -> tuple[Rate, Rate]:
+        """Return the mean rate with the sample and that of the open beam; both noises are the flats'."""
+        return self._rate(self._scan.sample[place], self._gain(place)), self.flat(place)
+
+    def signals(self, position: float | None) -> Signals:
+        """Return the signals of both helicities at a position."""
+        positive, negative = (absorbance(*self.pair((h, position))) for h in (1, -1))
+        return helicity_signals(positive, negative)
 
     def flat(self, place: Place) -> Rate:
         """Return the mean rate of the open beam."""
@@ -385,10 +392,6 @@ def _expect(scan: Scan, motor: str) -> None:
 
 def _positions(scan: Scan) -> list[float]:
     return [float(position) for position in scan.start["scan"]["positions"]]
-
-
-def _signals(lit: Mapping[Place, tuple[Rate, Rate]], position: float) -> Signals:
-    return helicity_signals(absorbance(*lit[1, position]), absorbance(*lit[-1, position]))
 
 
 def _dichroism(signals: Signals) -> float:

@@ -21,51 +21,42 @@ MEMBRANE_NM = 50.0
 LARGEST_NORM = 1.001
 """A norm of one, and what single precision makes of it."""
 
+_ONE = np.float32(1)
 _SMALL = np.float32(1e-30)
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
+def _place(position: Any, per_voxel: Any, size: Any) -> tuple[Any, Any, Any]:
+    """Return, along one axis of `size` padded voxels, the nearest one, the one below, and how far
+    above that one's centre the position is, in voxels."""
+    index = position * per_voxel + np.float32(0.5 * (size - 1))
+    index = min(max(index, np.float32(0)), np.float32(size - 1.01))
+    nearest = np.int32(index + np.float32(0.5))
+    below = np.int32(index)
+    return nearest, below, index - np.float32(below)
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
 def field(x: Any, y: Any, z: Any, values: Any, voxel_nm: Any) -> tuple[Any, Any, Any, Any]:
-    """Return (mx, my, mz, density) at a point in nm."""
-    size_z, size_y, size_x, _ = values.shape
+    """Return (mx, my, mz, density) at a point in nm; `values` are padded by one voxel all around."""
     per_voxel = np.float32(1 / voxel_nm)
-    i = x * per_voxel + np.float32((size_x - 1) / 2)
-    j = y * per_voxel + np.float32((size_y - 1) / 2)
-    k = z * per_voxel + np.float32((size_z - 1) / 2)
-    near_i = int(np.floor(i + np.float32(0.5)))
-    near_j = int(np.floor(j + np.float32(0.5)))
-    near_k = int(np.floor(k + np.float32(0.5)))
-    inside = (
-        (near_i >= 0)
-        & (near_i < size_x)
-        & (near_j >= 0)
-        & (near_j < size_y)
-        & (near_k >= 0)
-        & (near_k < size_z)
-    )
+    near_i, i, up_i = _place(x, per_voxel, values.shape[2])
+    near_j, j, up_j = _place(y, per_voxel, values.shape[1])
+    near_k, k, up_k = _place(z, per_voxel, values.shape[0])
+    density = values[near_k, near_j, near_i, 3]
     m_x, m_y, m_z = np.float32(0), np.float32(0), np.float32(1)
-    density = np.float32(0)
-    if inside:
-        density = values[near_k, near_j, near_i, 3]
     if density > 0:
-        low_i, low_j, low_k = int(np.floor(i)), int(np.floor(j)), int(np.floor(k))
-        part_i = np.float32(i - low_i)
-        part_j = np.float32(j - low_j)
-        part_k = np.float32(k - low_k)
         m_x = m_y = m_z = np.float32(0)
         for step_k in range(2):
-            at_k = min(max(low_k + step_k, 0), size_z - 1)
-            weight_k = part_k if step_k else np.float32(1) - part_k
+            weight_k = up_k if step_k else _ONE - up_k
             for step_j in range(2):
-                at_j = min(max(low_j + step_j, 0), size_y - 1)
-                weight_kj = weight_k * (part_j if step_j else np.float32(1) - part_j)
+                weight_kj = weight_k * (up_j if step_j else _ONE - up_j)
                 for step_i in range(2):
-                    at_i = min(max(low_i + step_i, 0), size_x - 1)
-                    weight = weight_kj * (part_i if step_i else np.float32(1) - part_i)
-                    m_x += weight * values[at_k, at_j, at_i, 0]
-                    m_y += weight * values[at_k, at_j, at_i, 1]
-                    m_z += weight * values[at_k, at_j, at_i, 2]
-        norm = np.float32(1) / np.sqrt(m_x * m_x + m_y * m_y + m_z * m_z + _SMALL)
+                    weight = weight_kj * (up_i if step_i else _ONE - up_i)
+                    m_x += weight * values[k + step_k, j + step_j, i + step_i, 0]
+                    m_y += weight * values[k + step_k, j + step_j, i + step_i, 1]
+                    m_z += weight * values[k + step_k, j + step_j, i + step_i, 2]
+        norm = _ONE / np.sqrt(m_x * m_x + m_y * m_y + m_z * m_z + _SMALL)
         m_x, m_y, m_z = m_x * norm, m_y * norm, m_z * norm
     return m_x, m_y, m_z, density
 
@@ -90,7 +81,8 @@ def read_texture(path: Path) -> Texture:
             for name, volume in zip(("mx", "my", "mz"), volumes, strict=True)
         )
         raise ValueError(f"texture {path}: {named}: expected three of one shape")
-    norm = np.sqrt(sum(volume**2 for volume in volumes))
+    values = _padded(volumes)
+    norm = values[1:-1, 1:-1, 1:-1, 3]
     if not norm.any():
         raise ValueError(f"texture {path}: m is zero everywhere: expected a field")
     if norm.max() > LARGEST_NORM:
@@ -98,7 +90,6 @@ def read_texture(path: Path) -> Texture:
             f"texture {path}: |m| reaches {norm.max():.4g}: expected at most 1, the part of a voxel "
             "that is magnetic; divide by the saturation magnetization"
         )
-    values = np.stack([*volumes, norm], axis=-1).astype(np.float32)
     return Texture(
         name=path.stem,
         layers=_layers(np.any(norm > 0, axis=(1, 2)), voxel_nm),
@@ -110,7 +101,21 @@ def read_texture(path: Path) -> Texture:
     )
 
 
-def _volume(file: h5py.File, name: str) -> NDArray[np.float64]:
+def _padded(volumes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return mx, my, mz, |m| [z, y, x, 4] in one voxel more all around: as beside it, but empty."""
+    depth, height, width = volumes[0].shape
+    values = np.zeros((depth + 2, height + 2, width + 2, 4), dtype=np.float32)
+    for component, volume in enumerate(volumes):
+        values[1:-1, 1:-1, 1:-1, component] = volume
+    for axis in range(3):
+        along = np.moveaxis(values, axis, 0)
+        along[0], along[-1] = along[1], along[-2]
+    inner = values[1:-1, 1:-1, 1:-1]
+    inner[..., 3] = np.sqrt(np.einsum("zyxc,zyxc->zyx", inner[..., :3], inner[..., :3]))
+    return values
+
+
+def _volume(file: h5py.File, name: str) -> NDArray[np.float32]:
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"no dataset {name}: expected mx, my and mz, each [z, y, x]")
@@ -118,7 +123,7 @@ def _volume(file: h5py.File, name: str) -> NDArray[np.float64]:
         raise ValueError(
             f"{name} is {dataset.dtype} of shape {dataset.shape}: expected numbers [z, y, x]"
         )
-    volume = np.asarray(dataset[...], dtype=np.float64)
+    volume: NDArray[np.float32] = dataset.astype(np.float32)[...]
     if not np.isfinite(volume).all():
         raise ValueError(
             f"{name} holds {np.count_nonzero(~np.isfinite(volume))} values that are not finite: "
