@@ -147,9 +147,13 @@ class Beamline:
         return intensity / nominal, -degree if state.helicity_swapped else degree
 
     def defocus_um(self, state: State, pose: Pose) -> float:
-        """Return how far the sample's middle lies behind the plane in focus, um."""
+        """Return how far the film in the middle of the image lies behind the plane in focus, um.
+
+        Where the tilted sample has moved by u, another part of the film is there, u tan(theta) nearer.
+        """
         focus_um = self._zone_plate.best_focus_um(self._angle_mrad(state), state.energy_ev)
-        return pose.depth_nm / 1000 + focus_um - state.zone_plate_z_um
+        nearer_nm = pose.shift_u_nm * math.tan(math.radians(pose.theta_deg))
+        return (pose.depth_nm - nearer_nm) / 1000 + focus_um - state.zone_plate_z_um
 
     def prepare(self, state: State) -> None:
         """Render the view of a state ahead of its first exposure."""

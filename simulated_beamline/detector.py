@@ -39,10 +39,8 @@ class Ccd:
     ``hot_vu`` tells which are hot.
     """
 
-    def __init__(self, settings: settings.Camera, shape_vu: tuple[int, int], seed: int = 0) -> None:
+    def __init__(self, settings: settings.Camera, shape_vu: tuple[int, int], seed: int) -> None:
         """Draw the hot pixels."""
-        if isinstance(settings, tuple):  # type: ignore[unreachable]  # until beamline.py gives them
-            settings, shape_vu, seed = _ideal_camera(), settings, shape_vu  # type: ignore[unreachable]
         self._settings = settings
         random = np.random.default_rng([seed, 0xCCD])
         pixels = shape_vu[0] * shape_vu[1]
@@ -298,9 +296,3 @@ def _invert(mean: float, u: float) -> int:
         number += 1
         probability *= mean / number
     return number
-
-
-def _ideal_camera() -> settings.Camera:
-    from mistral_txm.simulated_beamline.settings import load_settings
-
-    return load_settings("ideal").camera

@@ -283,11 +283,9 @@ class Illumination:
     """
 
     def __init__(
-        self, settings: settings.Illumination, shape_vu: tuple[int, int], seed: int = 0
+        self, settings: settings.Illumination, shape_vu: tuple[int, int], seed: int
     ) -> None:
         """Draw the structure, and where it walks."""
-        if isinstance(settings, tuple):  # type: ignore[unreachable]  # until beamline.py gives the settings
-            settings, shape_vu, seed = _ideal_illumination(), settings, shape_vu  # type: ignore[unreachable]
         self._settings = settings
         random = np.random.default_rng([seed, 0x111])
         smooth = _smooth_noise(shape_vu, settings.smooth_scale_pixels, random)
@@ -300,7 +298,7 @@ class Illumination:
         self._velocity_uv = pixels_per_s * np.array([math.cos(direction), math.sin(direction)])
         self._walked: tuple[tuple[int, int], Image] = ((0, 0), self._structure_vu)
 
-    def image(self, angle_mrad: float, time_s: float = 0.0) -> Image:
+    def image(self, angle_mrad: float, time_s: float) -> Image:
         """Return the illumination at a time, for light from a vertical angle.
 
         The helicities differ by a slope along v. The mean over the image is 1.
@@ -327,24 +325,3 @@ class Illumination:
             )
             self._walked = ((u, v), structure_vu)
         return structure_vu
-
-
-# Until beamline.py takes the classes above.
-FOCUS_ANGLE_MRAD = 0.2
-
-
-def best_focus_um(angle_mrad: float, energy_ev: float) -> float:
-    """See `ZonePlate.best_focus_um`."""
-    return ZonePlate(settings.load_settings("ideal").zone_plate).best_focus_um(
-        angle_mrad, energy_ev
-    )
-
-
-def blur(image_vu: Image, pixel_nm: float, defocus_um: float, energy_ev: float) -> Image:
-    """See `ZonePlate.image`."""
-    zone_plate = ZonePlate(settings.load_settings("ideal").zone_plate)
-    return zone_plate.image(image_vu, pixel_nm, defocus_um, 0.0, energy_ev)
-
-
-def _ideal_illumination() -> settings.Illumination:
-    return settings.load_settings("ideal").illumination

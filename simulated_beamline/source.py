@@ -12,9 +12,8 @@ across it, a quarter of a wave apart. The circular degree is therefore 2 a b / (
 two amplitudes, positive above the orbit plane, negative below, zero in it.
 """
 
-import hashlib
 import math
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,31 +134,3 @@ class BendingMagnet:
         if intensity == 0.0:
             return 0.0, 0.0
         return intensity, float(np.sum(2 * in_plane * across) / np.sum(flux))
-
-
-# Until beamline.py, server.py and truth.py take the classes above.
-JAW_DISTANCE_M = 10.0
-CURRENT_MA = 250.0
-TOP_UP_PERIOD_S = 1200.0
-LIFETIME_S = 18 * 3600.0
-
-
-@cache
-def _ideal() -> settings.Settings:
-    return settings.load_settings("ideal")
-
-
-def accepted(energy_ev: float, jaw_down_mm: float, jaw_up_mm: float) -> tuple[float, float]:
-    """See `BendingMagnet.accepted`."""
-    return BendingMagnet(_ideal().ring, _ideal().beam).accepted(energy_ev, jaw_down_mm, jaw_up_mm)
-
-
-def top_up_phase_s(seed: int, key: bytes) -> float:
-    """Draw where in the cycle of injections a state of the beamline begins, 0..TOP_UP_PERIOD_S."""
-    digest = hashlib.blake2b(b"top-up %d " % seed + key, digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64 * TOP_UP_PERIOD_S
-
-
-def ring_current_ma(time_s: float) -> float:
-    """See `Ring.current_ma`."""
-    return Ring(_ideal().ring).current_ma(time_s)

@@ -216,3 +216,16 @@ def test_the_helicities_are_as_far_apart_as_the_settings_say():
     minus, _shift = shifted.pose(NEGATIVE, 0)
     assert (plus.shift_u_nm - minus.shift_u_nm) / 10.5 == pytest.approx(0.6)
     assert (plus.shift_v_nm - minus.shift_v_nm) / 10.5 == pytest.approx(-1.3)
+
+
+def test_a_film_that_moves_in_its_own_plane_stays_in_focus(stripes):
+    """Along the film by 2 um at 45 deg, what is in the middle is as far as before."""
+    tilted = replace(POSITIVE, theta_deg=45.0)
+    for moved, expected_um in (
+        (tilted, 0.0),
+        (replace(tilted, sample_x_um=2.0), 0.0),
+        (replace(tilted, sample_z_um=1.0), 2**0.5),  # 1 um along the normal
+        (replace(tilted, zone_plate_z_um=0.5), -0.5),
+    ):
+        pose, _shift = stripes.pose(moved, 0)
+        assert stripes.defocus_um(moved, pose) == pytest.approx(expected_um, abs=1e-9)
