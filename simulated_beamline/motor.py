@@ -31,7 +31,8 @@ Halt = Literal["stop", "pause", "release", "replace"]
 class _Motion:
     """One motion, from the request to DMOV = 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_jog: bool) -> None:
+        self.is_jog = is_jog
         self.halt: Halt | None = None
         self.halted = asyncio.Event()
 
@@ -153,12 +154,12 @@ class MotorRecord:
 
     async def _jog_put(self, value: int, sign: int) -> None:
         if not value:
-            if self._motion is not None:
+            if self._motion is not None and self._motion.is_jog:
                 self._motion.end("release")
         elif self._fields["SPMG"] in ("Stop", "Pause"):
             await self._fields.post(JOGF=0, JOGR=0)
         else:
-            await self._request(partial(self._jog, sign))
+            await self._request(partial(self._jog, sign), is_jog=True)
 
     async def _stop_put(self, value: int) -> None:
         await self._fields.post(STOP=0)
@@ -222,7 +223,7 @@ class MotorRecord:
         if self._motion is None and self._waiting is None:
             await self._fields.post(DMOV=1)
 
-    async def _request(self, steps: _Steps) -> None:
+    async def _request(self, steps: _Steps, *, is_jog: bool = False) -> None:
         """Begin a motion, or keep it until SPMG allows one; return when the record is done."""
         self._done.clear()
         await self._fields.post(DMOV=0)
@@ -233,7 +234,7 @@ class MotorRecord:
         self._waiting = None
         if self._motion is not None:
             self._motion.end("replace")
-        self._motion = _Motion()
+        self._motion = _Motion(is_jog=is_jog)
         # A task of its own: the motor moves on where the client that asked for it is gone.
         self._task = asyncio.create_task(self._run(self._motion, steps, self._task))
         await asyncio.shield(self._task)

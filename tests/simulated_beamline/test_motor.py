@@ -394,6 +394,22 @@ async def test_a_jog_ends_one_second_before_the_limit(button, end):
 
 
 @in_a_loop
+async def test_a_button_that_is_let_go_at_once_or_in_vain_does_no_harm():
+    bench = Bench(time_scale=0.1, velocity=5.0)
+    jogging = bench.start("JOGF", 1)
+    released = bench.start("JOGF", 0)
+    await jogging
+    await released
+    assert bench.get("DMOV") == 1
+    assert bench.get("RBV") < 1.0
+    moving = bench.start("VAL", 2.0)
+    await until(lambda: bench.get("RBV") > 0)
+    await bench.put("JOGF", 0)
+    await moving
+    assert bench.get("RBV") == 2.0
+
+
+@in_a_loop
 async def test_no_jog_under_pause():
     bench = Bench()
     await bench.put("SPMG", 1)

@@ -18,6 +18,7 @@ from mistral_txm.simulated_beamline.truth import (
     dichroic_layers_nm,
     field_at,
     magnetic_layers,
+    volume_grid,
     write_truth,
 )
 
@@ -281,6 +282,62 @@ def test_truth_file(tmp_path):
     inside = (np.abs(z_nm) >= 40) & (np.abs(z_nm) < 120)
     np.testing.assert_allclose(norm[inside], 1, atol=1e-5)
     assert not norm[~inside].any()
+
+
+def test_truth_holds_the_other_magnetic_layers_and_their_light(tmp_path):
+    """At the Fe edge NdCo5 is dark; at the Co edge the two permalloy layers are."""
+    settings = load_settings("ideal")
+    sample = Sample(textures.load("stripes"), 3, settings.fiducials)
+    motors = settings.motors
+    at_co = settings.model_copy(
+        update={
+            "motors": motors.model_copy(
+                update={"energy": motors.energy.model_copy(update={"initial": 778.1})}
+            )
+        }
+    )
+    for conditions, energy_ev, layers_nm, others_nm in (
+        (settings, 707.4, [[-120, -40], [40, 120]], [[-40, 40]]),
+        (at_co, 778.1, [[-40, 40]], [[-120, -40], [40, 120]]),
+    ):
+        write_truth(tmp_path / "truth.h5", sample, 16, 3, conditions)
+        with h5py.File(tmp_path / "truth.h5") as file:
+            assert file.attrs["energy_ev"] == energy_ev
+            np.testing.assert_array_equal(file.attrs["layers_nm"], layers_nm)
+            np.testing.assert_array_equal(file["other_layers"].attrs["layers_nm"], others_nm)
+            norm, others_norm = (
+                np.sqrt(sum(group[name][:] ** 2 for name in ("mx", "my", "mz")))
+                for group in (file, file["other_layers"])
+            )
+            names = [name.decode() for name in file["layers/material"]]
+            assert names == ["Si3N4", "Ni80Fe20", "NdCo5", "Ni80Fe20"]
+            lit = [abs(value) > 1e-4 for value in file["layers/delta_per_nm"]]
+            assert lit == [
+                list(pair) in layers_nm
+                for pair in zip(file["layers/low_nm"], file["layers/high_nm"], strict=True)
+            ]
+        np.testing.assert_allclose((norm + others_norm)[1:-1], 1, atol=1e-5)
+        assert not np.any(norm * others_norm)
+
+
+def test_truth_of_a_hopfion_names_its_index(tmp_path):
+    settings = load_settings("ideal")
+    sample = Sample(textures.load("hopfion"), 3, settings.fiducials)
+    write_truth(tmp_path / "truth.h5", sample, 16, 3, settings)
+    with h5py.File(tmp_path / "truth.h5") as file:
+        assert file.attrs["hopf_index"] == pytest.approx(1, abs=1e-3)
+        assert file["singularities/radius_nm"][0] == 600
+        assert "other_layers" not in file
+
+
+@pytest.mark.parametrize("pixels", [256, 1024])
+@pytest.mark.parametrize("name", ["stripes", "pillar"])
+def test_a_thick_sample_has_coarser_voxels_that_hold_it(name, pixels):
+    shape_zyx, voxel_nm = volume_grid(textures.load(name), pixels)
+    assert np.prod(shape_zyx) <= 26_000_000
+    assert shape_zyx[0] * voxel_nm >= (5000 if name == "pillar" else 240)
+    assert shape_zyx[2] * voxel_nm == pytest.approx(pixels * 10.5, rel=0.01)
+    assert name == "pillar" or voxel_nm == 10.5
 
 
 def test_unknown_texture_names_those_that_exist():
