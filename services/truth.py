@@ -48,7 +48,9 @@ class TrueSingularity:
     """A singularity of the texture that was measured, as the simulated beamline states it.
 
     ``kind`` is the beamline's word: a Bloch point has an integer charge on any closed surface
-    around it, a meron a half-integer one in its plane only.
+    around it, a meron a half-integer one in its plane only, a skyrmion an integer one there, and
+    the charge of a hopfion is its Hopf index. ``radius_nm`` is half the side of the cube or square
+    that holds the charge.
     """
 
     x_nm: float
@@ -56,6 +58,7 @@ class TrueSingularity:
     z_nm: float
     charge: float
     kind: str
+    radius_nm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,9 @@ def read_truth(path: Path) -> Truth:
                 np.atleast_1d(points[name][...])
                 for name in ("x_nm", "y_nm", "z_nm", "charge", "kind")
             ]
+            # Points need none; only what fills a square or a box has one.
+            none = np.zeros(len(columns[0]))
+            columns.append(np.atleast_1d(points["radius_nm"]) if "radius_nm" in points else none)
             return Truth(
                 m_czyx=m_czyx,
                 voxel_nm=float(file.attrs["voxel_nm"]),
@@ -113,8 +119,10 @@ def read_truth(path: Path) -> Truth:
                     for low, high in np.atleast_2d(file.attrs["layers_nm"])
                 ),
                 singularities=tuple(
-                    TrueSingularity(float(x), float(y), float(z), float(charge), _text(kind))
-                    for x, y, z, charge, kind in zip(*columns, strict=True)
+                    TrueSingularity(
+                        float(x), float(y), float(z), float(charge), _text(kind), float(radius)
+                    )
+                    for x, y, z, charge, kind, radius in zip(*columns, strict=True)
                 ),
                 texture=_text(file.attrs.get("texture", "")),
             )
@@ -299,7 +307,9 @@ def compare_with_truth(
     - ``relative_vector_error``: ``sqrt(sum |r - t|^2 / sum |t|^2)``;
     - ``median_angle_error_deg``: median angle between r and t; ``undefined_angle_fraction`` of the
       voxels have r = 0;
-    - ``singularities``: `match_singularities` of ``found`` and the true ones.
+    - ``singularities``: `match_singularities` of ``found`` and the true points and merons;
+    - ``skyrmions``, ``hopfions``: `compare_skyrmions` and `compare_hopfions`, of those that lie
+      inside the margin as a whole.
 
     A volume in units of the signal is divided by the truth's delta first
     (``scaled_by_true_delta``).
@@ -340,9 +350,129 @@ def compare_with_truth(
         ),
         "undefined_angle_fraction": 1 - angle_error_deg.size / r_cn.shape[1],
         "singularities": match_singularities(
-            found, truth.singularities, half_xy_nm=(half_x_nm, half_y_nm), within_nm=within_nm
+            found,
+            [each for each in truth.singularities if each.kind not in ("skyrmion", "hopfion")],
+            half_xy_nm=(half_x_nm, half_y_nm),
+            within_nm=within_nm,
+        ),
+        "skyrmions": compare_skyrmions(
+            volume, truth.layers_nm, inside_margin(truth, "skyrmion", margin_nm)
+        ),
+        "hopfions": compare_hopfions(
+            volume, truth.layers_nm, inside_margin(truth, "hopfion", margin_nm)
         ),
     }
+
+
+def inside_margin(truth: Truth, kind: str, margin_nm: float) -> list[TrueSingularity]:
+    """The true ones of a kind whose square lies as a whole inside the field, off its margin."""
+    half_y_nm, half_x_nm = (n * truth.voxel_nm / 2 - margin_nm for n in truth.m_czyx.shape[2:])
+    return [
+        each
+        for each in truth.singularities
+        if each.kind == kind
+        and abs(each.x_nm) + each.radius_nm <= half_x_nm
+        and abs(each.y_nm) + each.radius_nm <= half_y_nm
+    ]
+
+
+def compare_skyrmions(
+    volume: Volume, layers_nm: Sequence[tuple[float, float]], true: Sequence[TrueSingularity]
+) -> dict[str, Any]:
+    """The planar charge of a volume over the square of each true skyrmion, in its plane.
+
+    Args:
+        volume: the three components.
+        layers_nm: where it is magnetic.
+        true: skyrmions with charge and radius.
+
+    Returns:
+        ``{"true": n, "recovered": n, "mean_charge_error": .., "compared": [{"true": {..}, "charge":
+        ..}]}``: those whose charge is within 1/2 of the true one are recovered;
+        ``mean_charge_error`` is the mean absolute difference. A charge is None where the direction
+        is undefined or the square leaves the volume; then it counts in no mean.
+    """
+    m_czyx = in_layers(volume, layers_nm)
+    charges = [_charge_in_square(m_czyx, volume.voxel_nm, each) for each in true]
+    errors = [
+        abs(charge - each.charge)
+        for charge, each in zip(charges, true, strict=True)
+        if charge is not None
+    ]
+    return {
+        "true": len(true),
+        "recovered": sum(error < 0.5 for error in errors),
+        "mean_charge_error": float(np.mean(errors)) if errors else None,
+        "compared": [
+            {"true": _point(each), "charge": charge}
+            for charge, each in zip(charges, true, strict=True)
+        ],
+    }
+
+
+def _charge_in_square(
+    m_czyx: NDArray[np.float32], voxel_nm: float, point: TrueSingularity
+) -> float | None:
+    try:
+        return topology.planar_charge(
+            m_czyx,
+            voxel_nm,
+            z_nm=point.z_nm,
+            x_range_nm=(point.x_nm - point.radius_nm, point.x_nm + point.radius_nm),
+            y_range_nm=(point.y_nm - point.radius_nm, point.y_nm + point.radius_nm),
+        )
+    except ValueError:
+        return None
+
+
+def compare_hopfions(
+    volume: Volume, layers_nm: Sequence[tuple[float, float]], true: Sequence[TrueSingularity]
+) -> dict[str, Any]:
+    """The Hopf index of a volume in the box of each true hopfion, as high as its layer.
+
+    Args:
+        volume: the three components.
+        layers_nm: where it is magnetic.
+        true: hopfions with Hopf index (``charge``) and radius.
+
+    Returns:
+        ``{"true": n, "recovered": n, "compared": [{"true": {..}, "hopf_index": .., "reason":
+        ..}]}``: those whose index is within 1/2 of the true one are recovered. The index is None
+        where it has no meaning, and ``reason`` says why.
+    """
+    compared: list[dict[str, Any]] = []
+    recovered = 0
+    for each in true:
+        index, reason = None, None
+        try:
+            index = topology.hopf_index(_box(volume, layers_nm, each))
+            recovered += abs(index - each.charge) < 0.5
+        except ValueError as refusal:
+            reason = str(refusal)
+        compared.append({"true": _point(each), "hopf_index": index, "reason": reason})
+    return {"true": len(true), "recovered": recovered, "compared": compared}
+
+
+def _box(
+    volume: Volume, layers_nm: Sequence[tuple[float, float]], point: TrueSingularity
+) -> NDArray[np.float32]:
+    """The field in a box about a point, as high as the layer in which it lies."""
+    low_nm, high_nm = next(
+        ((low, high) for low, high in layers_nm if low <= point.z_nm <= high),
+        (point.z_nm - point.radius_nm, point.z_nm + point.radius_nm),
+    )
+    ranges_nm = (
+        (low_nm, high_nm),
+        (point.y_nm - point.radius_nm, point.y_nm + point.radius_nm),
+        (point.x_nm - point.radius_nm, point.x_nm + point.radius_nm),
+    )
+    slices = [slice(None)]
+    for n, (low, high) in zip(volume.m_czyx.shape[1:], ranges_nm, strict=True):
+        position_nm = (np.arange(n) - (n - 1) / 2) * volume.voxel_nm
+        inside = np.flatnonzero((position_nm >= low) & (position_nm <= high))
+        slices.append(slice(inside[0], inside[-1] + 1) if inside.size else slice(0, 0))
+    box: NDArray[np.float32] = np.ascontiguousarray(volume.m_czyx[tuple(slices)])
+    return box
 
 
 def match_singularities(
@@ -355,7 +485,8 @@ def match_singularities(
     """Assign found singularities to true ones so that as many as possible match, and those as
     closely as possible.
 
-    A pair is never farther apart than ``within_nm``, and both have a whole charge (Bloch points),
+    Skyrmions and hopfions are no points, see `compare_skyrmions` and `compare_hopfions`. A pair is
+    never farther apart than ``within_nm``, and both have a whole charge (Bloch points),
     or both a broken one (merons: |Q| is nearer to 1/2 than to 1). Signs do not enter the
     assignment: each pair states both charges.
 

@@ -1,5 +1,6 @@
 """Every expected number is made by hand: fields of two values, distances along an axis."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -218,6 +219,96 @@ def test_only_the_layers_are_searched():
     assert kept_z.tolist() == [False] * 9 + [True] * 3
 
 
+def on_voxels(n_zyx: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+    return tuple(
+        np.meshgrid(*[(np.arange(n) - (n - 1) / 2) * VOXEL_NM for n in n_zyx], indexing="ij")
+    )
+
+
+def skyrmion(x_nm: float, y_nm: float) -> np.ndarray:
+    """Down at (x, y), up from 100 nm on, outwards in between: charge -1, in 4 x 40 x 40 voxels."""
+    _z, y, x = on_voxels((4, 40, 40))
+    r = np.hypot(x - x_nm, y - y_nm)
+    angle = np.pi * (1 - np.clip(r / 100, 0, 1))
+    r = np.maximum(r, 1e-9)
+    return np.stack([np.sin(angle) * (x - x_nm) / r, np.sin(angle) * (y - y_nm) / r, np.cos(angle)])
+
+
+def true_one(kind: str, charge: float, radius_nm: float, x_nm=0.0, y_nm=0.0) -> TrueSingularity:
+    return TrueSingularity(x_nm, y_nm, 0.0, charge, kind, radius_nm)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_planar_charge_of_a_skyrmion_is_that_over_its_square(sign):
+    m_czyx = sign * skyrmion(30, -50)
+    there, not_there = (
+        true_one("skyrmion", -sign, 105.0, 30, -50),
+        true_one("skyrmion", -sign, 40.0, -150, 150),
+    )
+    compared = compare_with_truth(volume_of(m_czyx), truth_of(m_czyx, [there, not_there]), found=())
+    judged = compared["skyrmions"]
+    assert (judged["true"], judged["recovered"]) == (2, 1)
+    assert judged["compared"][0]["charge"] == pytest.approx(-sign, abs=1e-6)
+    assert judged["compared"][1]["charge"] == pytest.approx(0, abs=1e-6)
+    assert judged["mean_charge_error"] == pytest.approx(0.5, abs=1e-6)
+    assert compared["singularities"]["missed"] == []
+
+
+def test_a_skyrmion_at_the_border_is_not_judged():
+    """The field reaches to 200 nm: with a margin of 60 nm a square up to 135 + 10 nm leaves it."""
+    m_czyx = skyrmion(30, -50)
+    true = [true_one("skyrmion", -1, 105.0, 30, -50)]
+    judged = compare_with_truth(volume_of(m_czyx), truth_of(m_czyx, true), found=(), margin_nm=70)
+    assert judged["skyrmions"] == {
+        "true": 0,
+        "recovered": 0,
+        "mean_charge_error": None,
+        "compared": [],
+    }
+
+
+def test_where_no_direction_is_defined_a_skyrmion_has_no_charge():
+    m_czyx = skyrmion(0, 0)
+    truth = truth_of(m_czyx, [true_one("skyrmion", -1, 105.0)])
+    judged = compare_with_truth(volume_of(0 * m_czyx), truth, found=())["skyrmions"]
+    assert judged["compared"][0]["charge"] is None
+    assert judged["recovered"] == 0
+    assert judged["mean_charge_error"] is None
+
+
+def hopfion(sign: int) -> np.ndarray:
+    """The Hopf map of a ball of 120 nm, in 30 x 30 x 30 voxels; a mirror image for -1."""
+    z, y, x = on_voxels((30, 30, 30))
+    r = np.maximum(np.sqrt(x**2 + y**2 + z**2), 1e-9)
+    angle = np.pi * (1 - np.clip(r / 120, 0, 1)) ** 2 * (1 + 2 * np.clip(r / 120, 0, 1))
+    first = np.sin(angle) * (x + 1j * y) / r
+    second = np.cos(angle) + 1j * sign * np.sin(angle) * z / r
+    across = 2 * first * second
+    return np.stack([across.real, across.imag, np.abs(second) ** 2 - np.abs(first) ** 2])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_hopfion_is_compared_by_its_hopf_index(sign):
+    m_czyx = hopfion(sign)
+    truth = truth_of(m_czyx, [true_one("hopfion", 1.0, 140.0)])
+    truth = replace(truth, layers_nm=((-140.0, 140.0),))
+    judged = compare_with_truth(volume_of(m_czyx), truth, found=())["hopfions"]
+    assert judged["compared"][0]["hopf_index"] == pytest.approx(sign, abs=0.05)
+    assert judged["compared"][0]["reason"] is None
+    assert judged["recovered"] == (1 if sign == 1 else 0)
+
+
+def test_a_volume_in_which_the_hopf_index_means_nothing_says_why():
+    m_czyx = hopfion(1)
+    m_czyx[:, :, :, :10] *= -1
+    truth = replace(
+        truth_of(m_czyx, [true_one("hopfion", 1.0, 140.0)]), layers_nm=((-140.0, 140.0),)
+    )
+    (judged,) = compare_with_truth(volume_of(m_czyx), truth, found=())["hopfions"]["compared"]
+    assert judged["hopf_index"] is None
+    assert "not uniform on the faces" in judged["reason"]
+
+
 def write_truth(path: Path, **left_out) -> None:
     m_czyx = half_and_half()
     with h5py.File(path, "w") as file:
@@ -231,6 +322,7 @@ def write_truth(path: Path, **left_out) -> None:
         for name, value in (("x_nm", 1.0), ("y_nm", 2.0), ("z_nm", 3.0), ("charge", -1.0)):
             points[name] = np.array([value])
         points["kind"] = ["Bloch point"]
+        points["radius_nm"] = np.array([30.0])
         for name in left_out:
             del file[name]
 
@@ -239,7 +331,7 @@ def test_the_file_of_the_simulated_beamline_is_read(tmp_path):
     write_truth(tmp_path / "truth.h5")
     truth = read_truth(tmp_path / "truth.h5")
     assert truth.m_czyx[2, 0, 0].tolist() == [1, 1, 1, 1, -1, -1, -1, -1]
-    assert truth.singularities == (TrueSingularity(1.0, 2.0, 3.0, -1.0, "Bloch point"),)
+    assert truth.singularities == (TrueSingularity(1.0, 2.0, 3.0, -1.0, "Bloch point", 30.0),)
     assert truth.layers_nm == ((-20.0, 20.0),)
     assert truth.texture == "halves"
 
