@@ -104,10 +104,20 @@ def focus_figure(series: Sequence[FocusSeries]) -> Figure:
             label=f"helicity {'+' if one.helicity > 0 else '−'}1: best at "
             f"{_with_std(focus.best_um, focus.std_um)} µm",
         )
-        axes.axvline(focus.best_um, color=colour, linewidth=0.8, linestyle=":")
     axes.set_xlabel("zone plate z (µm)")
     axes.set_ylabel("sharpness $F$")
-    axes.set_ylim(top=axes.get_ylim()[1] + 0.15 * float(np.ptp(axes.get_ylim())))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.18 * (high - low))
+    for one in series:
+        best_um, peak = one.focus.best_um, one.focus.background + one.focus.height
+        axes.vlines(
+            best_um,
+            low,
+            peak,
+            colors=HELICITY_COLOUR[one.helicity],
+            linestyles="dotted",
+            linewidth=0.8,
+        )
     axes.legend(loc="upper left")
     _open([axes])
     return figure
