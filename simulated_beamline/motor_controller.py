@@ -18,6 +18,8 @@ from mistral_txm.simulated_beamline.motor_fields import MotorSettings
 
 TICK_S = 0.05
 """Wall time between two readbacks of a motion, where a motion takes wall time at all."""
+TOGETHER_S = 0.005
+"""Wall time of the shortest rest: motors that were sent off together rest together on the clock."""
 
 
 Tell = Callable[[], Awaitable[None]]
@@ -191,7 +193,7 @@ class Controller:
         """Let time pass while the motor stands."""
         if duration_s > 0:
             with self._clock.during(duration_s):
-                await self._wait(duration_s * self._time_scale, halted)
+                await self._wait(max(duration_s * self._time_scale, TOGETHER_S), halted)
 
     async def _stand_at(self, obstacle: _Obstacle, halted: asyncio.Event, tell: Tell) -> None:
         match obstacle.kind:

@@ -300,6 +300,26 @@ async def test_the_clock_counts_what_a_move_would_take_and_the_settling():
 
 
 @in_a_loop
+async def test_motors_that_move_together_settle_together():
+    """Both jaws of a slit: the clock sees one settling time, at any time scale."""
+    bench = Bench(settle_s=65.0)
+    other = MotorRecord(
+        bench.database,
+        "N",
+        replace(SETTINGS, settle_s=65.0),
+        0.0,
+        bench.clock,
+        bench.faults,
+        "energy",
+    )
+    assert other.dial_position == 0.0
+    first = bench.start("VAL", 10.0)
+    await bench.database["N.VAL"].write_from_dbr([10.0], ChannelType.DOUBLE, None)
+    await first
+    assert 66.0 <= bench.clock.time_s <= 67.1
+
+
+@in_a_loop
 async def test_a_motor_is_done_when_it_has_settled():
     bench = Bench(time_scale=0.1, settle_s=1.0)
     moving = bench.start("VAL", 1.0)
