@@ -135,7 +135,7 @@ def write_truth(path: Path, sample: Sample, pixels: int, seed: int, settings: Se
     0 outside the layers that are magnetic to light of the energy at which the beamline starts.
     `delta_per_nm` is that of the light of this energy which the nominal jaws let through, in the
     first of these layers. Where other layers are magnetic, too, their field is in the group
-    `other_layers`, on the same voxels. `singularities` have their charges;
+    `other_layers`, on the same voxels. `singularities` are those in the volume, with charges;
     `hopf_index` is the sum over the hopfions, where there is one. The file appears under its name
     when it is complete.
     """
@@ -171,11 +171,15 @@ def write_truth(path: Path, sample: Sample, pixels: int, seed: int, settings: Se
             group.attrs["layers_nm"] = np.array([[each.low_nm, each.high_nm] for each in others])
             _write_field(group, texture, others, shape_zyx, voxel_nm)
         _write_layers(file.create_group("layers"), texture.layers, delta_per_nm)
-        charges = np.array([charge(texture, each) for each in texture.singularities], "<f8")
-        hopfions = np.array([each.kind == "hopfion" for each in texture.singularities], bool)
+        half_nm = shape_zyx[2] * voxel_nm / 2
+        inside = tuple(
+            each for each in texture.singularities if max(abs(each.x_nm), abs(each.y_nm)) <= half_nm
+        )
+        charges = np.array([charge(texture, each) for each in inside], "<f8")
+        hopfions = np.array([each.kind == "hopfion" for each in inside], bool)
         if hopfions.any():
             file.attrs["hopf_index"] = float(charges[hopfions].sum())
-        _write_singularities(file.create_group("singularities"), texture.singularities, charges)
+        _write_singularities(file.create_group("singularities"), inside, charges)
         fiducials = file.create_group("fiducials")
         names = ("x_nm", "y_nm", "z_nm", "radius_nm")
         for name, values in zip(names, sample.spheres().T, strict=True):

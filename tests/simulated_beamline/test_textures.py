@@ -1,6 +1,7 @@
 """Textures: unit field, charges by solid angles, and no singularity but those that are named."""
 
 import dataclasses
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -262,7 +263,7 @@ def sum_of_faces(m):
 def test_truth_file(tmp_path):
     settings = load_settings("real")
     sample = Sample(textures.load("stripes"), 3, settings.fiducials)
-    write_truth(tmp_path / "truth.h5", sample, 64, 3, settings)
+    write_truth(tmp_path / "truth.h5", sample, 96, 3, settings)
     assert [each.name for each in tmp_path.iterdir()] == ["truth.h5"]
     with h5py.File(tmp_path / "truth.h5") as file:
         assert dict(file.attrs)["voxel_nm"] == 10.5
@@ -270,9 +271,9 @@ def test_truth_file(tmp_path):
         np.testing.assert_array_equal(file.attrs["layers_nm"], [[-120, -40], [40, 120]])
         m = np.stack([file[name][:] for name in ("mx", "my", "mz")])
         assert m.dtype == np.float32
-        assert m.shape == (3, 24, 64, 64)
+        assert m.shape == (3, 24, 96, 96)
         kinds = [kind.decode() for kind in file["singularities/kind"]]
-        assert kinds.count("Bloch point") == 1
+        assert kinds == ["Bloch point", "meron", "meron", "meron"]
         assert file["singularities/charge"][kinds.index("Bloch point")] == pytest.approx(-1)
         names = ("x_nm", "y_nm", "z_nm", "radius_nm")
         spheres = np.stack([file["fiducials"][name][:] for name in names], axis=1)
@@ -330,6 +331,16 @@ def test_truth_of_a_hopfion_names_its_index(tmp_path):
         assert "other_layers" not in file
 
 
+def test_truth_names_what_lies_in_the_field(tmp_path):
+    """In 64 pixels, 672 nm, of a square lattice of 240 nm: three rows of three."""
+    settings = load_settings("ideal")
+    sample = Sample(textures.load("bloch_skyrmions"), 3, settings.fiducials)
+    write_truth(tmp_path / "truth.h5", sample, 64, 3, settings)
+    with h5py.File(tmp_path / "truth.h5") as file:
+        np.testing.assert_allclose(file["singularities/charge"], np.ones(9), atol=1e-5)
+        assert np.ptp(file["singularities/x_nm"]) == 480
+
+
 @pytest.mark.parametrize("pixels", [256, 1024])
 @pytest.mark.parametrize("name", ["stripes", "pillar"])
 def test_a_thick_sample_has_coarser_voxels_that_hold_it(name, pixels):
@@ -338,6 +349,15 @@ def test_a_thick_sample_has_coarser_voxels_that_hold_it(name, pixels):
     assert shape_zyx[0] * voxel_nm >= (5000 if name == "pillar" else 240)
     assert shape_zyx[2] * voxel_nm == pytest.approx(pixels * 10.5, rel=0.01)
     assert name == "pillar" or voxel_nm == 10.5
+
+
+def test_the_texture_of_the_guide_is_one(tmp_path):
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-texture.md"
+    code = guide.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    module = {}
+    exec(compile(code, "spiral.py", "exec"), module)
+    m = field_at(module["TEXTURE"], np.array([[0.0, 0, 0], [250, 0, 0], [500, 7, 9]]))
+    np.testing.assert_allclose(m[:, :2], [[1, 0], [0, 1], [-1, 0]], atol=1e-5)
 
 
 def test_unknown_texture_names_those_that_exist():
