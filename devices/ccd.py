@@ -7,26 +7,18 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 from ophyd import Component, Device, Signal
+from ophyd.areadetector import ADComponent, EpicsSignalWithRBV
 from ophyd.areadetector.cam import CamBase
 from ophyd.areadetector.plugins import HDF5Plugin_V34
 
 from mistral_txm.devices.configuration import CcdSettings
+from mistral_txm.devices.frame_store import TEMPORARY_SUFFIX, FrameRefused, OpenFile
 from mistral_txm.devices.motion import Interrupted, Motion, last_seen
-
-DATASET = "/entry/data/data"
-"""Where NDFileHDF5 puts the frames, shape (frames, ny, nx)."""
-
-TEMPORARY_SUFFIX = ".tmp"
-"""What a file's name ends with until the file is complete."""
 
 CONTROL_TIMEOUT_S = 5.0
 """How long the detector's server may take for what is not an exposure: to open, close, stop."""
@@ -35,8 +27,19 @@ MONITOR_TIMEOUT_S = 2.0
 """How much later than the end of an exposure its counters may arrive."""
 
 
-class FrameRefused(RuntimeError):
-    """A frame is not what was asked for; one line says what was found and expected."""
+class CameraNotReady(RuntimeError):
+    """Nothing was exposed, and to try again does not help: one line says what has to be changed."""
+
+
+class Remembered(EpicsSignalWithRBV):  # type: ignore[misc]  # ophyd is untyped
+    """A setting that plans write, known also after the server forgot it."""
+
+    wanted: Any = None
+
+    def put(self, value: Any, **options: Any) -> None:
+        """Write, and remember."""
+        super().put(value, **options)
+        self.wanted = value
 
 
 class Camera(CamBase):  # type: ignore[misc]  # ophyd is untyped
@@ -44,6 +47,8 @@ class Camera(CamBase):  # type: ignore[misc]  # ophyd is untyped
 
     lazy_wait_for_connection = False
     _default_configuration_attrs = ("gain", "manufacturer", "model", "temperature")
+    acquire = ADComponent(EpicsSignalWithRBV, "Acquire", auto_monitor=True)
+    acquire_time = ADComponent(Remembered, "AcquireTime")
 
     def stage(self) -> list[object]:
         """Stage nothing: the CCD sets what it needs."""
@@ -58,65 +63,6 @@ class FrameWriter(HDF5Plugin_V34):  # type: ignore[misc]  # ophyd is untyped
     def stage(self) -> list[object]:
         """Stage nothing: the CCD sets what it needs; files are opened lazily, so no priming."""
         return [self]
-
-
-@dataclass(frozen=True)
-class OpenFile:
-    """A file that the server is writing, and what the documents call it."""
-
-    name: str
-    path: Path
-    resource_uid: str
-    shape_vu: tuple[int, int]
-
-    @property
-    def temporary_path(self) -> Path:
-        """Where the file is until it is closed."""
-        return self.path.with_name(self.path.name + TEMPORARY_SUFFIX)
-
-    def resource(self) -> dict[str, Any]:
-        """Make the document that names the file, once."""
-        return {
-            "uid": self.resource_uid,
-            "data_key": "ccd",
-            "mimetype": "application/x-hdf5",
-            "uri": "file://localhost" + quote(str(self.path)),
-            "parameters": {"dataset": DATASET, "chunk_shape": [1, *self.shape_vu]},
-        }
-
-    def datum(self, frame_number: int) -> dict[str, Any]:
-        """Make the document that names one frame; the RunEngine fills in descriptor and numbers."""
-        return {
-            "uid": f"{self.resource_uid}/{frame_number}",
-            "stream_resource": self.resource_uid,
-            "descriptor": "",
-            "indices": {"start": frame_number, "stop": frame_number + 1},
-            "seq_nums": {"start": 0, "stop": 0},
-        }
-
-    def read(self, frame_number: int) -> NDArray[np.uint16]:
-        """Read one frame ``[v, u]`` from the file that the server is still writing.
-
-        Raises
-        ------
-        FrameRefused
-            If it cannot be read, or its shape or type is not the one expected.
-        """
-        try:
-            with h5py.File(self.temporary_path, "r", libver="latest", swmr=True) as file:
-                dataset = file[DATASET]
-                if dataset.shape[1:] != self.shape_vu or dataset.dtype != np.uint16:
-                    raise FrameRefused(
-                        f"{self.temporary_path}: frames are {dataset.dtype} {dataset.shape[1:]}, "
-                        f"expected uint16 {self.shape_vu}; check region, binning and data type"
-                    )
-                frame_vu: NDArray[np.uint16] = dataset[frame_number]
-        except (OSError, KeyError, ValueError, IndexError) as refusal:
-            raise FrameRefused(
-                f"{self.temporary_path}: frame {frame_number} cannot be read back ({refusal}); "
-                "check that the detector's server writes where this process reads"
-            ) from refusal
-        return frame_vu
 
 
 class FrameFile(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -147,7 +93,16 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
 
     A frame that was taken but not collected (a pause came between) is not taken again: the next
     trigger hands it over. An exposure that is given up because of a pause leaves no frame.
-    Therefore the frames of a file and the Events that refer to it match one to one, in order.
+    Therefore the frames of a file and the Events that refer to it match one to one, in order,
+    apart from frames that were refused: those have no Event.
+
+    After a failure, the next trigger writes the settings again, and goes on in another file (the
+    name gets a number) where the server does not capture any more, as after its restart.
+
+    Of the server, areaDetector's documented behaviour is used: the put-callback of `Acquire`
+    completes when the plug-in, which blocks, has written the frame; `NumCaptured_RBV` counts frames
+    that were written, `WriteStatus` and `WriteMessage` tell of others; in SWMR mode a frame is
+    flushed when it is written, and the file has `TempSuffix` until `Capture` is put to 0.
     """
 
     cam = Component(Camera, "cam1:", kind="config")
@@ -168,6 +123,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self.cam.max_size.lazy_wait_for_connection = False
         staged = {
             self.cam.image_mode: self.cam.ImageMode.SINGLE,
+            self.cam.num_exposures: 1,
             self.cam.array_callbacks: 1,
             self.hdf1.enable: "Enable",
             self.hdf1.blocking_callbacks: "Yes",
@@ -178,10 +134,14 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             self.hdf1.lazy_open: "Yes",
             self.hdf1.temp_suffix: TEMPORARY_SUFFIX,
             self.hdf1.swmr_mode: "On",
+            self.hdf1.num_frames_chunks: 1,
+            self.hdf1.num_frames_flush: 1,
         }
         self.stage_sigs.update(staged)
         for signal in (*staged, self.cam.acquire_time):
             signal.put_complete = True
+        for signal in self._monitored:
+            signal.subscribe(lambda **_: None)
         self._file: OpenFile | None = None
         self._frames = 0
         self._unique_id: int | None = None
@@ -189,6 +149,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self._resource_is_sent = False
         self._exposure: Motion | None = None
         self._given_up = False
+        self._is_unsure = False
         self._file_lock = threading.Lock()
 
     @property
@@ -198,18 +159,36 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         return (
             *self.stage_sigs,
             *(getattr(cam, attribute) for attribute in cam.configuration_attrs),
+            *self._monitored,
             cam.acquire,
             cam.acquire_time,
-            cam.data_type,
-            cam.max_size.max_size_x,
-            cam.max_size.max_size_y,
-            hdf1.capture,
+            cam.temperature_actual,
+            hdf1.dropped_arrays,
             hdf1.file_name,
             hdf1.file_path,
             hdf1.file_path_exists,
             hdf1.num_captured,
             hdf1.unique_id,
             hdf1.write_message,
+            hdf1.write_status,
+        )
+
+    @property
+    def _monitored(self) -> tuple[Any, ...]:
+        """What is looked at before every exposure, and changes rarely."""
+        cam = self.cam
+        return (
+            cam.data_type,
+            cam.min_x,
+            cam.min_y,
+            cam.size.size_x,
+            cam.size.size_y,
+            cam.bin_x,
+            cam.bin_y,
+            cam.temperature,
+            cam.max_size.max_size_x,
+            cam.max_size.max_size_y,
+            self.hdf1.capture,
         )
 
     def stage(self) -> list[object]:
@@ -242,23 +221,23 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
     def trigger(self) -> Motion:
         """Expose once; the status is done when the frame has been read back from the file.
 
-        The status fails with `FrameRefused` if the frame is missing, repeated or of another size or
-        type, with `TimeoutError` if the camera does not finish.
+        The status fails with `CameraNotReady` if region, binning, data type or temperature are not
+        those that are expected, with `FrameRefused` if the frame is missing, repeated or of another
+        size or type, with `TimeoutError` if the camera does not finish; it is stopped then.
 
         Raises
         ------
         RuntimeError
             If no file is open.
         """
-        file = self._file
-        if file is None:
+        if self._file is None:
             raise RuntimeError(
                 f"{self.name}: no frame file is open; set {self.name}.frame_file first"
             )
 
         def steps(motion: Motion) -> None:
             if not self._documents:
-                self._expose(motion, file)
+                self._expose(motion)
 
         self._exposure = Motion(self, steps, after=self._exposure)
         return self._exposure
@@ -294,43 +273,43 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
 
         Raises
         ------
-        OSError, TimeoutError, FrameRefused
+        OSError, TimeoutError, CameraNotReady
             If the folder cannot be made, the server does not see it or does not begin to
-            capture, or the camera does not make frames of 16 bit.
+            capture, or the camera does not make frames of the expected size and type.
         """
         with self._file_lock:
             if self._file is not None and self._file.name == name:
                 return
             self._close()
-            hdf1 = self.hdf1
-            if self.cam.data_type.get(as_string=True) != "UInt16":
-                raise FrameRefused(
-                    f"{self.name}: {self.cam.data_type.pvname} = "
-                    f"{self.cam.data_type.get(as_string=True)}, expected UInt16"
-                )
-            path = self._free_path(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(hdf1.file_path, f"{path.parent}/")
-            if not hdf1.file_path_exists.get():
-                raise FileNotFoundError(
-                    f"{self.name}: the detector's server does not see the folder {path.parent} "
-                    f"({hdf1.file_path_exists.pvname} is 0); check that it is shared"
-                )
-            self._write(hdf1.file_name, path.name)
-            hdf1.capture.put(1)  # completes when the capture ends, so its readback is watched
-            if not _becomes(lambda: hdf1.capture.get() == 1, CONTROL_TIMEOUT_S):
-                raise TimeoutError(
-                    f"{self.name}: no capture began within {CONTROL_TIMEOUT_S} s: "
-                    f"{hdf1.write_message.get()!r}; check {hdf1.capture.setpoint_pvname}"
-                )
-            self._file = OpenFile(name, path, str(uuid.uuid4()), self._sensor_shape())
-            self._frames = 0
-            self._resource_is_sent = False
+            self._begin(name)
 
     def close(self) -> None:
         """Let the server close the open file under its final name; nothing to do without one."""
         with self._file_lock:
             self._close()
+
+    def _begin(self, name: str) -> None:
+        hdf1 = self.hdf1
+        self._check_format()
+        path = self._free_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._write(hdf1.file_path, f"{path.parent}/")
+        if not hdf1.file_path_exists.get():
+            raise FileNotFoundError(
+                f"{self.name}: the detector's server does not see the folder {path.parent} "
+                f"({hdf1.file_path_exists.pvname} is 0); check that it is shared"
+            )
+        self._write(hdf1.file_name, path.name)
+        hdf1.capture.put(1)  # completes when the capture ends, so its readback is watched
+        if not _becomes(lambda: hdf1.capture.get() == 1, CONTROL_TIMEOUT_S):
+            raise TimeoutError(
+                f"{self.name}: no capture began within {CONTROL_TIMEOUT_S} s: "
+                f"{hdf1.write_message.pvname} = {hdf1.write_message.get()!r}; check "
+                f"{hdf1.capture.setpoint_pvname}"
+            )
+        self._file = OpenFile(name, path, str(uuid.uuid4()), self._sensor_shape())
+        self._frames = 0
+        self._resource_is_sent = False
 
     def _close(self) -> None:
         if self._file is None:
@@ -343,10 +322,73 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         if self._frames and not path.exists():
             raise FileNotFoundError(
                 f"{self.name}: {path} did not get its final name: "
-                f"{self.hdf1.write_message.get()!r}; check the detector's server"
+                f"{self.hdf1.write_message.pvname} = {self.hdf1.write_message.get()!r}; check the "
+                "detector's storage"
             )
 
-    def _expose(self, motion: Motion, file: OpenFile) -> None:
+    def _expose(self, motion: Motion) -> None:
+        """Take one frame; whatever fails, the next exposure begins by making sure of everything."""
+        if self._is_unsure or self.hdf1.capture.get(use_monitor=True) != 1:
+            self._make_sure()
+        self._is_unsure = True
+        self._check_format()
+        self._check_temperature()
+        try:
+            self._take(motion)
+        except Interrupted:
+            self._is_unsure = False
+            raise
+        self._is_unsure = False
+
+    def _make_sure(self) -> None:
+        """Write the settings again; go on in another file where this one is not captured to."""
+        assert self._file is not None
+        for signal, value in self.stage_sigs.items():
+            self._write(signal, value)
+        exposure_s = self.cam.acquire_time
+        if exposure_s.wanted is not None and exposure_s.get() != exposure_s.wanted:
+            self._write(exposure_s, exposure_s.wanted)
+        capturing = self.hdf1.capture.get(use_monitor=False) == 1
+        if not capturing or int(self.hdf1.num_captured.get()) != self._frames:
+            self._write(self.hdf1.capture, 0)
+            self._unique_id = None
+            self._begin(self._file.name)
+
+    def _check_format(self) -> None:
+        """Refuse to expose where the frames would not be whole, not binned and of 16 bit."""
+        cam = self.cam
+        ny, nx = self._sensor_shape()
+        expected = {
+            cam.min_x: 0,
+            cam.min_y: 0,
+            cam.size.size_x: nx,
+            cam.size.size_y: ny,
+            cam.bin_x: 1,
+            cam.bin_y: 1,
+        }
+        found = {signal: int(signal.get(use_monitor=True)) for signal in expected}
+        wrong = [
+            f"{signal.pvname} = {found[signal]}, expected {number}"
+            for signal, number in expected.items()
+            if found[signal] != number
+        ]
+        data_type = cam.data_type.get(as_string=True, use_monitor=True)
+        if data_type != "UInt16":
+            wrong.append(f"{cam.data_type.pvname} = {data_type}, expected UInt16")
+        if wrong:
+            raise CameraNotReady(f"{self.name}: {'; '.join(wrong)}; set the camera back")
+
+    def _check_temperature(self) -> None:
+        cam, tolerance_c = self.cam, self.settings.temperature_tolerance_c
+        wanted_c = float(cam.temperature.get(use_monitor=True))
+        actual_c = float(cam.temperature_actual.get())
+        if not abs(actual_c - wanted_c) <= tolerance_c:
+            raise CameraNotReady(
+                f"{self.name}: {cam.temperature_actual.pvname} = {actual_c:.1f} C, expected "
+                f"{wanted_c:.1f} C within {tolerance_c:g} C; check the camera's cooler, or wait"
+            )
+
+    def _take(self, motion: Motion) -> None:
         exposure_s = float(self.cam.acquire_time.get())
         limit_s = exposure_s + self.settings.timeout_s
         ended = threading.Event()
@@ -362,9 +404,10 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             self.cam.acquire.put(1, use_complete=True, callback=end)
         try:
             if not motion.wait_until(ended.is_set, limit_s):
+                seen = last_seen(self.cam.acquire)
                 raise TimeoutError(
-                    f"{self.name}: no frame within {limit_s} s of an exposure of {exposure_s} s; "
-                    f"{last_seen(self.hdf1.num_captured)}; check the camera {self.prefix}"
+                    f"{self.name}: no frame within {limit_s:g} s of an exposure of "
+                    f"{exposure_s:g} s; {seen}; {self._stop(ended)}"
                 )
         except Interrupted:
             if not ended.wait(CONTROL_TIMEOUT_S):
@@ -374,17 +417,38 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
                 ) from None
             if int(self.hdf1.num_captured.get()) == self._frames:
                 raise
-        self._accept(file, exposure_s)
+        self._accept(exposure_s)
 
-    def _accept(self, file: OpenFile, exposure_s: float) -> None:
+    def _stop(self, ended: threading.Event) -> str:
+        """Stop an exposure that does not end by itself, without a frame; returns what came of it."""
+        try:
+            self._write(self.hdf1.enable, "Disable")
+            self._given_up = True
+            self.cam.acquire.put(0)
+            stopped = ended.wait(CONTROL_TIMEOUT_S)
+        except Exception:  # the exposure has failed anyway, and that is what has to be told
+            stopped = False
+        if stopped:
+            return "the camera was stopped: take the exposure again"
+        return f"the camera does not stop either: check {self.cam.acquire.setpoint_pvname}"
+
+    def _accept(self, exposure_s: float) -> None:
         """Check the frame that the server says it has written, and prepare its documents."""
-        hdf1, number = self.hdf1, self._frames
+        file, hdf1, number = self._file, self.hdf1, self._frames
+        assert file is not None
         counted = _becomes(lambda: int(hdf1.num_captured.get()) > number, MONITOR_TIMEOUT_S)
         captured = int(hdf1.num_captured.get())
-        if not counted or captured != number + 1:
+        if not counted and int(hdf1.write_status.get()) != 0:
+            raise FrameRefused(
+                f"{self.name}: frame {number} of {file.path.name} was not written: "
+                f"{hdf1.write_message.pvname} = {hdf1.write_message.get()!r}; check the detector's "
+                "storage, then take the exposure again"
+            )
+        if captured != number + 1:
             raise FrameRefused(
                 f"{self.name}: {hdf1.num_captured.pvname} = {captured} after exposure {number + 1} "
-                f"of {file.path.name}, expected {number + 1}: {hdf1.write_message.get()!r}"
+                f"of {file.path.name}, expected {number + 1}; {hdf1.dropped_arrays.pvname} = "
+                f"{hdf1.dropped_arrays.get()}; take the exposure again"
             )
         self._frames = captured
         if not _becomes(lambda: int(hdf1.unique_id.get()) != self._unique_id, MONITOR_TIMEOUT_S):
@@ -414,7 +478,8 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
 
     def _sensor_shape(self) -> tuple[int, int]:
         size = self.cam.max_size
-        return int(size.max_size_y.get()), int(size.max_size_x.get())
+        nx, ny = (each.get(use_monitor=True) for each in (size.max_size_x, size.max_size_y))
+        return int(ny), int(nx)
 
     def _free_path(self, name: str) -> Path:
         for part in itertools.count(1):

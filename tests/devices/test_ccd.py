@@ -1,0 +1,348 @@
+"""The CCD on the simulated beamline, over real Channel Access: frames, and every fault of a camera."""
+
+import os
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from ophyd import EpicsSignal
+
+from mistral_txm.devices.ccd import CameraNotReady
+from mistral_txm.devices.frame_store import DATASET, FrameRefused, OpenFile
+
+
+@pytest.fixture
+def ccd(instrument: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr("mistral_txm.devices.ccd.MONITOR_TIMEOUT_S", 0.1)
+    camera = instrument.ccd
+    camera.stage()
+    camera.cam.acquire_time.set(0.2).wait(5)
+    instrument.shutter.set("open").wait(5)
+    yield camera
+    instrument.shutter.set("closed").wait(5)
+    camera.unstage()
+
+
+@pytest.fixture
+def fault(simulated_beamline: Any) -> Iterator[Callable[[str, float], None]]:
+    """Turn faults of the simulated beamline on; all are off after the test."""
+    signals: dict[str, Any] = {}
+
+    def turn(name: str, value: float) -> None:
+        signal = signals.setdefault(name, EpicsSignal(f"SIM:FAULT:{name}", name=name))
+        signal.wait_for_connection(timeout=5)
+        signal.put(value, use_complete=True, wait=True, timeout=5)
+
+    yield turn
+    for name in signals:
+        turn(name, 0)
+
+
+def values(ccd: Any) -> dict[str, Any]:
+    return {name: reading["value"] for name, reading in ccd.read().items()}
+
+
+def values_after(ccd: Any) -> dict[str, Any]:
+    """Expose, and take what came of it, as a plan does."""
+    ccd.trigger().wait(5)
+    list(ccd.collect_asset_docs())
+    return values(ccd)
+
+
+def refusal(ccd: Any, kind: type[Exception]) -> str:
+    """Expose, and return the one line that says why there is no frame."""
+    with pytest.raises(kind) as caught:
+        ccd.trigger().wait(5)
+    assert list(ccd.collect_asset_docs()) == []
+    line = str(caught.value)
+    assert line.startswith("ccd: ")
+    assert "\n" not in line
+    return line
+
+
+def test_a_frame_is_on_disk_when_the_trigger_is_done(ccd: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/frames").wait(5)
+    path = ccd.frames_directory / tmp_path.name / "frames.h5"
+    for number in range(3):
+        ccd.trigger().wait(5)
+        read = values(ccd)
+        with h5py.File(f"{path}.tmp", "r", swmr=True) as file:
+            frames = file[DATASET]
+            assert frames.shape == (number + 1, 256, 256)
+            frame_vu = frames[number]
+        assert read["ccd_frame_number"] == number
+        assert read["ccd_frame_crc32"] == zlib.crc32(frame_vu.astype("<u2").tobytes())
+        assert read["ccd_mean_counts"] == pytest.approx(frame_vu.mean())
+        assert read["ccd_exposure_s"] == 0.2
+        assert read["ccd_saturated_fraction"] == np.mean(frame_vu == 65535)
+        names = [name for name, _ in ccd.collect_asset_docs()]
+        assert names == ["stream_resource"] * (number == 0) + ["stream_datum"]
+        assert list(ccd.collect_asset_docs()) == []
+    assert set(ccd.describe()) - set(read) == {"ccd"}
+    ccd.frame_file.set(None).wait(5)
+    assert path.exists()
+    assert not path.with_name("frames.h5.tmp").exists()
+
+
+def test_a_name_that_is_taken_gets_a_number(ccd: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        ccd.frame_file.set(f"{tmp_path.name}/again").wait(5)
+        ccd.trigger().wait(5)
+        ccd.frame_file.set(None).wait(5)
+    folder = ccd.frames_directory / tmp_path.name
+    assert sorted(path.name for path in folder.iterdir()) == ["again.h5", "again_2.h5"]
+
+
+def test_to_open_the_file_that_is_open_changes_nothing(ccd: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/same").wait(5)
+    ccd.trigger().wait(5)
+    list(ccd.collect_asset_docs())
+    ccd.frame_file.set(f"{tmp_path.name}/same").wait(5)
+    ccd.trigger().wait(5)
+    assert values(ccd)["ccd_frame_number"] == 1
+
+
+def test_a_frame_that_nobody_collected_is_handed_over_again(ccd: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/kept").wait(5)
+    ccd.trigger().wait(5)
+    before = values(ccd)
+    ccd.trigger().wait(5)
+    assert values(ccd) == before
+    assert len(list(ccd.collect_asset_docs())) == 2
+    ccd.trigger().wait(5)
+    assert values(ccd)["ccd_frame_number"] == 1
+
+
+def test_an_exposure_needs_a_file(ccd: Any) -> None:
+    with pytest.raises(RuntimeError, match=r"no frame file is open; set ccd.frame_file first"):
+        ccd.trigger()
+
+
+def test_a_file_of_another_size_or_type_is_refused(tmp_path: Path) -> None:
+    file = OpenFile("f", tmp_path / "f.h5", "uid", (4, 6))
+    for shape_vu, dtype in (((4, 8), np.uint16), ((4, 6), np.uint8)):
+        with h5py.File(file.temporary_path, "w", libver="latest") as written:
+            written[DATASET] = np.zeros((1, *shape_vu), dtype)
+        with pytest.raises(FrameRefused, match=r"are uint.* \(4, .\), expected uint16 \(4, 6\)"):
+            file.read(0)
+    with pytest.raises(FrameRefused, match="frame 3 cannot be read back"):
+        OpenFile("g", tmp_path / "g.h5", "uid", (4, 6)).read(3)
+
+
+def test_a_frame_that_did_not_come_is_told(ccd: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/lost").wait(5)
+    ccd.hdf1.enable.set("Disable").wait(5)
+    with pytest.raises(FrameRefused, match=r"NumCaptured_RBV = 0 after exposure 1 of lost.h5"):
+        ccd.trigger().wait(5)
+    assert values_after(ccd)["ccd_frame_number"] == 0  # the next one puts it back
+
+
+def test_a_folder_that_cannot_be_made_is_told(ccd: Any, tmp_path: Path) -> None:
+    folder = ccd.frames_directory / tmp_path.name
+    folder.parent.mkdir(exist_ok=True)
+    folder.write_text("a file where a folder should be")
+    with pytest.raises(OSError, match=tmp_path.name):
+        ccd.frame_file.set(f"{tmp_path.name}/none").wait(5)
+
+
+@pytest.fixture
+def impatient(ccd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up 0.3 s after the exposure should have ended."""
+    monkeypatch.setattr(ccd, "settings", ccd.settings.model_copy(update={"timeout_s": 0.3}))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_exposure_that_never_ends_is_stopped(ccd: Any, fault: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/hang").wait(5)
+    fault("ccd_hang", 1)
+    line = refusal(ccd, TimeoutError)
+    expected = (
+        r"no frame within 0.5 s of an exposure of 0.2 s; SIM:CCD:cam1:Acquire_RBV = 1, 0.[4-9] s "
+        r"old; the camera was stopped: take the exposure again$"
+    )
+    assert re.search(expected, line)
+    assert ccd.cam.detector_state.get(as_string=True) == "Aborted"
+    assert values_after(ccd)["ccd_frame_number"] == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_camera_that_does_not_even_stop_is_told(
+    ccd: Any, fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mistral_txm.devices.ccd.CONTROL_TIMEOUT_S", 0.2)
+    ccd.frame_file.set(f"{tmp_path.name}/deaf").wait(5)
+    fault("ccd_hang", 1)
+    put = ccd.cam.acquire.put
+    monkeypatch.setattr(
+        ccd.cam.acquire, "put", lambda value, **options: put(value, **options) if value else None
+    )
+    assert "does not stop either: check SIM:CCD:cam1:Acquire" in refusal(ccd, TimeoutError)
+    monkeypatch.undo()
+    put(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ccd_repeated_id", r"UniqueId_RBV is still \d+: the camera handed out its previous frame"),
+        ("ccd_repeated_frame", r"frame 1 of .*h5 equals the one before bit by bit"),
+    ],
+)
+def test_the_previous_frame_is_refused(
+    ccd: Any, fault: Any, tmp_path: Path, name: str, reason: str
+) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(5)
+    values_after(ccd)
+    fault(name, 1)
+    assert re.search(reason, refusal(ccd, FrameRefused))
+    assert values_after(ccd)["ccd_frame_number"] == 2  # the refused one is in the file, too
+
+
+def test_a_dropped_frame_is_missed(ccd: Any, fault: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/dropped").wait(5)
+    fault("ccd_dropped_frame", 1)
+    line = refusal(ccd, FrameRefused)
+    assert re.search(
+        r"NumCaptured_RBV = 0 .* expected 1; SIM:CCD:HDF1:DroppedArrays_RBV = \d", line
+    )
+    assert values_after(ccd)["ccd_frame_number"] == 0
+
+
+@pytest.mark.parametrize("frames_before", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("storage_away", "Input/output error"), ("storage_full", "No space left on device")],
+)
+def test_storage_that_fails_is_told_and_used_again(
+    ccd: Any, fault: Any, tmp_path: Path, name: str, reason: str, frames_before: int
+) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/{name}{frames_before}").wait(5)
+    for _ in range(frames_before):
+        values_after(ccd)
+    fault(name, 1)
+    line = refusal(ccd, FrameRefused)
+    assert f"frame {frames_before} of {name}{frames_before}.h5 was not written" in line
+    assert re.search(f"SIM:CCD:HDF1:WriteMessage = '.*{reason}'", line)
+    fault(name, 0)
+    assert values_after(ccd)["ccd_frame_number"] == frames_before
+    ccd.frame_file.set(None).wait(5)
+    folder = ccd.frames_directory / tmp_path.name
+    with h5py.File(folder / f"{name}{frames_before}.h5") as file:
+        assert len(file[DATASET]) == frames_before + 1
+
+
+def test_a_file_that_keeps_its_temporary_name_is_told(ccd: Any, fault: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/unfinished").wait(5)
+    values_after(ccd)
+    fault("storage_away", 1)
+    with pytest.raises(FileNotFoundError, match=r"unfinished.h5 did not .* Input/output error"):
+        ccd.frame_file.set(None).wait(5)
+    fault("storage_away", 0)
+    ccd.frame_file.set(f"{tmp_path.name}/unfinished").wait(5)
+    assert values_after(ccd)["ccd_frame_number"] == 0
+    folder = ccd.frames_directory / tmp_path.name
+    assert sorted(os.listdir(folder)) == ["unfinished.h5.tmp", "unfinished_2.h5.tmp"]
+
+
+def test_a_frame_that_is_damaged_on_the_disk_has_another_checksum(
+    ccd: Any, fault: Any, tmp_path: Path
+) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/damaged").wait(5)
+    fault("file_corrupted", 1)
+    crcs = [values_after(ccd)["ccd_frame_crc32"] for _ in range(2)]
+    ccd.frame_file.set(None).wait(5)
+    with h5py.File(ccd.frames_directory / tmp_path.name / "damaged.h5") as file:
+        on_disk = [zlib.crc32(frame_vu.tobytes()) for frame_vu in file[DATASET]]
+    assert [crc == read for crc, read in zip(crcs, on_disk, strict=True)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "reason"),
+    [
+        ("min_x", 8, r"cam1:MinX_RBV = 8, expected 0"),
+        ("size.size_y", 128, r"cam1:SizeY_RBV = 128, expected 256"),
+        ("bin_y", 2, r"cam1:BinY_RBV = 2, expected 1"),
+        ("data_type", 1, r"cam1:DataType_RBV = UInt8, expected UInt16"),
+    ],
+)
+def test_another_region_binning_or_type_is_refused_before_anything_is_exposed(
+    ccd: Any, tmp_path: Path, attribute: str, value: int, reason: str
+) -> None:
+    signal = ccd.cam
+    for part in attribute.split("."):
+        signal = getattr(signal, part)
+    usual = signal.get()
+    name = attribute.replace(".", "_")
+    ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(5)
+    exposures = ccd.cam.array_counter.get()
+    try:
+        set_to(signal, value)
+        line = refusal(ccd, CameraNotReady)
+        assert re.search(reason, line)
+        assert ccd.cam.array_counter.get() == exposures
+        with pytest.raises(CameraNotReady, match=reason):
+            ccd.frame_file.set(f"{tmp_path.name}/{name}_2").wait(5)
+    finally:
+        set_to(signal, usual)
+    ccd.frame_file.set(f"{tmp_path.name}/{name}_3").wait(5)
+    assert values_after(ccd)["ccd_frame_number"] == 0
+
+
+def set_to(signal: Any, value: int) -> None:
+    """Write, and wait until everybody who monitors it knows."""
+    known = threading.Event()
+
+    def look(value: int, **_: Any) -> None:
+        if value == wanted:
+            known.set()
+
+    wanted = value
+    subscription = signal.subscribe(look)
+    signal.put(value, use_complete=True, wait=True, timeout=5)
+    assert known.wait(5)
+    signal.unsubscribe(subscription)
+
+
+def test_a_warm_camera_does_not_expose(ccd: Any, fault: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/warm").wait(5)
+    exposures = ccd.cam.array_counter.get()
+    fault("cooler_off", 1)
+    line = refusal(ccd, CameraNotReady)
+    assert "TemperatureActual = 20.0 C, expected -50.0 C within 2 C; check the camera's" in line
+    assert ccd.cam.array_counter.get() == exposures
+    fault("cooler_off", 0)
+    assert values_after(ccd)["ccd_frame_number"] == 0
+
+
+def test_what_a_server_forgot_is_written_again_and_another_file_begun(
+    ccd: Any, tmp_path: Path
+) -> None:
+    """As after a restart of the server: no capture, and the settings are its own."""
+    ccd.frame_file.set(f"{tmp_path.name}/forgotten").wait(5)
+    values_after(ccd)
+    before = ccd.hdf1.num_captured.get()
+    for signal, value in {
+        ccd.hdf1.capture: 0,
+        ccd.hdf1.temp_suffix: "",
+        ccd.hdf1.file_template: "%s%s_%6.6d.h5",
+        ccd.hdf1.lazy_open: 0,
+        ccd.cam.image_mode: 1,
+    }.items():
+        signal.put(value, use_complete=True, wait=True, timeout=5)
+    wanted, ccd.cam.acquire_time.wanted = ccd.cam.acquire_time.wanted, None
+    ccd.cam.acquire_time.put(7.0, use_complete=True, wait=True, timeout=5)
+    ccd.cam.acquire_time.wanted = wanted
+    ccd.trigger().wait(5)
+    names = [name for name, _ in ccd.collect_asset_docs()]
+    assert names == ["stream_resource", "stream_datum"]
+    assert before == 1
+    assert values(ccd)["ccd_frame_number"] == 0
+    assert values(ccd)["ccd_exposure_s"] == 0.2
+    folder = ccd.frames_directory / tmp_path.name
+    assert sorted(os.listdir(folder)) == ["forgotten.h5", "forgotten_2.h5.tmp"]
