@@ -36,7 +36,9 @@ class Instrument:
     sample_position: SamplePosition
     azimuth: Azimuth
     shutter: Shutter
+    front_end: Any
     ring_current: Any
+    top_up: Any
     ccd: Ccd
     key: ExposureKey
 
@@ -65,7 +67,9 @@ class Instrument:
             self.sample_position,
             self.azimuth,
             self.shutter,
+            self.front_end,
             self.ring_current,
+            self.top_up,
         )
 
     def connect(self, timeout_s: float) -> None:
@@ -172,7 +176,10 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
             settings=configuration.shutter,
             camera=ccd,
         ),
-        ring_current=_made("reading", configuration.ring_current.address, name="ring_current"),
+        **{
+            name: _made("reading", getattr(configuration, name).address, name=name)
+            for name in ("front_end", "ring_current", "top_up")
+        },
         ccd=ccd,
         key=ExposureKey(name="key"),
     )

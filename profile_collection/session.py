@@ -262,7 +262,8 @@ def _wire(
 
         RE.md["simulation"] = simulation.metadata()
         RE.register_command("input", SimulatedOperator(configuration.simulation))
-        session["faults"] = make_faults(configuration.simulation.faults_address)
+        session["faults"] = faults = make_faults(configuration.simulation.faults_address)
+        faults.wait_for_connection(timeout=configuration.connection_timeout_s)
         # The simulated beamline ends before this process: that is no fault to be printed.
         session._exits.callback(epics.ca.disable_ca_messages)
     session.update(

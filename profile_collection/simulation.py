@@ -25,7 +25,6 @@ class Simulation:
         return [
             word
             for name, value in asdict(self).items()
-            if (name, value) != ("conditions", "ideal")
             for word in (f"--{name.replace('_', '-')}", str(value))
         ]
 

@@ -45,7 +45,7 @@ _OF_MOTORS = {
     "limit_switch": Fault("count", "the next moves hit a limit switch half-way"),
     "frozen": Fault("switch", "the readback arrives, the mechanism behind it does not move"),
     "hang": Fault("count", "the next moves never end, until they are stopped"),
-    "encoder_jump": Fault("amount", "how far the mechanism stands from the readback", "axis unit"),
+    "encoder_jump": Fault("amount", "how far, in its unit, the axis stands from its readback"),
 }
 
 FAULTS: Mapping[str, Fault] = {
