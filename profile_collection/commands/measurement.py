@@ -23,7 +23,7 @@ from mistral_txm.profile_collection.progress import ProgressLine
 from mistral_txm.profile_collection.session import READY_TIMEOUT_S, data_folder
 from mistral_txm.profile_collection.simulation import usable_conditions, usable_texture
 
-TIME_SCALE = 0.01
+TIME_SCALE = 0.005
 """How long a simulated second lasts, s: an angle takes about as long as an update of the volume, to be watched."""
 
 
@@ -233,6 +233,10 @@ def _tell(data: Path, summary: Mapping[str, Any]) -> None:
         f"singularities: {found['true']} true ones in the judged field, {len(found['matched'])} found, "
         f"{len(found['missed'])} missed, {len(found['false'])} false"
     )
+    for kind in ("skyrmions", "hopfions"):
+        compared = summary["errors"][kind]
+        if compared["true"]:
+            print(f"{kind}: {compared['true']} true ones, {compared['recovered']} with their charge")
     for name in ("summary.json", "magnetization.h5", "truth.h5", "report/index.html"):
         print(data / name)
     print(f"mistral-txm runs list --data {data}")
