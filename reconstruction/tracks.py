@@ -30,10 +30,11 @@ LARGEST_STEP_NM = 1000.0
 """Largest shift from one view to the next."""
 
 NEAR_NM = 80.0
-"""A disc this near to where a sphere is predicted may be that sphere: less than a sphere's diameter."""
+"""A disc this near to where a sphere is predicted may be that sphere: less than a sphere's diameter. To it comes what
+the prediction itself is unsure of, across the axis, twice its standard deviation."""
 
-_HEIGHT_PRIOR_NM = 150.0
-"""Spheres lie about this far from the plane in which they move least: the film's thickness and more."""
+_HEIGHT_PRIOR_NM = 250.0
+"""Spheres lie about this far from each other's mean height: film and membrane lie between them."""
 _FIRST_NM = 15.0
 """By which a single observation may be wrong, axis errors included."""
 FEWEST_VIEWS = 3
@@ -62,16 +63,23 @@ def _projected(stage_xyz_nm: Float64, theta_deg: float) -> Float64:
     return np.column_stack([stage_xyz_nm[:, 1], stage_xyz_nm[:, 0] * c - stage_xyz_nm[:, 2] * s])
 
 
-def _agreed_shift(predicted: Float64, seen: Float64, near_shift: Float64) -> Float64 | None:
+def _distances(predicted: Float64, near_u_nm: Float64, seen: Float64) -> Float64:
+    """Distances (spheres, discs), nm, those across the axis in units in which `NEAR_NM` is what a sphere is allowed."""
+    off = predicted[:, None] - seen[None]
+    return np.asarray(np.hypot(off[..., 0], off[..., 1] * (NEAR_NM / near_u_nm)[:, None]))
+
+
+def _agreed_shift(
+    predicted: Float64, near_u_nm: Float64, seen: Float64, near_shift: Float64
+) -> Float64 | None:
     """The shift that lays most predictions on discs, of equals the one nearest to the neighbour's; None for none."""
     candidates = (seen[:, None] - predicted[None]).reshape(-1, 2)
     candidates = candidates[np.hypot(*(candidates - near_shift).T) < LARGEST_STEP_NM]
     best: tuple[int, float] | None = None
     agreed = None
     for candidate in candidates:
-        distance = np.hypot(*(predicted[:, None] + candidate - seen[None]).transpose(2, 0, 1))
-        nearest = distance.min(axis=1)
-        hits = nearest < NEAR_NM
+        distance = _distances(predicted + candidate, near_u_nm, seen)
+        hits = distance.min(axis=1) < NEAR_NM
         score = (int(hits.sum()), -float(np.hypot(*(candidate - near_shift))))
         if best is None or score > best:
             best = score
@@ -80,23 +88,30 @@ def _agreed_shift(predicted: Float64, seen: Float64, near_shift: Float64) -> Flo
     return agreed
 
 
-def _pairs(predicted: Float64, seen: Float64) -> tuple[Intp, Intp]:
+def _pairs(predicted: Float64, near_u_nm: Float64, seen: Float64) -> tuple[Intp, Intp]:
     """Spheres and discs next to each other both ways and near enough."""
     if not len(predicted) or not len(seen):
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    distance = np.hypot(*(predicted[:, None] - seen[None]).transpose(2, 0, 1))
+    distance = _distances(predicted, near_u_nm, seen)
     disc = distance.argmin(axis=1)
     sphere = np.arange(len(predicted))
     mutual = (distance.argmin(axis=0)[disc] == sphere) & (distance[sphere, disc] < NEAR_NM)
     return sphere[mutual], disc[mutual]
 
 
-def _located(theta_deg: Float64, position_vu_nm: Float64) -> Float64:
-    """Where a sphere is in the stage frame, from its positions less the views' shifts."""
+def _located(theta_deg: Float64, position_vu_nm: Float64) -> tuple[Float64, Float64]:
+    """Where a sphere is in the stage frame, from its positions less the views' shifts, and the covariance of x', z'."""
     c, s = np.cos(np.deg2rad(theta_deg)), np.sin(np.deg2rad(theta_deg))
     matrix = np.vstack([np.column_stack([c, -s]) / _FIRST_NM, [0.0, 1 / _HEIGHT_PRIOR_NM]])
-    x, z = np.linalg.lstsq(matrix, np.append(position_vu_nm[:, 1] / _FIRST_NM, 0.0))[0]
-    return np.array([x, position_vu_nm[:, 0].mean(), z])
+    covariance = np.linalg.inv(matrix.T @ matrix)
+    x, z = covariance @ matrix.T @ np.append(position_vu_nm[:, 1] / _FIRST_NM, 0.0)
+    return np.array([x, position_vu_nm[:, 0].mean(), z]), covariance
+
+
+def _near_u_nm(covariance_bxz: Float64, theta_deg: float) -> Float64:
+    """How far across the axis a disc may be from where each sphere is predicted."""
+    along = np.array([np.cos(np.deg2rad(theta_deg)), -np.sin(np.deg2rad(theta_deg))])
+    return np.asarray(NEAR_NM + 2 * np.sqrt(np.einsum("i,bij,j->b", along, covariance_bxz, along)))
 
 
 def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
@@ -119,7 +134,7 @@ def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
             f"tracks: tilts up to {np.abs(theta).max()}, expected at most {MAX_TILT_DEG:g} deg"
         )
     spheres: list[dict[int, int]] = []
-    stage = np.zeros((0, 3))
+    stage, unsure = np.zeros((0, 3)), np.zeros((0, 2, 2))
     shift = np.full((theta.size, 2), np.nan)
     for view in np.argsort(np.abs(theta), kind="stable"):
         seen = found_t[view].position_vu_nm
@@ -129,14 +144,15 @@ def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
         near = (
             shift[known[np.abs(theta[known] - theta[view]).argmin()]] if known.size else np.zeros(2)
         )
+        near_u = _near_u_nm(unsure, theta[view])
         if len(stage):
-            agreed = _agreed_shift(_projected(stage, theta[view]), seen, near)
+            agreed = _agreed_shift(_projected(stage, theta[view]), near_u, seen, near)
             if agreed is None:
                 continue
         else:
             agreed = near
         predicted = _projected(stage, theta[view]) + agreed
-        number, disc = _pairs(predicted, seen)
+        number, disc = _pairs(predicted, near_u, seen)
         if number.size:
             agreed = agreed + np.median(seen[disc] - predicted[number], axis=0)
         shift[view] = agreed
@@ -149,12 +165,13 @@ def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
             spheres[sphere][int(view)] = int(which)
             views = np.array(sorted(spheres[sphere]))
             at = np.array([found_t[i].position_vu_nm[spheres[sphere][i]] - shift[i] for i in views])
-            stage[sphere] = _located(theta[views], at)
+            stage[sphere], unsure[sphere] = _located(theta[views], at)
         for which in np.setdiff1d(np.arange(len(seen)), disc):
             if len(predicted) and np.hypot(*(predicted - seen[which]).T).min() < width:
                 continue
             spheres.append({int(view): int(which)})
-            stage = np.vstack([stage, _located(theta[[view]], (seen[which] - agreed)[None])])
+            first, covariance = _located(theta[[view]], (seen[which] - agreed)[None])
+            stage, unsure = np.vstack([stage, first]), np.concatenate([unsure, covariance[None]])
     kept = [i for i, one in enumerate(spheres) if len(one) >= min(FEWEST_VIEWS, theta.size)]
     if len(kept) < 2:
         raise InputError(

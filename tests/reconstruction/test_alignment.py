@@ -13,6 +13,11 @@ from mistral_txm.reconstruction.alignment import (
     straightened,
 )
 from mistral_txm.reconstruction.fiducials import Fiducials, find_fiducials
+from mistral_txm.simulated_beamline import textures
+from mistral_txm.simulated_beamline.materials import absorption_per_nm
+from mistral_txm.simulated_beamline.optics import PADDING, ZonePlate
+from mistral_txm.simulated_beamline.sample import Pose, Sample
+from mistral_txm.simulated_beamline.settings import load_settings
 
 PIXEL_NM = 10.5
 TILTS = np.concatenate([np.arange(-55, -23, 3), np.arange(-22, 23, 4), np.arange(24, 56, 3)]) * 1.0
@@ -291,3 +296,37 @@ def test_too_few_fiducials_are_said():
         adjust([], PIXEL_NM)
     with pytest.raises(InputError, match="no fiducial was found"):
         helicity_shift([Fiducials.none()], [Fiducials.none()])
+
+
+@pytest.mark.slow
+def test_poses_of_the_simulated_sample():
+    """From frames that the simulation made, through its zone plate with tilted focus, with its noise."""
+    settings = load_settings("real")
+    sample, zone_plate = (
+        Sample(textures.load("stripes"), 1, settings.fiducials),
+        ZonePlate(settings.zone_plate),
+    )
+    rng = np.random.default_rng(0)
+    n, energy_ev, photons = 512, 707.4, 15 * 400
+    tilts = np.arange(-54.0, 55.0, 12.0)
+    series, true = [], []
+    for said_deg, azimuth_deg in ((0.0, 0.0), (102.0, 102.7)):
+        shifts_vu, found = rng.normal(0, 40, (len(tilts), 2)), []
+        for theta, (v, u) in zip(tilts, shifts_vu, strict=True):
+            pose = Pose(theta, azimuth_deg, u, v, 0.0, inclination_deg=0.3, lean_deg=0.2)
+            view = sample.view(pose, (n + 2 * PADDING,) * 2, frozenset(), sample.spheres())
+            a = sum(
+                absorption_per_nm(material, energy_ev, 2000.0) * path
+                for material, path in view.path_nm.items()
+            )
+            light = zone_plate.image(np.exp(-a).astype(np.float32), PIXEL_NM, 0.0, theta, energy_ev)
+            counts = rng.poisson(light * photons * 0.4 / np.median(light))
+            found.append(find_fiducials(-np.log(counts / photons), PIXEL_NM))
+        series.append(MarkedSeries(said_deg, tilts, found))
+        true.append(shifts_vu)
+    aligned = adjust(series, PIXEL_NM)
+    off, _ = off_modulo_origin(aligned, true)
+    assert np.sqrt(np.mean(off**2)) < 0.05 * PIXEL_NM
+    assert aligned.series[1].phi_deg == pytest.approx(102.7, abs=0.02)
+    assert aligned.inclination_deg == pytest.approx(0.3, abs=0.03)
+    assert aligned.lean_deg == pytest.approx(0.2, abs=0.03)
