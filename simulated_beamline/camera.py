@@ -27,11 +27,12 @@ from mistral_txm.simulated_beamline.channels import (
     with_readback,
 )
 from mistral_txm.simulated_beamline.clock import Clock
-from mistral_txm.simulated_beamline.cooler import ROOM_C, Cooler
+from mistral_txm.simulated_beamline.cooler import Cooler
 from mistral_txm.simulated_beamline.faults import Faults
 from mistral_txm.simulated_beamline.file_plugin import HDF5FilePlugin
 from mistral_txm.simulated_beamline.readout import Counts, Readout
 from mistral_txm.simulated_beamline.region import Region
+from mistral_txm.simulated_beamline.settings import Camera as CameraSettings
 
 DETECTOR_STATES = (
     "Idle",
@@ -63,10 +64,10 @@ class _Delivered(NamedTuple):
 class Camera:
     """The camera at `prefix`: takes frames from `exposer` and hands them to `file_plugin`.
 
-    An exposure takes `exposure_s` and then `readout_time_s` of the clock, and as long times
+    An exposure takes `AcquireTime` and then the readout time of the clock, and as long times
     `time_scale` on the wall. With `NumExposures`, the counts of that many exposures are added to one
-    image. `AcquirePeriod` counts from the begin of one image to that of the next. `temperature_c` is
-    what the chip has in the beginning.
+    image. `AcquirePeriod` counts from the begin of one image to that of the next. The chip is cold in the
+    beginning.
     """
 
     def __init__(
@@ -78,19 +79,20 @@ class Camera:
         file_plugin: HDF5FilePlugin,
         worker: Executor,
         time_scale: float,
-        readout_time_s: float,
+        settings: CameraSettings,
         clock: Clock,
         faults: Faults,
-        temperature_c: float,
     ) -> None:
+        temperature_c = settings.temperature_c
         self._exposer = exposer
         self._file_plugin = file_plugin
         self._worker = worker
         self._time_scale = time_scale
-        self._readout_time_s = readout_time_s
+        self._readout_time_s = settings.readout_time_s
         self._clock = clock
         self._faults = faults
-        self._cooler = Cooler(temperature_c, time_scale)
+        self._room_c = settings.room_c
+        self._cooler = Cooler(temperature_c, settings.cooling_time_s, time_scale)
         self._abort = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -158,7 +160,7 @@ class Camera:
     def temperature_c(self) -> float:
         """What the chip has now."""
         cooling = not self._faults.is_on("cooler_off")
-        target_c = float(self._temperature.value) if cooling else ROOM_C
+        target_c = float(self._temperature.value) if cooling else self._room_c
         return self._cooler.follow(target_c, time.monotonic())
 
     async def _show_temperature(self) -> None:

@@ -59,7 +59,7 @@ FAULTS: Mapping[str, Fault] = {
     "helicity_swapped": Fault("switch", "the light has the other helicity than the slit selects"),
     "zinger_burst": Fault("count", "the next exposures catch a shower of cosmic rays"),
     "dark_drift": Fault("amount", "added to the offset of every pixel", "counts"),
-    "cooler_off": Fault("switch", "the camera warms up to 20 C, dark current with it"),
+    "cooler_off": Fault("switch", "the camera warms up to the room, dark current with it"),
     "ccd_hang": Fault("count", "the next exposures never end, until they are stopped"),
     "ccd_repeated_frame": Fault("count", "the next frames are the one before, under a new id"),
     "ccd_repeated_id": Fault("count", "the next frames are the one before, under its old id"),

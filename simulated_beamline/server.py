@@ -108,10 +108,9 @@ class Server:
             self.file_plugin,
             worker,
             time_scale,
-            settings.camera.readout_time_s,
+            settings.camera,
             self._clock,
             self._faults,
-            settings.camera.temperature_c,
         )
         self._exposure: Exposure | None = None
 

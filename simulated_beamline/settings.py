@@ -114,6 +114,8 @@ class Camera(Strict):
     dark_electrons_per_s: _NotNegative
     dark_doubling_c: _Positive
     temperature_c: float
+    room_c: float
+    cooling_time_s: _Positive
     hot_pixels_per_megapixel: Annotated[int, Field(ge=0)]
     hot_low_electrons_per_s: _NotNegative
     hot_high_electrons_per_s: _NotNegative

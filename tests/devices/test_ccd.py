@@ -175,7 +175,7 @@ def test_an_exposure_that_never_ends_is_stopped(ccd: Any, fault: Any, tmp_path: 
 def test_a_camera_that_does_not_even_stop_is_told(
     ccd: Any, fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mistral_txm.devices.ccd.CONTROL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ccd, "control_timeout_s", 0.2)
     ccd.frame_file.set(f"{tmp_path.name}/deaf").wait(5)
     fault("ccd_hang", 1)
     put = ccd.cam.acquire.put
