@@ -33,7 +33,7 @@ def columns(instrument: Instrument) -> tuple[Any, ...]:
 
 
 def moved(instrument: Instrument) -> tuple[Any, ...]:
-    """Return the axes that a series moves, and puts back."""
+    """Return the axes and settings that a run changes, and puts back."""
     return (
         instrument.theta,
         instrument.sample_x,
@@ -42,6 +42,8 @@ def moved(instrument: Instrument) -> tuple[Any, ...]:
         instrument.jaw_down,
         instrument.jaw_up,
         instrument.energy,
+        instrument.polarization.focus_positive_um,
+        instrument.polarization.focus_negative_um,
     )
 
 
