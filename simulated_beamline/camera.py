@@ -1,6 +1,7 @@
 """The ADBase camera: acquisition."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -93,6 +94,7 @@ class Camera:
         self._faults = faults
         self._room_c = settings.room_c
         self._cooler = Cooler(temperature_c, settings.cooling_time_s, time_scale)
+        self._pixels = math.prod(shape_vu)
         self._abort = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -197,9 +199,9 @@ class Camera:
             await self._show(ended, "Acquisition aborted" if ended == "Aborted" else ended)
             await post(self._acquire, 0)
             await post(self._acquire_readback, 0)
-        if self._arrays.wait_for_plugins.value == "Yes":
-            await self._file_plugin.wait_until_idle()
-        await post(self._busy, 0)
+            if self._arrays.wait_for_plugins.value == "Yes":
+                await self._file_plugin.wait_until_idle()
+            await post(self._busy, 0)
 
     async def _run(self) -> None:
         """Take the images of one acquisition."""
@@ -255,8 +257,10 @@ class Camera:
                 rendering.append(loop.run_in_executor(self._worker, changed))
             frames = await asyncio.gather(*rendering)
         await self._show("Readout", "Reading out")
-        with self._clock.during(self._readout_time_s):
-            await self._wait(self._readout_time_s)
+        # The amplifier takes one bin after the other.
+        readout_s = self._readout_time_s * math.prod(region.shape_vu) / self._pixels
+        with self._clock.during(readout_s):
+            await self._wait(readout_s)
         return frames[-1]
 
     async def _deliver(self, counts_vu: Counts) -> None:
