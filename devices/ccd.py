@@ -79,7 +79,7 @@ class FrameFile(Device):  # type: ignore[misc]  # ophyd is untyped
             lambda _motion: ccd.close() if name is None else ccd.open(name),
             after=self._motion,
         )
-        return self._motion
+        return self._motion.start()
 
 
 class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -244,7 +244,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
                 self._expose(motion)
 
         self._exposure = Motion(self, steps, after=self._exposure)
-        return self._exposure
+        return self._exposure.start()
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Hand over the documents of the frame that was taken last, once."""

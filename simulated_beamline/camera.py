@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -109,8 +110,8 @@ class Camera:
         self._acquire.on_put = self._acquire_put
         self._acquire_readback = menu(("Done", "Acquiring"))
         self._busy = menu(("Done", "Acquiring"))
-        self._exposure_s = pair("AcquireTime", double, 1.0)
-        self._period_s = pair("AcquirePeriod", double, 0.0)
+        self._exposure_s = self._duration(database, f"{prefix}AcquireTime", 1.0)
+        self._period_s = self._duration(database, f"{prefix}AcquirePeriod", 0.0)
         self._image_mode = pair("ImageMode", menu, ("Single", "Multiple", "Continuous"))
         self._number_of_images = pair("NumImages", integer, 1)
         self._number_of_exposures = pair("NumExposures", integer, 1)
@@ -157,6 +158,19 @@ class Camera:
             database[prefix + name] = integer()
         database[f"{prefix}ShutterFanout"] = integer()
         database[f"{prefix}ReadStatus"] = menu(("Done", "Read"))
+
+    @staticmethod
+    def _duration(database: Database, name: str, initial_s: float) -> ChannelData:
+        """Add a time and its readback; what is no time springs back."""
+        setpoint = with_readback(database, name, partial(double, units="s"), initial_s)
+        readback = database[f"{name}_RBV"]
+
+        async def take(value: float) -> None:
+            is_time = math.isfinite(value) and value >= 0
+            await post(readback if is_time else setpoint, value if is_time else readback.value)
+
+        setpoint.on_put = take
+        return setpoint
 
     @property
     def temperature_c(self) -> float:
@@ -240,7 +254,7 @@ class Camera:
         return counts_vu
 
     async def _expose(self, index_in_file: int | None, region: Region) -> Frame:
-        exposure_s = max(float(self._exposure_s.value), 0.0)
+        exposure_s = float(self._exposure_s.value)
         loop = asyncio.get_running_loop()
         await self._show("Acquire", "Acquiring")
         await self._show_temperature()

@@ -74,7 +74,6 @@ class Engine:
                 go()
                 break
             except RunEngineInterrupted:
-                # Asked over the network: what the device remembers may be from before the pause.
                 deadline = time.monotonic() + 5
                 while self._shutter.status.get(use_monitor=False) != "Closed":
                     assert time.monotonic() < deadline, "the shutter is open in a pause"

@@ -229,3 +229,13 @@ def test_the_temperature_follows_exponentially_in_scaled_time():
     steps_c = [cooler.follow(20.0, now_s=100.0 + step) for step in range(1, 7)]
     expected_c = [20 - 70 * math.exp(-step / (0.1 * 60.0)) for step in range(1, 7)]
     assert steps_c == pytest.approx(expected_c)
+
+
+def test_what_is_no_time_springs_back(with_camera):
+    async def case(bench):
+        await bench.put(C_AcquireTime=3.0)
+        for value in (-1.0, float("nan"), float("inf")):
+            await bench.put(C_AcquireTime=value)
+            assert bench.get("C_AcquireTime") == bench.get("C_AcquireTime_RBV") == 3.0
+
+    with_camera(case)
