@@ -96,7 +96,7 @@ def simulation_options(parser: argparse.ArgumentParser) -> None:
         "--texture",
         default="stripes",
         metavar="NAME|FILE",
-        help="the magnetization: a name (one that does not exist lists them), or an OVF or HDF5 file (default: stripes)",
+        help="the magnetization: a name (an unknown one lists them), or an OVF or HDF5 file (default: stripes)",
     )
     parser.add_argument(
         "--seed",
