@@ -187,9 +187,9 @@ class Camera:
         if value != "Acquire":
             self._abort.set()
             return
-        going_on, stopping = not self._idle.is_set(), self._abort.is_set()
+        going_on = self._acquire_readback.value == "Acquiring" and not self._abort.is_set()
         await self._idle.wait()
-        if going_on and not stopping:
+        if going_on:
             return
         self._idle.clear()
         self._abort.clear()

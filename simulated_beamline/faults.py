@@ -13,7 +13,7 @@ import difflib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mistral_txm.simulated_beamline.channels import Database, PutHook, double, integer, post
 
@@ -139,7 +139,7 @@ class Faults:
 
     def __init__(self, database: Database, prefix: str, initial: Mapping[str, float]) -> None:
         self._channels = {}
-        self._values = {name: initial.get(name, 0.0) for name in FAULTS}
+        self._values = {name: float(initial.get(name, 0.0)) for name in FAULTS}
         self._changed: Callable[[str], Awaitable[None]] | None = None
         for name, fault in FAULTS.items():
             value = self._values[name]
@@ -154,7 +154,8 @@ class Faults:
         self._changed = changed
 
     def _hook(self, name: str) -> PutHook:
-        async def on_put(value: float) -> None:
+        async def on_put(put: Any) -> None:
+            value = float(put)  # caproto hands on numpy's numbers
             try:
                 check(name, value)
             except ValueError:
@@ -173,7 +174,7 @@ class Faults:
 
     def amount(self, name: str) -> float:
         """Return the value of a fault of any kind."""
-        return float(self._values[name])
+        return self._values[name]
 
     def is_on(self, name: str) -> bool:
         """Tell whether a fault of any kind is on."""
@@ -181,8 +182,8 @@ class Faults:
 
     async def turn(self, name: str, value: float) -> None:
         """Set a fault from the server's side."""
-        self._values[name] = value
-        await post(self._channels[name], value)
+        self._values[name] = float(value)
+        await post(self._channels[name], value if FAULTS[name].kind == "amount" else int(value))
 
     async def spend(self, name: str) -> bool:
         """Tell whether a count is on, and use up one of it."""

@@ -248,6 +248,8 @@ def test_a_file_that_keeps_its_temporary_name_is_told(ccd: Any, fault: Any, tmp_
     assert values_after(ccd)["ccd_frame_number"] == 0
     folder = ccd.frames_directory / tmp_path.name
     assert sorted(os.listdir(folder)) == ["unfinished.h5.tmp", "unfinished_2.h5.tmp"]
+    ccd.frame_file.set(None).wait(5)
+    (folder / "unfinished.h5.tmp").unlink()  # other tests look for files that were left open
 
 
 def test_a_frame_that_is_damaged_on_the_disk_has_another_checksum(

@@ -9,7 +9,7 @@ from bluesky import RunEngine
 from mistral_txm.simulated_beamline.faults import FAULTS
 
 ANSWERED = [name for name in FAULTS if name not in ("silence", "server_killed")]
-VALUES = {"switch": 1, "count": 2, "amount": 0.5}
+VALUES = {"switch": 1, "count": 2, "amount": 0.5, "number": 3}
 
 
 @pytest.fixture(scope="module")

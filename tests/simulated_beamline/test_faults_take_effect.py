@@ -1,9 +1,13 @@
 """Each fault, turned on by its process variable, reaches what the physics sees."""
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
+import numpy as np
 import pytest
+from caproto import ChannelType
 
 from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.simulated_beamline import textures
@@ -33,10 +37,10 @@ def make_server(beamline, tmp_path):
 
 
 async def put(server, name, value):
-    """Write as a client does: the value, then the hook."""
+    """Write as a client does, whose numbers are numpy's."""
     channel = server.database[f"SIM:FAULT:{name}"]
-    await channel.write(value)
-    await channel.on_put(value)
+    kind = ChannelType.DOUBLE if isinstance(value, float) else ChannelType.LONG
+    await channel.write_from_dbr(np.array([value]), kind, None)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,9 @@ def test_a_fault_changes_the_state(make_server, fault, value, field, expected):
 
     before, after = asyncio.run(states())
     assert getattr(before, field) != expected
+    assert json.loads(json.dumps(asdict(after))) == asdict(
+        after
+    )  # it goes into the log of the truth
     assert getattr(after, field) == pytest.approx(expected)
 
 
