@@ -11,8 +11,9 @@ regression on the difference's gradient is the offset:
 
     ``N h = r``, ``N = sum of grad(d) grad(d)^T / 4``, ``r = - sum of m grad(d) / 2``,
 
-m and d mean and difference without what is coarser or finer than the contrast. Images moved back by h are regressed
-once more. Where the contrast runs along one direction only, the offset along it is badly known, and does no harm:
+m and d mean and difference without what is coarser or finer than the contrast, N less what noise of standard deviation
+sigma has in it, ``sigma^2 / (8 pi s^4)`` per pixel after a Gaussian of s. Images moved back by h are regressed once
+more. Where the contrast runs along one direction only, the offset along it is badly known, and does no harm:
 nothing changes along it. The posterior with the prior ``0 +- PRIOR_PIXELS`` says so.
 """
 
@@ -106,7 +107,7 @@ def _contrast(image_vu: Float32, good_vu: Bool) -> Float32:
 
 
 def _regression(
-    positive_vu: Float32, negative_vu: Float32, left_out_vu: Bool
+    positive_vu: Float32, negative_vu: Float32, left_out_vu: Bool, std: float
 ) -> tuple[Float64, Float64, float]:
     """N and r of the module's docstring, and the structure of the mean as a part of that of the difference."""
     good = np.isfinite(positive_vu) & np.isfinite(negative_vu) & ~left_out_vu
@@ -118,7 +119,9 @@ def _regression(
     gradient = np.stack([part[inside] for part in np.gradient(difference)]).astype(np.float64)
     m, d = mean[inside].astype(np.float64), difference[inside].astype(np.float64)
     part = float(m @ m) / max(float(d @ d), 1e-30)
-    return gradient @ gradient.T / 4, -gradient @ m / 2, part
+    noise = m.size * std**2 / (8 * np.pi * FINEST_PIXELS**4)
+    powers, axes = np.linalg.eigh(gradient @ gradient.T - noise * np.eye(2))
+    return (axes * np.maximum(powers, 0)) @ axes.T / 4, -gradient @ m / 2, part
 
 
 def helicity_offset(
@@ -163,7 +166,7 @@ def helicity_offset(
     offset = np.zeros(2)
     for number in range(2):
         plus, minus = registered(positive, negative, offset) if number else (positive, negative)
-        normal, right, part = _regression(plus, minus, left_out)
+        normal, right, part = _regression(plus, minus, left_out, std)
         if part > 0.5:
             return NO_OFFSET
         offset = np.linalg.solve(normal + prior, normal @ offset + right)

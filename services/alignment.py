@@ -4,7 +4,8 @@ Whatever fiducials cannot say for sure is not used: the views stay as they were 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ FEW_TILTS_DEG = 40.0
 """An azimuth whose tilts do not span more yet waits for more of them, where its fiducials do not suffice."""
 CLEARLY = 2.0
 """By how much better one assignment of spheres to surfaces has to be than any other."""
+MASK_MARGIN_NM = 12.0
+"""What is masked beyond the radius at which a disc has half its height: the rest of the sphere. Its blurred border is
+left in: with both helicities on each other it says little, but nothing wrong."""
 HEIGHT_NM = 15.0
 """How well a sphere's height and its surface agree: spheres are not all of one size."""
 FARTHEST_NM = 2000.0
@@ -94,6 +98,10 @@ class SeriesAlignment:
         ]
         return "; ".join(part for part in parts if part)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, and the message, for files."""
+        return asdict(self) | {"message": self.message}
+
 
 @dataclass(frozen=True)
 class AlignedViews:
@@ -111,13 +119,23 @@ class AlignedViews:
     warp_tvu: NDArray[np.float64] | None = None
     sphere_vu_nm_t: NDArray[np.float64] | None = None
 
-    def spoiled(self, number: int, shape_vu: tuple[int, int], pixel_nm: float) -> NDArray[np.bool_]:
-        """Return which pixels of a view, as it was exposed, spheres spoil."""
-        if self.sphere_vu_nm_t is None:
+    def spoiled(
+        self,
+        number: int,
+        shape_vu: tuple[int, int],
+        pixel_nm: float,
+        *,
+        straight: bool = False,
+    ) -> NDArray[np.bool_]:
+        """Return which pixels of a view spheres spoil, as it was exposed or straightened."""
+        if self.sphere_vu_nm_t is None or self.shift_vu_nm_t is None or self.warp_tvu is None:
             return np.zeros(shape_vu, np.bool_)
-        found = self.angles[number].fiducials
+        found, centres = self.angles[number].fiducials, self.sphere_vu_nm_t[number]
         radius_nm = float(np.median(found.radius_nm)) if len(found) else DIAMETER_NM / 2
-        return fiducial_mask(shape_vu, self.sphere_vu_nm_t[number], radius_nm, pixel_nm)
+        if straight:
+            off = centres - self.shift_vu_nm_t[number]
+            centres = off @ np.linalg.inv(self.warp_tvu[number]).T
+        return fiducial_mask(shape_vu, centres, radius_nm, pixel_nm, margin_nm=MASK_MARGIN_NM)
 
     def tilt_series(self, pixel_nm: float) -> TiltSeries:
         """Return what the reconstruction takes, the spheres' pixels without a value."""

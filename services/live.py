@@ -215,7 +215,7 @@ class LiveSeries:
             theta_deg=made.theta_deg,
             updates=self._status["updates"] + 1,
             residual=float(np.sqrt(np.mean(rms**2))),
-            alignment=asdict(self._alignment),
+            alignment=self._alignment.to_json(),
             singularities=[asdict(point) for point in points],
         )
         return None

@@ -235,6 +235,7 @@ def _tell(data: Path, summary: Mapping[str, Any]) -> None:
     print(
         f"frames: {frames['asked']} asked, {frames['taken']} taken, {frames['in_catalog']} in the catalog"
     )
+    print(summary["alignment"]["message"])
     print(f"correlation with the truth: {correlations}")
     print(
         f"singularities: {found['true']} true ones in the judged field, {len(found['matched'])} found, "
