@@ -64,7 +64,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
             self._move_and_check(motion, target)
 
         self._motion = Motion(self, steps, after=self._motion)
-        return self._motion
+        return self._motion.start()
 
     def stop(self, *, success: bool = False) -> None:
         """Stop where it is; a move in progress ends, as a success if `success`."""
@@ -117,8 +117,8 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
                 self.motor_stop.put(1, wait=False)
                 raise TimeoutError(
                     f"{self.name}: the move to {target} {settings.unit} did not end within "
-                    f"{settings.timeout_s} s, and was stopped; {seen}; check the motor "
-                    f"{self.prefix}"
+                    f"{settings.timeout_s} s, and was stopped; {seen}; "
+                    f"{self._complaint() or f'check the motor {self.prefix}'}"
                 )
             complaint = self._complaint()
             # The readback may arrive a little later than the end of the motion.
@@ -147,7 +147,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
 
     def _complaint(self) -> str:
         """Say what the record complains of after a move, and what to do; nothing if it does not."""
-        bits = int(self.status_bits.get())
+        bits = int(self.status_bits.get(use_monitor=False))
         ahead = _PLUS_LIMIT if bits & _DIRECTION else _MINUS_LIMIT
         for mask, what, advice in (
             (_COMMUNICATION, "lost its controller", "check the controller"),

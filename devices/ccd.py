@@ -20,9 +20,6 @@ from mistral_txm.devices.configuration import CcdSettings
 from mistral_txm.devices.frame_store import TEMPORARY_SUFFIX, FrameRefused, OpenFile
 from mistral_txm.devices.motion import Interrupted, Motion, last_seen
 
-CONTROL_TIMEOUT_S = 5.0
-"""How long the detector's server may take for what is not an exposure: to open, close, stop."""
-
 MONITOR_TIMEOUT_S = 2.0
 """How much later than the end of an exposure its counters may arrive."""
 
@@ -82,7 +79,7 @@ class FrameFile(Device):  # type: ignore[misc]  # ophyd is untyped
             lambda _motion: ccd.close() if name is None else ccd.open(name),
             after=self._motion,
         )
-        return self._motion
+        return self._motion.start()
 
 
 class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -115,10 +112,17 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
     mean_counts = Component(Signal, value=0.0, kind="hinted")
 
     def __init__(
-        self, prefix: str, *, name: str, settings: CcdSettings, frames_directory: Path
+        self,
+        prefix: str,
+        *,
+        name: str,
+        settings: CcdSettings,
+        frames_directory: Path,
+        control_timeout_s: float,
     ) -> None:
         super().__init__(prefix, name=name)
         self.settings = settings
+        self.control_timeout_s = control_timeout_s
         self.frames_directory = frames_directory
         self.cam.max_size.lazy_wait_for_connection = False
         staged = {
@@ -240,7 +244,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
                 self._expose(motion)
 
         self._exposure = Motion(self, steps, after=self._exposure)
-        return self._exposure
+        return self._exposure.start()
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Hand over the documents of the frame that was taken last, once."""
@@ -301,9 +305,9 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             )
         self._write(hdf1.file_name, path.name)
         hdf1.capture.put(1)  # completes when the capture ends, so its readback is watched
-        if not _becomes(lambda: hdf1.capture.get() == 1, CONTROL_TIMEOUT_S):
+        if not _becomes(lambda: hdf1.capture.get() == 1, self.control_timeout_s):
             raise TimeoutError(
-                f"{self.name}: no capture began within {CONTROL_TIMEOUT_S} s: "
+                f"{self.name}: no capture began within {self.control_timeout_s:g} s: "
                 f"{hdf1.write_message.pvname} = {hdf1.write_message.get()!r}; check "
                 f"{hdf1.capture.setpoint_pvname}"
             )
@@ -410,9 +414,9 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
                     f"{exposure_s:g} s; {seen}; {self._stop(ended)}"
                 )
         except Interrupted:
-            if not ended.wait(CONTROL_TIMEOUT_S):
+            if not ended.wait(self.control_timeout_s):
                 raise TimeoutError(
-                    f"{self.name}: did not stop within {CONTROL_TIMEOUT_S} s; check the camera "
+                    f"{self.name}: did not stop within {self.control_timeout_s:g} s; check the camera "
                     f"{self.prefix}"
                 ) from None
             if int(self.hdf1.num_captured.get()) == self._frames:
@@ -425,7 +429,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             self._write(self.hdf1.enable, "Disable")
             self._given_up = True
             self.cam.acquire.put(0)
-            stopped = ended.wait(CONTROL_TIMEOUT_S)
+            stopped = ended.wait(self.control_timeout_s)
         except Exception:  # the exposure has failed anyway, and that is what has to be told
             stopped = False
         if stopped:
@@ -495,10 +499,10 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             value = [*os.fsencode(value), 0]
         done = threading.Event()
         signal.put(value, use_complete=True, callback=lambda **_: done.set())
-        if not done.wait(CONTROL_TIMEOUT_S):
+        if not done.wait(self.control_timeout_s):
             raise TimeoutError(
                 f"{self.name}: {signal.setpoint_pvname} did not take {value!r} within "
-                f"{CONTROL_TIMEOUT_S} s; check the detector's server"
+                f"{self.control_timeout_s:g} s; check the detector's server"
             )
 
 

@@ -119,7 +119,7 @@ class ControlSystem:
 
     Each is called as ``make(name_there, name=.., settings=..)``, with the section of the
     configuration that holds the address; the shutter gets its ``camera`` too, the camera its
-    ``frames_directory``, and a reading has a name alone.
+    ``frames_directory`` and ``control_timeout_s``, and a reading has a name alone.
     """
 
     axis: Callable[..., AxisDevice]

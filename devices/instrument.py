@@ -144,6 +144,9 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
         name="ccd",
         settings=configuration.ccd,
         frames_directory=frames_directory.absolute(),
+        control_timeout_s=configuration.control_systems[
+            configuration.ccd.address.scheme
+        ].control_timeout_s,
     )
     return Instrument(
         configuration=configuration,

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ophyd.signal import AttributeSignal, Signal
 from ophyd.status import DeviceStatus
@@ -22,7 +22,8 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
 
     The steps take the motion, and use its waits, which end them when somebody interrupts: a
     RunEngine that pauses stops all devices and expects their statuses to finish quietly. Whatever
-    the steps raise fails the status. The steps begin when those of the motion before have ended.
+    the steps raise fails the status. The steps begin after `start`, when those of the motion before
+    have ended: so the device knows its motion before anything moves, and can stop it.
     """
 
     def __init__(
@@ -35,7 +36,11 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
         self._thread = threading.Thread(
             target=self._run, args=(steps, after), name=f"{device.name} motion", daemon=True
         )
+
+    def start(self) -> Self:
+        """Begin; returns itself."""
         self._thread.start()
+        return self
 
     def interrupt(self, *, success: bool) -> None:
         """End the steps at their next wait; `success`: the status then counts as one."""
@@ -43,6 +48,11 @@ class Motion(DeviceStatus):  # type: ignore[misc]  # ophyd is untyped
             self._failed_by_interrupt = not success
             self._is_interrupted = True
             self._change.notify_all()
+
+    @property
+    def was_stopped_quietly(self) -> bool:
+        """Whether somebody ended the steps, and it counted as a success."""
+        return self._is_interrupted and not self._failed_by_interrupt
 
     def notify(self, **_: Any) -> None:
         """Let `wait_until` look again; takes what a signal tells its subscribers."""
@@ -127,6 +137,8 @@ def move_together(motion: Motion, targets: "Sequence[tuple[AxisDevice, float]]")
             status.wait()  # an axis ends by itself, after its own time at the latest
         except Exception as failure:  # told below, when no axis moves any more
             failures.append(failure)
+    if any(isinstance(status, Motion) and status.was_stopped_quietly for status in started):
+        motion.interrupt(success=True)  # a pause stops axes and devices in any order
     motion.check()
     if len(failures) > 1:
         raise RuntimeError("; ".join(str(failure) for failure in failures)) from failures[0]

@@ -81,7 +81,7 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
                 )
 
         self._motion = Motion(self, steps, after=self._motion)
-        return self._motion
+        return self._motion.start()
 
     def stop(self, *, success: bool = False) -> None:
         """Stop both jaws and the zone plate where they are."""

@@ -59,7 +59,7 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
             move_together(motion, ((self.x, x_um), (self.z, z_um)))
 
         self._motion = Motion(self, steps, after=self._motion)
-        return self._motion
+        return self._motion.start()
 
     def stop(self, *, success: bool = False) -> None:
         """Stop both stages where they are."""

@@ -45,26 +45,32 @@ class Shutter(Device):  # type: ignore[misc]  # ophyd is untyped
         wanted_open = new_position == "open"
 
         def steps(motion: Motion) -> None:
-            if wanted_open and self.is_open:
+            is_commanded_open = self.command.get(use_monitor=False) == 1
+            if wanted_open and is_commanded_open and self.is_open:
                 return
             subscription = self.status.subscribe(motion.notify)
             try:
+                if wanted_open and not is_commanded_open:
+                    # What the status said before it was closed must not be taken for the opening.
+                    self._wait_for(motion, wanted_open=False)
                 with motion.uninterrupted():
                     self.command.put(int(wanted_open))
-                if not motion.wait_until(
-                    lambda: self.is_open == wanted_open, self.settings.timeout_s
-                ):
-                    seen = last_seen(self.status)
-                    self.command.put(0)  # it must not open later, when nobody expects it
-                    raise TimeoutError(
-                        f"{self.name}: not {new_position} within {self.settings.timeout_s} s; "
-                        f"{seen}; check the shutter {self.prefix}"
-                    )
+                self._wait_for(motion, wanted_open=wanted_open)
             finally:
                 self.status.unsubscribe(subscription)
 
         self._motion = Motion(self, steps, after=self._motion)
-        return self._motion
+        return self._motion.start()
+
+    def _wait_for(self, motion: Motion, *, wanted_open: bool) -> None:
+        if motion.wait_until(lambda: self.is_open == wanted_open, self.settings.timeout_s):
+            return
+        seen = last_seen(self.status)
+        self.command.put(0)  # it must not open later, when nobody expects it
+        raise TimeoutError(
+            f"{self.name}: not {'open' if wanted_open else 'closed'} within "
+            f"{self.settings.timeout_s:g} s; {seen}; check the shutter {self.prefix}"
+        )
 
     def stop(self, *, success: bool = False) -> None:
         """Close, at once; whether it has closed is told by the status."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky import Msg
-from bluesky.utils import MsgGenerator, RunEngineControlException, short_uid
+from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException, short_uid
 
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Step
@@ -33,7 +33,7 @@ def columns(instrument: Instrument) -> tuple[Any, ...]:
 
 
 def moved(instrument: Instrument) -> tuple[Any, ...]:
-    """Return the axes that a series moves, and puts back."""
+    """Return the axes and settings that a run changes, and puts back."""
     return (
         instrument.theta,
         instrument.sample_x,
@@ -42,6 +42,8 @@ def moved(instrument: Instrument) -> tuple[Any, ...]:
         instrument.jaw_down,
         instrument.jaw_up,
         instrument.energy,
+        instrument.polarization.focus_positive_um,
+        instrument.polarization.focus_negative_um,
     )
 
 
@@ -215,14 +217,14 @@ def _restore(instrument: Instrument, before: Mapping[Any, float]) -> MsgGenerato
             try:
                 yield from bps.abs_set(device, target, group=group)
             except Exception as reason:  # the others still have to be put back
-                complaints.append(f"{device.name}: {_cause(reason)}")
+                complaints.append(_complaint(device, reason))
             else:
                 started.append((device, group))
         for device, group in started:
             try:
                 yield from bps.wait(group)
             except Exception as reason:  # as above
-                complaints.append(f"{device.name}: {_cause(reason)}")
+                complaints.append(_complaint(device, reason))
 
     yield from _repeatable()
     yield from move_all([(instrument.shutter, "closed")])
@@ -251,3 +253,9 @@ def _baseline(instrument: Instrument) -> MsgGenerator[None]:
 
 def _cause(reason: Exception) -> str:
     return str(reason.__cause__ or reason)
+
+
+def _complaint(device: Any, reason: Exception) -> str:
+    """Say what could not be put back: the engine tells of a failure at any later message, also of another device."""
+    status = reason.args[0] if isinstance(reason, FailedStatus) and reason.args else None
+    return f"{getattr(status, 'device', device).name}: {_cause(reason)}"

@@ -43,8 +43,8 @@ class Exposing:
 class State:
     """A state of the beamline and how often it is exposed, into one file.
 
-    `helicity` is that of the jaws; 0 where `jaws_mm`, lower and upper edge, says where they stand.
-    What is None stays where it is.
+    `helicity` is that of the jaws; 0 where `jaws_mm`, lower and upper edge, says where they stand, and
+    for dark frames. The energy stays where it is if it is None.
     """
 
     stream: Literal["dark", "flat", "primary"]
@@ -395,22 +395,25 @@ def _take(
     group = short_uid("state")
     yield from bps.checkpoint()
     if state.stream != "dark":
+        # The polarization moves the zone plate to these: two masters of one axis would not agree
+        # when a pause stops them.
+        polarization = instrument.polarization
+        focus = {1: polarization.focus_positive_um, -1: polarization.focus_negative_um}
+        if state.helicity in focus:
+            yield from bps.abs_set(focus[state.helicity], state.zone_plate_z_um, group=group)
+            yield from bps.wait(group)
+            yield from bps.abs_set(polarization, state.helicity, group=group)
+        if state.jaws_mm is not None:
+            yield from bps.abs_set(instrument.jaw_down, state.jaws_mm[0], group=group)
+            yield from bps.abs_set(instrument.jaw_up, state.jaws_mm[1], group=group)
+            yield from bps.abs_set(instrument.zone_plate_z, state.zone_plate_z_um, group=group)
         place = "out" if state.stream == "flat" else "in"
         yield from bps.abs_set(instrument.sample_position, place, group=group)
         if state.energy_ev is not None:
             yield from bps.abs_set(instrument.energy, state.energy_ev, group=group)
-        if state.jaws_mm is None:
-            yield from bps.abs_set(instrument.polarization, state.helicity, group=group)
-        else:
-            down_mm, up_mm = state.jaws_mm
-            yield from bps.abs_set(instrument.jaw_down, down_mm, group=group)
-            yield from bps.abs_set(instrument.jaw_up, up_mm, group=group)
         yield from bps.wait(group)
         if rest:
             yield from bps.sleep(instrument.configuration.polarization.settle_time_s)
-        # After the polarization, which moves the zone plate to the focus at one energy.
-        if state.zone_plate_z_um is not None:
-            yield from bps.abs_set(instrument.zone_plate_z, state.zone_plate_z_um, group=group)
     yield from expose_into(
         instrument,
         f"{folder}/{state.file_name}",

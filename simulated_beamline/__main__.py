@@ -16,7 +16,7 @@ from pathlib import Path
 from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.simulated_beamline import faults, textures
 from mistral_txm.simulated_beamline.beamline import Beamline
-from mistral_txm.simulated_beamline.exposure_log import ExposureLog
+from mistral_txm.simulated_beamline.exposure_log import ExposureLog, FolderTakenError
 from mistral_txm.simulated_beamline.loopback import LOOPBACK, bind_loopback
 from mistral_txm.simulated_beamline.sample import Sample
 from mistral_txm.simulated_beamline.server import Server
@@ -135,9 +135,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with listener, ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as worker:
         try:
             data.mkdir(parents=True, exist_ok=True)
-            write_truth(data / "truth.h5", sample, pixels, seed, settings)
             beamline = Beamline(sample, settings, (pixels, pixels), seed)
             log = ExposureLog(data, beamline, arguments.texture, seed)
+            write_truth(data / "truth.h5", sample, pixels, seed, settings)
+        except FolderTakenError as error:
+            return _refuse(str(error))
         except OSError as error:
             return _refuse(f"--data {data}: {error.strerror or error}")
         with closing(log):

@@ -14,7 +14,7 @@ from mistral_txm.simulated_beamline.detector import Ccd
 from mistral_txm.simulated_beamline.goniometer import Goniometer, ImageShift
 from mistral_txm.simulated_beamline.sample import PIXEL_NM, Image, Pose, Sample, View
 from mistral_txm.simulated_beamline.settings import Settings
-from mistral_txm.simulated_beamline.state import State
+from mistral_txm.simulated_beamline.state import State, entropy
 
 VIEWS_KEPT = 4
 TRANSMISSIONS_KEPT = 8
@@ -87,22 +87,23 @@ class Beamline:
     def began_s(self, state: State, index: int) -> float:
         """Return when exposure `index` of a state began, on the clock of the ring, s.
 
-        Where time is repeatable, a state begins at a moment between two injections that it draws
-        itself, and the clock runs on with every exposure in it.
+        Where time is repeatable, a setting begins at a moment between two injections that it draws
+        itself, and the clock runs on with every exposure in it. An exposure into which an injection
+        is to fall begins half of its duration before one.
         """
+        period_s = self.settings.ring.top_up_period_s
         if self.settings.clock.kind == "running":
-            return state.time_s
-        # The region is no part of it: it only says what is read out of the same light.
-        drawn = state.entropy("moment", self._seed) / 2**128
-        return drawn * self.settings.ring.top_up_period_s + index * state.exposure_s
+            began_s = state.time_s
+        else:
+            drawn = entropy("moment", self._seed, *state.setting) / 2**128
+            began_s = drawn * period_s + index * state.exposure_s
+        if state.injection:
+            return math.ceil(began_s / period_s) * period_s - state.exposure_s / 2
+        return began_s
 
     def ring_current_ma(self, state: State, index: int) -> float:
         """Return the mean ring current during exposure `index` of a state, in mA."""
-        began_s = self.began_s(state, index)
-        if state.injection:
-            period_s = self.settings.ring.top_up_period_s
-            began_s = math.ceil(began_s / period_s) * period_s - state.exposure_s / 2
-        return self._ring.mean_current_ma(began_s, state.exposure_s)
+        return self._ring.mean_current_ma(self.began_s(state, index), state.exposure_s)
 
     def to_injection_s(self, time_s: float) -> float:
         """Return the time to the next injection, s."""

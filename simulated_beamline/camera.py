@@ -1,9 +1,11 @@
 """The ADBase camera: acquisition."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +29,12 @@ from mistral_txm.simulated_beamline.channels import (
     with_readback,
 )
 from mistral_txm.simulated_beamline.clock import Clock
-from mistral_txm.simulated_beamline.cooler import ROOM_C, Cooler
+from mistral_txm.simulated_beamline.cooler import Cooler
 from mistral_txm.simulated_beamline.faults import Faults
 from mistral_txm.simulated_beamline.file_plugin import HDF5FilePlugin
 from mistral_txm.simulated_beamline.readout import Counts, Readout
 from mistral_txm.simulated_beamline.region import Region
+from mistral_txm.simulated_beamline.settings import Camera as CameraSettings
 
 DETECTOR_STATES = (
     "Idle",
@@ -63,10 +66,10 @@ class _Delivered(NamedTuple):
 class Camera:
     """The camera at `prefix`: takes frames from `exposer` and hands them to `file_plugin`.
 
-    An exposure takes `exposure_s` and then `readout_time_s` of the clock, and as long times
+    An exposure takes `AcquireTime` and then the readout time of the clock, and as long times
     `time_scale` on the wall. With `NumExposures`, the counts of that many exposures are added to one
-    image. `AcquirePeriod` counts from the begin of one image to that of the next. `temperature_c` is
-    what the chip has in the beginning.
+    image. `AcquirePeriod` counts from the begin of one image to that of the next. The chip is cold in the
+    beginning.
     """
 
     def __init__(
@@ -78,19 +81,21 @@ class Camera:
         file_plugin: HDF5FilePlugin,
         worker: Executor,
         time_scale: float,
-        readout_time_s: float,
+        settings: CameraSettings,
         clock: Clock,
         faults: Faults,
-        temperature_c: float,
     ) -> None:
+        temperature_c = settings.temperature_c
         self._exposer = exposer
         self._file_plugin = file_plugin
         self._worker = worker
         self._time_scale = time_scale
-        self._readout_time_s = readout_time_s
+        self._readout_time_s = settings.readout_time_s
         self._clock = clock
         self._faults = faults
-        self._cooler = Cooler(temperature_c, time_scale)
+        self._room_c = settings.room_c
+        self._cooler = Cooler(temperature_c, settings.cooling_time_s, time_scale)
+        self._pixels = math.prod(shape_vu)
         self._abort = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -105,8 +110,8 @@ class Camera:
         self._acquire.on_put = self._acquire_put
         self._acquire_readback = menu(("Done", "Acquiring"))
         self._busy = menu(("Done", "Acquiring"))
-        self._exposure_s = pair("AcquireTime", double, 1.0)
-        self._period_s = pair("AcquirePeriod", double, 0.0)
+        self._exposure_s = self._duration(database, f"{prefix}AcquireTime", 1.0)
+        self._period_s = self._duration(database, f"{prefix}AcquirePeriod", 0.0)
         self._image_mode = pair("ImageMode", menu, ("Single", "Multiple", "Continuous"))
         self._number_of_images = pair("NumImages", integer, 1)
         self._number_of_exposures = pair("NumExposures", integer, 1)
@@ -154,11 +159,24 @@ class Camera:
         database[f"{prefix}ShutterFanout"] = integer()
         database[f"{prefix}ReadStatus"] = menu(("Done", "Read"))
 
+    @staticmethod
+    def _duration(database: Database, name: str, initial_s: float) -> ChannelData:
+        """Add a time and its readback; what is no time springs back."""
+        setpoint = with_readback(database, name, partial(double, units="s"), initial_s)
+        readback = database[f"{name}_RBV"]
+
+        async def take(value: float) -> None:
+            is_time = math.isfinite(value) and value >= 0
+            await post(readback if is_time else setpoint, value if is_time else readback.value)
+
+        setpoint.on_put = take
+        return setpoint
+
     @property
     def temperature_c(self) -> float:
         """What the chip has now."""
         cooling = not self._faults.is_on("cooler_off")
-        target_c = float(self._temperature.value) if cooling else ROOM_C
+        target_c = float(self._temperature.value) if cooling else self._room_c
         return self._cooler.follow(target_c, time.monotonic())
 
     async def _show_temperature(self) -> None:
@@ -195,9 +213,9 @@ class Camera:
             await self._show(ended, "Acquisition aborted" if ended == "Aborted" else ended)
             await post(self._acquire, 0)
             await post(self._acquire_readback, 0)
-        if self._arrays.wait_for_plugins.value == "Yes":
-            await self._file_plugin.wait_until_idle()
-        await post(self._busy, 0)
+            if self._arrays.wait_for_plugins.value == "Yes":
+                await self._file_plugin.wait_until_idle()
+            await post(self._busy, 0)
 
     async def _run(self) -> None:
         """Take the images of one acquisition."""
@@ -236,7 +254,7 @@ class Camera:
         return counts_vu
 
     async def _expose(self, index_in_file: int | None, region: Region) -> Frame:
-        exposure_s = max(float(self._exposure_s.value), 0.0)
+        exposure_s = float(self._exposure_s.value)
         loop = asyncio.get_running_loop()
         await self._show("Acquire", "Acquiring")
         await self._show_temperature()
@@ -253,8 +271,10 @@ class Camera:
                 rendering.append(loop.run_in_executor(self._worker, changed))
             frames = await asyncio.gather(*rendering)
         await self._show("Readout", "Reading out")
-        with self._clock.during(self._readout_time_s):
-            await self._wait(self._readout_time_s)
+        # The amplifier takes one bin after the other.
+        readout_s = self._readout_time_s * math.prod(region.shape_vu) / self._pixels
+        with self._clock.during(readout_s):
+            await self._wait(readout_s)
         return frames[-1]
 
     async def _deliver(self, counts_vu: Counts) -> None:

@@ -2,17 +2,11 @@
 
 import math
 
-COOLING_TIME_S = 60.0
-"""Time constant of the chip's temperature: an assumption of the right size."""
-
-ROOM_C = 20.0
-"""Where the chip warms up to without a cooler."""
-
 
 class Cooler:
     """A chip that follows its set temperature exponentially, scaled by `time_scale`.
 
-    >>> cooler = Cooler(-50.0, time_scale=1.0)
+    >>> cooler = Cooler(-50.0, cooling_time_s=60.0, time_scale=1.0)
     >>> cooler.follow(-50.0, now_s=0.0)
     -50.0
     >>> round(cooler.follow(20.0, now_s=60.0), 2)       # 1 / e of the way is left
@@ -21,9 +15,9 @@ class Cooler:
     With a time scale of 0 it is there at once.
     """
 
-    def __init__(self, temperature_c: float, time_scale: float) -> None:
+    def __init__(self, temperature_c: float, cooling_time_s: float, time_scale: float) -> None:
         self._temperature_c = temperature_c
-        self._time_constant_s = COOLING_TIME_S * time_scale
+        self._time_constant_s = cooling_time_s * time_scale
         self._seen_s: float | None = None
 
     def follow(self, target_c: float, now_s: float) -> float:

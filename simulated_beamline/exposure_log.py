@@ -6,6 +6,7 @@ knows: the true pose and image shift, circular degree, defocus and ring current.
 `expected_counts` renders the frame without its noise.
 """
 
+import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,12 +26,31 @@ from mistral_txm.simulated_beamline.state import State
 FILE_NAME = "truth.jsonl"
 
 
+class FolderTakenError(ValueError):
+    """Another simulated beamline uses the data folder."""
+
+
 class ExposureLog:
-    """Appends to the log in a data folder; a second simulation there goes on with a new header."""
+    """Appends to the log in a data folder; a later simulation there goes on with a new header.
+
+    Raises
+    ------
+    FolderTakenError
+        If another simulation writes there now: its frames would get a wrong truth.
+    OSError
+        If the file cannot be written.
+    """
 
     def __init__(self, data: Path, beamline: Beamline, texture: str, seed: int) -> None:
         self._beamline = beamline
         self._file = (data / FILE_NAME).open("a", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise FolderTakenError(
+                f"{data}: another simulated beamline writes there; end it, or choose another folder"
+            ) from None
         self._write(
             {
                 "texture": texture,

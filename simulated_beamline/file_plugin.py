@@ -327,7 +327,8 @@ class HDF5FilePlugin:
         if value != "Capture":
             await self.end_capture()
         elif not self.capturing:
-            await self._begin_capture()
+            async with self._writing:
+                await self._begin_capture()
             await self._capture_ended.wait()
 
     async def _begin_capture(self) -> None:

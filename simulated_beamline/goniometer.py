@@ -10,11 +10,13 @@ behind the plane in focus (lean neglected). To the projection come
 
 - the run-out, the same at every visit to a tilt: harmonics of the tilt with periods of
   `RUN_OUT_PERIODS_DEG`, random in phase, of equal rms in u, v and depth;
-- the sphere of confusion, normally distributed and drawn anew for every position of tilt, azimuth
-  and stages;
+- the sphere of confusion, normally distributed: where time runs, drawn anew after every motion,
+  where it is repeatable, for every position of tilt, azimuth and stages;
 - the drift of the sample against the camera: two slow oscillations, of `DRIFT_PERIODS_H`, whose rms
   velocity is the one set;
 - the jitter from exposure to exposure.
+
+A sample that was turned by hand is neither at the azimuth nor at the place that was meant.
 """
 
 import math
@@ -70,23 +72,33 @@ class Goniometer:
         result: NDArray[np.float64] = scale * np.sin(phases).sum(axis=1)
         return result
 
+    def mounting_nm(self, said_deg: float) -> NDArray[np.float64]:
+        """Return where the turned sample was put, (x, y) in nm of the stage; at 0 where it belongs."""
+        random = np.random.default_rng(entropy("mounting", self._seed, said_deg))
+        off_nm = self._settings.mounting_nm * random.standard_normal(2)
+        return off_nm if said_deg != 0 else np.zeros(2)
+
     def pose(self, state: State) -> Pose | None:
         """Return how the sample stands, drift and jitter apart; None where the beam misses it."""
         x_um, y_um = state.sample_x_um, state.sample_y_um
-        if max(abs(x_um), abs(y_um)) > SAMPLE_HALF_WIDTH_UM:
+        theta = math.radians(state.theta_deg)
+        # Where the beam on the axis meets the film.
+        along_um = state.sample_z_um * math.tan(theta) - x_um
+        if max(abs(along_um), abs(y_um)) > SAMPLE_HALF_WIDTH_UM:
             return None
         settings = self._settings
-        azimuth_deg = self.azimuth_deg(state.azimuth_deg)
+        azimuth_deg = self.azimuth_deg(state.azimuth_deg) + state.azimuth_error_deg
+        mounted_nm = self.mounting_nm(state.azimuth_deg)
         axes = Pose(
             theta_deg=state.theta_deg,
             azimuth_deg=azimuth_deg,
             inclination_deg=settings.inclination_deg,
             lean_deg=settings.lean_deg,
         )
-        x_nm = 1000 * (x_um + settings.axis_offset_x_um)
-        y_nm = 1000 * y_um
+        x_nm = 1000 * (x_um + settings.axis_offset_x_um) + mounted_nm[0]
+        y_nm = 1000 * y_um + mounted_nm[1]
         z_nm = 1000 * (state.sample_z_um + settings.axis_offset_z_um)
-        phi, theta = math.radians(azimuth_deg), math.radians(state.theta_deg)
+        phi = math.radians(azimuth_deg)
         # Back into the sample's frame, which is what is projected.
         origin_nm = np.array(
             [
@@ -97,7 +109,7 @@ class Goniometer:
                 ]
             ]
         )
-        place = (state.theta_deg, state.azimuth_deg, x_um, y_um, state.sample_z_um)
+        place = (state.theta_deg, state.azimuth_deg, x_um, y_um, state.sample_z_um, state.visit)
         random = np.random.default_rng(entropy("confusion", self._seed, *place))
         off_nm = self.run_out_nm(state.theta_deg)
         off_nm += settings.sphere_of_confusion_nm * random.standard_normal(3)

@@ -104,15 +104,18 @@ class Light:
             shown = self._shutter_command.value == "Open"
         await post(self._shutter_status, int(shown))
         await post(self._front_end_status, int(self.front_end_is_open))
-        await self._publish_current()
+        await self._show_current()
 
-    async def publish(self, current_ma: float, to_injection_s: float) -> None:
-        """Publish what the ring holds, mA, and the time to the next injection, s."""
+    async def publish_current(self, current_ma: float) -> None:
+        """Publish what the ring holds, mA."""
         self._stored_ma = current_ma
-        await post(self._to_injection, to_injection_s)
-        await self._publish_current()
+        await self._show_current()
 
-    async def _publish_current(self) -> None:
+    async def publish_to_injection(self, time_s: float) -> None:
+        """Publish the time to the next injection, s."""
+        await post(self._to_injection, time_s)
+
+    async def _show_current(self) -> None:
         dumped = self._faults.is_on("beam_dump")
         await post(self._ring_current, 0.0 if dumped else self._stored_ma)
 

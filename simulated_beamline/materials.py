@@ -4,11 +4,14 @@ Each magnetic element has two Voigt lines (a Lorentzian of the core hole's lifet
 Gaussian of the monochromator) and two steps, each material so much of them. The edges of Co are
 those of the X-Ray Data Booklet (LBNL, 2009), table 1-1: L3 778.1 eV, L2 793.2 eV. Those of Fe lie
 0.6 eV above the table's 706.8 and 719.9 eV, where the published measurement found its line (707.4
-eV). The relative height of lines and steps, and of the dichroism in them, follow the spectra of C.
-T. Chen et al., Phys. Rev. Lett. 75, 152 (1995), roughly: they are assumptions, as are the
-coefficients in 1/nm. The non-resonant ones have the size that tables of atomic scattering factors
-give at 700 eV (Henke, Gullikson, Davis, At. Data Nucl. Data Tables 54, 181 (1993)); the lines are
-so high that a film transmits 20 to 60 % as in the experiment.
+eV). The relative height of lines and steps, and the signs of the dichroism in them, follow the
+spectra of C. T. Chen et al., Phys. Rev. Lett. 75, 152 (1995), roughly: they are assumptions, as are
+the coefficients in 1/nm. The dichroism is strong: beside these lines the sum rules would give Fe a
+spin moment three times too large. It has the size of the public test case of vector tomography
+(0.0022 / nm), and lines that fit it would let no light through a film of this thickness. The
+non-resonant coefficients have the size that tables of atomic scattering factors give at 700 eV
+(Henke, Gullikson, Davis, At. Data Nucl. Data Tables 54, 181 (1993)); the lines are so high that a
+film transmits 20 to 60 % as in the experiment.
 
 The edges of Ni (852.7 eV), Nd and Gd (above 970 eV) are not in it: valid from 600 to 840 eV.
 """

@@ -72,6 +72,10 @@ class Server:
         self._log = log
         settings = beamline.settings
         self._clock = Clock()
+        self._time_scale = time_scale
+        self._ring_time_s = 0.0
+        self._place: tuple[float, ...] = ()
+        self._visits = 0
         self._time_is_running = settings.clock.kind == "running"
         self._faults = Faults(
             self.database, simulation.faults_address.name, {**settings.faults, **faults}
@@ -108,10 +112,9 @@ class Server:
             self.file_plugin,
             worker,
             time_scale,
-            settings.camera.readout_time_s,
+            settings.camera,
             self._clock,
             self._faults,
-            settings.camera.temperature_c,
         )
         self._exposure: Exposure | None = None
 
@@ -128,9 +131,12 @@ class Server:
         """Read the state of the beamline from the mechanisms, the shutters and the faults."""
         position = {name: motor.mechanism_position for name, motor in self._motors.items()}
         amount = self._faults.amount
+        if self._time_is_running:
+            self._count_visits()
         return State(
             theta_deg=position["theta"],
-            azimuth_deg=float(self._azimuth.value) + amount("azimuth_error"),
+            azimuth_deg=float(self._azimuth.value),
+            azimuth_error_deg=amount("azimuth_error"),
             sample_x_um=position["sample_x"] + amount("sample_slip"),
             sample_y_um=position["sample_y"] + amount("sample_slip"),
             sample_z_um=position["sample_z"],
@@ -142,6 +148,7 @@ class Server:
             exposure_s=exposure_s,
             region=region,
             time_s=self._clock.time_s if self._time_is_running else 0.0,
+            visit=self._visits,
             lit_fraction=float(self._light.is_there),
             helicity_swapped=self._faults.is_on("helicity_swapped"),
             dark_offset_counts=amount("dark_drift"),
@@ -149,6 +156,17 @@ class Server:
             fiducials_lost=int(amount("fiducials_lost")),
             fiducials_merged=int(amount("fiducials_merged")),
         )
+
+    def _count_visits(self) -> None:
+        """Notice that the sample has been moved since the last time somebody asked."""
+        axes = ("theta", "sample_x", "sample_y", "sample_z")
+        place = (
+            *(self._motors[name].mechanism_position for name in axes),
+            float(self._azimuth.value),
+        )
+        if place != self._place:
+            self._place = place
+            self._visits += 1
 
     async def begin(self, exposure_s: float, index_in_file: int | None, region: Region) -> Render:
         """Freeze the state for one exposure; publishes the ring current that goes with it."""
@@ -161,9 +179,9 @@ class Server:
         self._exposure = Exposure(state, index, await self._faults.spend("beam_lost"))
         self._light.begin_exposure()
         began_s = self._beamline.began_s(state, index)
-        await self._light.publish(
-            self._beamline.ring_current_ma(state, index), self._beamline.to_injection_s(began_s)
-        )
+        self._ring_time_s = began_s + exposure_s
+        await self._light.publish_current(self._beamline.ring_current_ma(state, index))
+        await self._light.publish_to_injection(self._beamline.to_injection_s(began_s))
         return partial(self._beamline.frame, state, index)
 
     async def end(self) -> Render | None:
@@ -201,15 +219,29 @@ class Server:
         self._silence = asyncio.ensure_future(self._faults.turn("silence", 0))
 
     async def _keep_time(self) -> None:
-        """Publish what changes by itself."""
+        """Let time pass where nothing moves and nothing is exposed, and publish what changes by itself.
+
+        Idle time is that of the wall, as much shortened as everything else; at time scale 0 it is not.
+        """
+        idle_s = TICK_S / (self._time_scale or 1.0)
+        before = self._clock.activity()
         while True:
-            await post(self._time, self._clock.time_s)
-            if self._time_is_running:
-                now_s = self._clock.time_s
-                await self._light.publish(
-                    self._beamline.current_ma(now_s), self._beamline.to_injection_s(now_s)
-                )
             await asyncio.sleep(TICK_S)
+            now = self._clock.activity()
+            if now == before and now[0] == 0:
+                with self._clock.during(idle_s):
+                    self._ring_time_s += idle_s
+                now = self._clock.activity()
+                await self._publish_ring()
+            before = now
+            await post(self._time, self._clock.time_s)
+
+    async def _publish_ring(self) -> None:
+        if self._time_is_running:
+            self._ring_time_s = self._clock.time_s
+            await self._light.publish_current(self._beamline.current_ma(self._ring_time_s))
+        # Where time is repeatable, the current stays that of the last exposure until the next one.
+        await self._light.publish_to_injection(self._beamline.to_injection_s(self._ring_time_s))
 
     async def run(
         self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
@@ -234,6 +266,9 @@ class Server:
         height, width = self._beamline.shape_vu
         state = self.state(0.0, Region(0, 0, width, height))
         self._worker.submit(self._beamline.prepare, state)
+        for name in self._faults.on:
+            await self._fault_changed(name)
+        await self._publish_ring()
         timing = asyncio.create_task(self._keep_time())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

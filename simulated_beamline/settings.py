@@ -8,9 +8,9 @@ or one of the user's.
 import copy
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mistral_txm.devices.configuration import ConfigurationError, Strict, explain, line_of
 from mistral_txm.simulated_beamline.faults import check
@@ -51,6 +51,15 @@ class Beam(Strict):
     nominal_jaw_down_mm: float
     nominal_jaw_up_mm: float
 
+    @model_validator(mode="after")
+    def _slit_is_open(self) -> Self:
+        if not self.nominal_jaw_down_mm < self.nominal_jaw_up_mm:
+            raise ValueError(
+                f"nominal_jaw_down_mm = {self.nominal_jaw_down_mm} must be below "
+                f"nominal_jaw_up_mm = {self.nominal_jaw_up_mm}"
+            )
+        return self
+
 
 class Monochromator(Strict):
     """The monochromator."""
@@ -87,7 +96,7 @@ class Image(Strict):
 
     helicity_shift_u_pixels: float
     helicity_shift_v_pixels: float
-    jitter_pixels: _NotNegative
+    jitter_pixels: Annotated[float, Field(ge=0, le=0.5)]
 
 
 class Goniometer(Strict):
@@ -100,6 +109,7 @@ class Goniometer(Strict):
     inclination_deg: float
     lean_deg: float
     azimuth_error_deg: _NotNegative
+    mounting_nm: _NotNegative
     drift_nm_per_h: _NotNegative
 
 
@@ -114,12 +124,23 @@ class Camera(Strict):
     dark_electrons_per_s: _NotNegative
     dark_doubling_c: _Positive
     temperature_c: float
+    room_c: float
+    cooling_time_s: _Positive
     hot_pixels_per_megapixel: Annotated[int, Field(ge=0)]
     hot_low_electrons_per_s: _NotNegative
     hot_high_electrons_per_s: _NotNegative
     zingers_per_megapixel_s: _NotNegative
     zinger_electrons: _NotNegative
     readout_time_s: _NotNegative
+
+    @model_validator(mode="after")
+    def _hot_in_order(self) -> Self:
+        if self.hot_low_electrons_per_s > self.hot_high_electrons_per_s:
+            raise ValueError(
+                f"hot_low_electrons_per_s = {self.hot_low_electrons_per_s} must not be above "
+                f"hot_high_electrons_per_s = {self.hot_high_electrons_per_s}"
+            )
+        return self
 
 
 class Fiducials(Strict):

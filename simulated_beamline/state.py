@@ -1,7 +1,7 @@
 """The state of the beamline at one exposure: what the physics sees of the control system."""
 
 import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 from mistral_txm.simulated_beamline.region import Region
 
@@ -12,8 +12,10 @@ class State:
 
     Angles in degrees, stages in micrometres, jaws in millimetres at the distance of the slit, energy
     in eV, exposure and time in seconds. Positions are those of the mechanism, which may differ from
-    the readbacks. `time_s` is the clock's time when the exposure began, 0 where time is repeatable;
-    `lit_fraction` how much of the exposure had light. Two equal states give the same frames.
+    the readbacks; `azimuth_deg` is what the operator says, `azimuth_error_deg` what a fault adds.
+    `time_s` is the clock's time when the exposure began and `visit` counts the motions of the
+    sample, both 0 where time is repeatable; `lit_fraction` is how much of the exposure had light. Two
+    equal states give the same frames.
     """
 
     theta_deg: float
@@ -29,6 +31,8 @@ class State:
     exposure_s: float
     region: Region
     time_s: float = 0.0
+    visit: int = 0
+    azimuth_error_deg: float = 0.0
     lit_fraction: float = 1.0
     injection: bool = False
     helicity_swapped: bool = False
@@ -37,6 +41,13 @@ class State:
     temperature_c: float | None = None
     fiducials_lost: int = 0
     fiducials_merged: int = 0
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        """Where everything was set to, apart from what befalls the exposure and what of it is read."""
+        names = [field.name for field in fields(self)]
+        chosen = [*names[: names.index("shutter_open")], "exposure_s"]
+        return tuple(getattr(self, name) for name in chosen)
 
     def entropy(self, purpose: str, seed: int, *more: int) -> int:
         """Return 128 bits that are drawn from this state, a seed and whole numbers, for one purpose."""

@@ -244,7 +244,9 @@ def _tell(data: Path, summary: Mapping[str, Any]) -> None:
     for kind in ("skyrmions", "hopfions"):
         compared = summary["errors"][kind]
         if compared["true"]:
-            print(f"{kind}: {compared['true']} true ones, {compared['recovered']} with their charge")
+            print(
+                f"{kind}: {compared['true']} true ones, {compared['recovered']} with their charge"
+            )
     for name in ("summary.json", "magnetization.h5", "truth.h5", "report/index.html"):
         print(data / name)
     print(f"mistral-txm runs list --data {data}")

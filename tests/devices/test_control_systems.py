@@ -55,7 +55,15 @@ class SoftCcd(Device):  # type: ignore[misc]  # ophyd is untyped
 
     acquire_time = Component(Signal, value=1.0)
 
-    def __init__(self, address: str, *, name: str, settings: Any, frames_directory: Path) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        name: str,
+        settings: Any,
+        frames_directory: Path,
+        control_timeout_s: float,
+    ) -> None:
         super().__init__(name=name)
         self.frames_directory = frames_directory
 

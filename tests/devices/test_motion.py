@@ -194,6 +194,18 @@ def test_the_helicity_moves_both_jaws_and_the_focus(
     assert positions == {"jaw_down": -2.5, "jaw_up": -1.5, "zone_plate_z": 1.5}
 
 
+def test_who_stops_one_of_its_axes_stops_it_in_the_same_way(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    """A pause stops all devices, in any order: that of an axis may come before its own."""
+    slit["zone_plate_z"].stalled = True
+    status = polarization.set(-1)
+    assert slit["zone_plate_z"].commanded.wait(1)
+    slit["zone_plate_z"].axis.stop(success=True)
+    status.wait(2)
+    assert slit["zone_plate_z"].axis.position != 1.5
+
+
 def test_the_helicity_is_read_from_where_the_jaws_stand(
     polarization: Polarization, slit: dict[str, Mechanism]
 ) -> None:
@@ -385,10 +397,10 @@ def test_a_motion_fails_with_what_its_steps_raise() -> None:
         raise OSError("broken")
 
     with pytest.raises(OSError, match="broken"):
-        Motion(Azimuth(name="azimuth"), steps).wait(1)
+        Motion(Azimuth(name="azimuth"), steps).start().wait(1)
 
 
 def test_an_interrupted_motion_ends_at_its_next_wait() -> None:
-    motion = Motion(Azimuth(name="azimuth"), lambda motion: motion.rest(10))
+    motion = Motion(Azimuth(name="azimuth"), lambda motion: motion.rest(10)).start()
     motion.interrupt(success=True)
     motion.wait(1)

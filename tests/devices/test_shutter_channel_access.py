@@ -66,3 +66,13 @@ def test_a_shutter_that_sticks_open_is_told(
     stuck["open"].set(0).wait(5)
     shutter.set("closed").wait(5)
     assert not shutter.is_open
+
+
+def test_a_shutter_that_was_just_stopped_opens_again(shutter: Shutter) -> None:
+    """What it knew of its status from before it was stopped does not count as open."""
+    for _ in range(20):
+        shutter.set("open").wait(5)
+        shutter.stop(success=True)
+        shutter.set("open").wait(5)
+        assert shutter.command.get(use_monitor=False) == 1
+        assert shutter.status.get(use_monitor=False) == "Open"

@@ -3,14 +3,16 @@
 What is expected comes from the truth that the simulation writes and from formulas evaluated here.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from bluesky import RunEngine
+from bluesky import Msg, RunEngine
+from bluesky.utils import RunEngineInterrupted
 from scipy.integrate import quad
 from scipy.special import kv
 
@@ -37,17 +39,46 @@ EXPOSING: dict[str, Any] = {
 }
 
 
+class _Pauses:
+    """A hook that pauses a RunEngine at each message between the first checkpoint and the end of the run."""
+
+    def __init__(self, RE: RunEngine) -> None:
+        self._RE = RE
+        self._pausable = False
+        self.seen: dict[int, Msg] = {}
+
+    def __call__(self, message: Msg) -> None:
+        self._pausable |= message.command == "checkpoint"
+        self._pausable &= message.command not in ("close_run", "unstage")
+        if self._pausable and id(message) not in self.seen:
+            self.seen[id(message)] = message  # kept, so that its id stays its own
+            self._RE.loop.create_task(self._RE._request_pause_coro(False))
+
+
 class Engine:
     """A RunEngine with a journal of its own."""
 
-    def __init__(self, data: Path, journal: JournalWriter) -> None:
+    def __init__(self, data: Path, journal: JournalWriter, shutter: Any) -> None:
         self.data = data
+        self._shutter = shutter
         self._RE = RunEngine({}, context_managers=[])
         self._RE.subscribe(journal)
 
-    def run(self, plan: Any) -> Scan:
+    def run(self, plan: Any, pause_at_each_message: bool = False) -> Scan:
         """Run a scan, and read it from the journal."""
-        self._RE(plan)
+        pauses = _Pauses(self._RE)
+        self._RE.msg_hook = pauses if pause_at_each_message else None
+        go: Callable[[], Any] = lambda: self._RE(plan)  # noqa: E731  # replaced after a pause
+        while True:
+            try:
+                go()
+                break
+            except RunEngineInterrupted:
+                deadline = time.monotonic() + 5
+                while self._shutter.status.get(use_monitor=False) != "Closed":
+                    assert time.monotonic() < deadline, "the shutter is open in a pause"
+                go = self._RE.resume
+        assert len(pauses.seen) > 100 or not pause_at_each_message
         newest = list_runs(self.data)[-1]
         assert newest.exit_status == "success", newest.reason
         scan = read_scan(self.data, newest.uid[:8])
@@ -62,7 +93,7 @@ def engine(instrument: Any, tmp_path: Path) -> Iterator[Engine]:
     for device, position in ((instrument.theta, 0.0), (instrument.energy, 707.4)):
         device.set(position).wait(30)
     with JournalWriter(tmp_path / "journal") as journal:
-        yield Engine(tmp_path, journal)
+        yield Engine(tmp_path, journal, instrument.shutter)
 
 
 def test_an_energy_scan_finds_the_edge_and_the_xmcd_with_its_sign(
@@ -86,6 +117,30 @@ def test_an_energy_scan_finds_the_edge_and_the_xmcd_with_its_sign(
         assert abs(result.xmcd.value_e[0]) < 0.05 * abs(result.xmcd.value_e).max()
     assert not instrument.shutter.is_open
     assert instrument.energy.position == pytest.approx(707.4, abs=0.05)
+
+
+SHORTEST: dict[str, Any] = EXPOSING | {"repeats": 1, "flat_repeats": 2, "dark_repeats": 2}
+
+
+@pytest.mark.parametrize("scan", ["energy", "jaws"])
+def test_a_pause_at_each_message_repeats_nothing_and_loses_nothing(
+    instrument: Any, engine: Engine, scan: str
+) -> None:
+    foci_um = instrument.polarization.focus_positive_um, instrument.polarization.focus_negative_um
+    before = [focus_um.get() for focus_um in foci_um]
+    plan = {
+        "energy": lambda: energy_scan(instrument, [700.0], **SHORTEST),
+        "jaws": lambda: polarization_scan(instrument, [0.0], 0.5, **SHORTEST),
+    }[scan]
+    found = engine.run(plan(), pause_at_each_message=True)
+    taken = [one for exposures in found.sample.values() for one in exposures]
+    assert len(taken) == len({one.key for one in taken}) == found.start["n_planned"]
+    flats = [one for exposures in found.flats.values() for one in exposures]
+    assert len(flats) == 2 * len(found.flats) == 2 * len(found.sample)
+    for exposure in (*taken, *flats):
+        assert exposure.read().mean() > 1000  # the frame is there, and saw light
+    assert [focus_um.get() for focus_um in foci_um] == before
+    instrument.shutter.set("closed").wait(5)
 
 
 def test_a_focus_series_finds_the_focus_of_each_helicity(instrument: Any, engine: Engine) -> None:

@@ -42,6 +42,7 @@ class DetectorStub(Stub):
     trigger = Stub._refuse
 
 
+FOCI = ("polarization_focus_positive_um", "polarization_focus_negative_um")
 AXES = ("theta", "sample_x", "sample_z", "zone_plate_z", "jaw_down", "jaw_up", "energy")
 
 
@@ -54,6 +55,7 @@ class Player:
         self.messages: list[Msg] = []
         self.values: dict[str, Any] = {"sample_position": "in", "shutter": "closed"}
         self.values |= {axis: 10.0 + index for index, axis in enumerate(AXES)}
+        self.values |= dict(zip(FOCI, (0.0, 1.5), strict=True))
         self.values |= {"azimuth": 0.0, "polarization": 0, "ccd_frame_file": None}
         self.events: list[tuple[str, Key]] = []
         self.states: list[dict[str, Any]] = []
@@ -135,7 +137,7 @@ class Player:
         if device == "polarization":
             places = self.instrument.configuration.polarization.of(value)
             self.values["jaw_down"], self.values["jaw_up"] = places.jaw_down_mm, places.jaw_up_mm
-            self.values["zone_plate_z"] = places.zone_plate_z_um
+            self.values["zone_plate_z"] = self.values[FOCI[0 if value > 0 else 1]]
         if device == "sample_position":
             self.values["sample_x"] = {"in": 11.0, "out": 211.0}[value]
 
@@ -149,7 +151,9 @@ def stub_instrument() -> Instrument:
         frames_directory=Path("/frames"),
     )
     names = [field.name for field in fields(Instrument) if field.name != "configuration"]
+    foci = {name.removeprefix("polarization_"): Stub(name) for name in FOCI}
     devices: dict[str, Any] = {name: Stub(name) for name in names} | {"ccd": ccd}
+    devices["polarization"] = Stub("polarization", **foci)
     return Instrument(configuration=load_configuration(), **devices)
 
 

@@ -19,6 +19,7 @@ BRIEF: dict[str, Any] = {
     "dark_repeats": 2,
 }
 AXES = ("theta", "sample_x", "sample_z", "zone_plate_z", "jaw_down", "jaw_up", "energy")
+FOCI = ("polarization_focus_positive_um", "polarization_focus_negative_um")
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_everything_is_put_back_whatever_message_fails(
         return made, polarization_scan(stub_instrument, [1.0], 0.4, **once)
 
     def final(made: Any) -> dict[str, Any]:
-        return {name: made.values[name] for name in (*AXES, "shutter", "ccd_frame_file")}
+        return {name: made.values[name] for name in (*AXES, *FOCI, "shutter", "ccd_frame_file")}
 
     whole, messages = begin()
     before = final(whole)

@@ -11,6 +11,7 @@ from mistral_txm.simulated_beamline.camera import Camera
 from mistral_txm.simulated_beamline.clock import Clock
 from mistral_txm.simulated_beamline.faults import Faults
 from mistral_txm.simulated_beamline.file_plugin import HDF5FilePlugin
+from mistral_txm.simulated_beamline.settings import load_settings
 
 SHAPE_VU = (6, 8)
 
@@ -57,10 +58,9 @@ class Bench:
             self.plugin,
             self.worker,
             time_scale,
-            readout_time_s,
+            load_settings("ideal").camera.model_copy(update={"readout_time_s": readout_time_s}),
             self.clock,
             self.faults,
-            -50.0,
         )
 
     async def put(self, **values):

@@ -6,7 +6,7 @@ import math
 import h5py
 import pytest
 
-from mistral_txm.simulated_beamline.cooler import COOLING_TIME_S, Cooler
+from mistral_txm.simulated_beamline.cooler import Cooler
 from mistral_txm.simulated_beamline.frame_file import DATASET, UNIQUE_ID_DATASET
 from mistral_txm.simulated_beamline.region import Region
 
@@ -224,8 +224,18 @@ def test_the_chip_is_as_cold_as_the_cooler_makes_it(with_camera):
 
 
 def test_the_temperature_follows_exponentially_in_scaled_time():
-    cooler = Cooler(-50.0, time_scale=0.1)
+    cooler = Cooler(-50.0, cooling_time_s=60.0, time_scale=0.1)
     assert cooler.follow(20.0, now_s=100.0) == -50.0
     steps_c = [cooler.follow(20.0, now_s=100.0 + step) for step in range(1, 7)]
-    expected_c = [20 - 70 * math.exp(-step / (0.1 * COOLING_TIME_S)) for step in range(1, 7)]
+    expected_c = [20 - 70 * math.exp(-step / (0.1 * 60.0)) for step in range(1, 7)]
     assert steps_c == pytest.approx(expected_c)
+
+
+def test_what_is_no_time_springs_back(with_camera):
+    async def case(bench):
+        await bench.put(C_AcquireTime=3.0)
+        for value in (-1.0, float("nan"), float("inf")):
+            await bench.put(C_AcquireTime=value)
+            assert bench.get("C_AcquireTime") == bench.get("C_AcquireTime_RBV") == 3.0
+
+    with_camera(case)

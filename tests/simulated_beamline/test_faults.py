@@ -16,6 +16,8 @@ from mistral_txm.simulated_beamline.faults import FAULTS, Faults, parse
         ("beam_lost=1.5", "expected -1, 0, 1, 2"),
         ("beam_lost=-2", "expected -1, 0, 1, 2"),
         ("dark_drift=nan", "expected a number"),
+        ("silence=-1", "expected a number of 0 or more"),
+        ("fiducials_lost=0.5", "expected 0, 1, 2"),
         ("dark_drift=much", "'much' is not a number"),
     ],
 )
@@ -32,6 +34,20 @@ def test_a_count_runs_out_and_minus_one_does_not():
 
     assert asyncio.run(spent(2)) == ([True, True, False], 0)
     assert asyncio.run(spent(-1)) == ([True, True, True], -1)
+
+
+def test_what_a_fault_cannot_be_springs_back():
+    async def left(name, value):
+        database = {}
+        faults = Faults(database, "F:", {name: 1})
+        channel = database[f"F:{name}"]
+        await channel.write(value)
+        await channel.on_put(value)
+        return channel.value, faults.amount(name)
+
+    assert asyncio.run(left("beam_dump", 7)) == (1, 1)
+    assert asyncio.run(left("silence", -1.0)) == (1, 1)
+    assert asyncio.run(left("dark_drift", float("nan"))) == (1, 1)
 
 
 def test_every_fault_is_a_process_variable_that_starts_as_told():

@@ -64,6 +64,15 @@ def test_an_offset_of_the_axis_makes_the_sample_swing():
     assert u_nm == pytest.approx([-400, 300, 300 * 0.6 + 400 * 0.8], abs=1e-3)
 
 
+def test_what_lies_in_the_beam_depends_on_where_it_meets_the_film():
+    """At 50 deg, 2 mm behind the axis, the beam meets the film 2.4 mm from its middle."""
+    goniometer = Goniometer(load_settings("ideal"), 1)
+    tilted = replace(STATE, theta_deg=50.0, sample_z_um=80.0)
+    assert goniometer.pose(tilted) is not None
+    assert goniometer.pose(replace(tilted, sample_z_um=90.0)) is None
+    assert goniometer.pose(replace(tilted, sample_z_um=90.0, sample_x_um=100.0)) is not None
+
+
 def test_run_out_has_the_size_that_is_set_and_comes_back_at_every_visit():
     settings = with_goniometer(run_out_nm=40.0)
     angles_deg = np.arange(-55, 56)
@@ -84,6 +93,32 @@ def test_the_sphere_of_confusion_is_drawn_for_every_position():
         values = [getattr(pose, of_axis) for pose in poses]
         assert np.std(values) == pytest.approx(10, rel=0.1)
         assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.15
+
+
+def test_where_time_runs_every_motion_ends_elsewhere_in_the_sphere_of_confusion():
+    goniometer = Goniometer(with_goniometer(sphere_of_confusion_nm=10.0), 1)
+    poses = [goniometer.pose(replace(STATE, visit=visit)) for visit in range(400)]
+    assert np.std([pose.shift_u_nm for pose in poses]) == pytest.approx(10, rel=0.1)
+    assert goniometer.pose(replace(STATE, visit=7)) == poses[7]
+
+
+def test_a_fault_of_the_azimuth_adds_what_it_says_to_the_hands_own_error():
+    goniometer = Goniometer(with_goniometer(azimuth_error_deg=0.7), 1)
+    turned = replace(STATE, azimuth_deg=102.0)
+    wrong = replace(turned, azimuth_error_deg=5.0)
+    difference = goniometer.pose(wrong).azimuth_deg - goniometer.pose(turned).azimuth_deg
+    assert difference == pytest.approx(5.0)
+
+
+def test_a_turned_sample_is_not_put_where_it_was():
+    settings = with_goniometer(mounting_nm=100.0)
+    offsets = np.array([Goniometer(settings, seed).mounting_nm(102.0) for seed in range(200)])
+    assert offsets.std() == pytest.approx(100, rel=0.15)
+    goniometer = Goniometer(settings, 1)
+    assert not goniometer.mounting_nm(0.0).any()
+    x_nm, y_nm = goniometer.mounting_nm(102.0)
+    pose = goniometer.pose(replace(STATE, azimuth_deg=102.0))
+    assert (pose.shift_u_nm, pose.shift_v_nm) == (pytest.approx(x_nm), pytest.approx(y_nm))
 
 
 def test_the_hand_errs_except_where_the_frame_is_defined():

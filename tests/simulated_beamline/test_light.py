@@ -29,6 +29,7 @@ def scene(steps, **initial):
             await light.refresh()
 
         faults.watch(changed)
+        await light.refresh()
         for name, value in steps:
             await put(database, f"SIM:{name}", value)
         names = ("SHUTTER:Status", "FE:Status", "RING:Current")
@@ -62,6 +63,15 @@ def scene(steps, **initial):
 )  # fmt: skip
 def test_light_and_readbacks(steps, passes, there, readbacks):
     light, found = scene(steps)
+    check(light, found, passes, there, readbacks)
+
+
+def test_faults_that_are_on_from_the_start_are_read_back():
+    light, found = scene([], front_end_closed=1, beam_dump=1, shutter_stuck_open=1)
+    check(light, found, True, False, (1, 0, 0))
+
+
+def check(light, found, passes, there, readbacks):
     assert light.shutter_is_open is passes
     assert light.is_there is there
     assert tuple(found.values()) == readbacks

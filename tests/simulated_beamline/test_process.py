@@ -202,3 +202,15 @@ def test_names_that_do_not_exist_are_refused_in_one_line(tmp_path, capsys, optio
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert options[1] in message
+
+
+@pytest.mark.slow
+def test_a_second_one_in_the_same_folder_is_refused_in_one_line(tmp_path):
+    with beamline(tmp_path):
+        truth = (tmp_path / "truth.h5").read_bytes()
+        second = [*COMMAND, "--data", str(tmp_path), "--texture", "vortex"]
+        refused = subprocess.run(second, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "another simulated beamline writes there" in refused.stderr
+    assert (tmp_path / "truth.h5").read_bytes() == truth

@@ -69,6 +69,8 @@ def test_frames_are_written_by_the_server_and_readable_while_it_writes(
     hdf.file_name.set("frames").wait(timeout=10)
     hdf.file_template.set("%s%s.h5").wait(timeout=10)
     hdf.temp_suffix.set(".tmp").wait(timeout=10)
+    hdf.file_write_mode.set("Stream").wait(timeout=10)
+    hdf.lazy_open.set("No").wait(timeout=10)
     hdf.num_capture.set(0).wait(timeout=10)
     cam.acquire.put(1, use_complete=True, wait=True, timeout=20)  # tells the plug-in the size
     hdf.capture.set(1).wait(timeout=10)

@@ -43,6 +43,8 @@ def test_a_file_of_the_users_changes_what_it_names(tmp_path):
         ("[faults]\nbeam_dum = 1\n", "'beam_dum' is unknown; the nearest are beam_dump"),
         ("[faults]\nbeam_dump = 2\n", "beam_dump = 2: expected 0 or 1"),
         ("[clock\n", "not TOML"),
+        ("[beam]\nnominal_jaw_up_mm = 1.0\n", "must be below nominal_jaw_up_mm = 1.0"),
+        ("[image]\njitter_pixels = 3.0\n", ":2: jitter_pixels = 3.0"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, complaint):
