@@ -47,8 +47,8 @@ class Darks(Strict):
 class Sample(Strict):
     """What is measured, with lengths in nm from the middle of the film.
 
-    `layers_nm` are its magnetic layers; `surfaces_nm` its lower and upper surface, membrane included, on which fiducials
-    lie: they tell where the middle of the film is.
+    `layers_nm` are its magnetic layers; `surfaces_nm` its lower and upper surface, membrane included,
+    on which fiducials lie: they tell where the middle of the film is.
     """
 
     name: Annotated[str, Field(min_length=1)]

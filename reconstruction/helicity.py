@@ -111,12 +111,14 @@ def _regression(
 ) -> tuple[Float64, Float64, float]:
     """N and r of the module's docstring, and the structure of the mean as a part of that of the difference."""
     good = np.isfinite(positive_vu) & np.isfinite(negative_vu) & ~left_out_vu
-    mean = _contrast((positive_vu + negative_vu) / 2, good)
-    difference = _contrast((positive_vu - negative_vu) / 2, good)
+    half = np.float32(0.5)
+    mean = _contrast(half * (positive_vu + negative_vu), good)
+    difference = _contrast(half * (positive_vu - negative_vu), good)
     inside = good.copy()
     for edge in (np.s_[:_BORDER], np.s_[-_BORDER:], np.s_[:, :_BORDER], np.s_[:, -_BORDER:]):
         inside[edge] = False
-    gradient = np.stack([part[inside] for part in np.gradient(difference)]).astype(np.float64)
+    gradient = np.stack([np.gradient(difference, axis=axis)[inside] for axis in (0, 1)])
+    gradient = gradient.astype(np.float64)
     m, d = mean[inside].astype(np.float64), difference[inside].astype(np.float64)
     part = float(m @ m) / max(float(d @ d), 1e-30)
     noise = m.size * std**2 / (8 * np.pi * FINEST_PIXELS**4)
@@ -163,13 +165,13 @@ def helicity_offset(
         return NO_OFFSET
     left_out = np.zeros(positive.shape, np.bool_) if left_out_vu is None else left_out_vu
     prior = np.eye(2) * (std / PRIOR_PIXELS) ** 2
-    offset = np.zeros(2)
+    offset: Float64 = np.zeros(2)
     for number in range(2):
         plus, minus = registered(positive, negative, offset) if number else (positive, negative)
         normal, right, part = _regression(plus, minus, left_out, std)
         if part > 0.5:
             return NO_OFFSET
-        offset = np.linalg.solve(normal + prior, normal @ offset + right)
+        offset = np.asarray(np.linalg.solve(normal + prior, normal @ offset + right))
         if np.hypot(*offset) > LARGEST_PIXELS:
             return NO_OFFSET
     if offset @ normal @ offset < (LEAST_SIGMA * std) ** 2:

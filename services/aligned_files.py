@@ -174,7 +174,7 @@ def _straightened(views: AlignedViews, pixel_nm: float) -> AlignedSeries:
     return AlignedSeries(
         theta_deg=views.theta_deg_t,
         dichroic_tvu=np.stack(dichroic),
-        absorption_tvu=(positive_tvu + negative_tvu) / 2,
+        absorption_tvu=np.float32(0.5) * (positive_tvu + negative_tvu),
         positive_tvu=positive_tvu,
         negative_tvu=negative_tvu,
     )

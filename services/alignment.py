@@ -312,8 +312,14 @@ def middle_height_nm(
     if not rivals:
         return height_nm, ""
     if min(map(abs, rivals)) < CLEARLY * abs(height_nm):
-        return None, "all fiducials lie on one surface, and it is open on which: z from the tilt axis"
-    return height_nm, "all fiducials lie on one surface: the one that leaves the film nearer the axis"
+        return (
+            None,
+            "all fiducials lie on one surface, and it is open on which: z from the tilt axis",
+        )
+    return (
+        height_nm,
+        "all fiducials lie on one surface: the one that leaves the film nearer the axis",
+    )
 
 
 def _described(
@@ -344,7 +350,7 @@ def _described(
                 group[0].phi_deg,
                 pose.phi_deg,
                 pose.theta_deg_t[kept],
-                tuple(group[i] for i in kept),
+                tuple(group[int(i)] for i in kept),
                 pose.shift_vu_nm_t[kept],
                 found.warp_t(number)[kept],
                 found.projected_vu_nm(number)[kept],

@@ -76,7 +76,7 @@ def needed_for_volume(made: AngleSignals, pixel_nm: float) -> AngleSignals:
     )
     if made.helicity_offset.is_known:
         plus, minus = registered(mean + half, mean - half, made.helicity_offset.vu_nm / pixel_nm)
-        mean, half = (plus + minus) / 2, (plus - minus) / 2
+        mean, half = np.float32(0.5) * (plus + minus), np.float32(0.5) * (plus - minus)
     return replace(made, signals=Signals(*(image.copy() for image in (mean, half, std))))
 
 

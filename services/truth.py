@@ -114,8 +114,8 @@ def read_truth(path: Path) -> Truth:
             # Points need none; only what fills a square or a box has one.
             none = np.zeros(len(columns[0]))
             columns.append(np.atleast_1d(points["radius_nm"]) if "radius_nm" in points else none)
-            spheres = [
-                np.atleast_1d(file["fiducials"][name][...]) if "fiducials" in file else []
+            spheres: list[NDArray[np.float64]] = [
+                np.atleast_1d(file["fiducials"][name][...]) if "fiducials" in file else np.zeros(0)
                 for name in ("x_nm", "y_nm", "z_nm")
             ]
             return Truth(
@@ -189,9 +189,7 @@ def moved(truth: Truth, move_xy_nm: tuple[float, float]) -> Truth:
         m_czyx[index] = scipy.ndimage.shift(truth.m_czyx[index], shift, mode="nearest")
     magnetic_zyx = np.any(truth.m_czyx != 0, axis=0)
     for z, magnetic_yx in enumerate(magnetic_zyx):
-        inside = scipy.ndimage.shift(
-            magnetic_yx.astype(np.float32), shift, order=1, mode="nearest"
-        )
+        inside = scipy.ndimage.shift(magnetic_yx.astype(np.float32), shift, order=1, mode="nearest")
         m_czyx[:, z, inside < 0.5] = 0
     return replace(
         truth,

@@ -84,7 +84,9 @@ def test_what_cannot_be_told_is_not_undone(offset, contrast, background):
 
 
 def test_registered_images_lie_on_each_other():
-    plus, minus = exposed((-1.3, 0.6), std=0.0, background=lambda v, u: 0.6 + 0.3 * np.cos((V - v) / 9))
+    plus, minus = exposed(
+        (-1.3, 0.6), std=0.0, background=lambda v, u: 0.6 + 0.3 * np.cos((V - v) / 9)
+    )
     plus, minus = registered(plus, minus, (-1.3, 0.6))
     inner = np.s_[8:-8, 8:-8]
     np.testing.assert_allclose(((plus - minus) / 2)[inner], stripes(0, 0)[inner], atol=2e-4)

@@ -39,7 +39,7 @@ NOTHING = Signals(*(np.full((64, 64), value, np.float32) for value in (0.5, 0.1,
 def found(spheres_nm, phi_deg, theta_deg, shift_vu=(0.0, 0.0), noise=None):
     """What is seen of spheres, by the definition of the stage frame and the detector."""
     phi, theta = np.deg2rad([phi_deg, theta_deg])
-    x, y, z = (spheres_nm + [0, 0, HEIGHT_NM]).T
+    x, y, z = (spheres_nm + np.array([0, 0, HEIGHT_NM])).T
     stage_x, stage_y = x * np.cos(phi) - y * np.sin(phi), x * np.sin(phi) + y * np.cos(phi)
     u = stage_x * np.cos(theta) - z * np.sin(theta)
     at = np.column_stack([stage_y, u]) + shift_vu
@@ -77,7 +77,9 @@ def test_run_out_and_azimuth_are_found_and_z_is_counted_from_the_films_middle():
         expected = np.array([shifts[one.stated_phi_deg, t] for t in TILTS_DEG])
         expected[:, 1] -= HEIGHT_NM * np.sin(theta)
         off = one.shift_vu_nm_t - expected
-        v_row = np.column_stack([np.full_like(theta, np.sin(phi)), np.full_like(theta, np.cos(phi))])
+        v_row = np.column_stack(
+            [np.full_like(theta, np.sin(phi)), np.full_like(theta, np.cos(phi))]
+        )
         u_row = np.column_stack([np.cos(phi) * np.cos(theta), -np.sin(phi) * np.cos(theta)])
         matrix = np.concatenate([v_row, u_row])
         origin, *_ = np.linalg.lstsq(matrix, off.T.ravel())
@@ -231,7 +233,11 @@ def test_what_the_real_conditions_do_is_undone(tmp_path):
             for one, flat in zip(above, flats, strict=True):
                 time_s += 90.0
                 at = replace(
-                    one, theta_deg=theta_deg, azimuth_deg=azimuth_deg, exposure_s=20.0, time_s=time_s
+                    one,
+                    theta_deg=theta_deg,
+                    azimuth_deg=azimuth_deg,
+                    exposure_s=20.0,
+                    time_s=time_s,
                 )
                 counts = np.maximum(light(at, 3), 1e-3 * flat)
                 absorbances.append(-np.log(counts * 8.0 / 20.0 / flat))
