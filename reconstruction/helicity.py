@@ -143,8 +143,8 @@ def helicity_offset(
         left_out_vu: pixels that say nothing, such as those of gold spheres.
 
     Returns:
-        Offset of +1 against -1; `NO_OFFSET` where there is no magnetic contrast, where the sample has a structure of
-        its own as strong, or where the offset is not significant.
+        Offset of +1 against -1, zero where it is not significant; `NO_OFFSET` where the sample has a structure of its
+        own as strong as the magnetic contrast.
 
     Raises:
         InputError: for images that are not of one shape, or no positive std.
@@ -174,7 +174,7 @@ def helicity_offset(
         offset = np.asarray(np.linalg.solve(normal + prior, normal @ offset + right))
         if np.hypot(*offset) > LARGEST_PIXELS:
             return NO_OFFSET
-    if offset @ normal @ offset < (LEAST_SIGMA * std) ** 2:
-        return NO_OFFSET
     covariance = np.linalg.inv(normal + prior) * std**2
+    if offset @ normal @ offset < (LEAST_SIGMA * std) ** 2:
+        offset = np.zeros(2)
     return HelicityOffset(offset * pixel_nm, np.sqrt(np.diag(covariance)) * pixel_nm)

@@ -165,8 +165,11 @@ def _straightened(views: AlignedViews, pixel_nm: float) -> AlignedSeries:
                 straightened(image, warp, shift_nm + sign * offset_nm / 2, pixel_nm)
                 for image, sign in ((plus, 1), (minus, -1))
             )
-        height, width = plus.shape
-        spoiled = views.spoiled(number, (height, width), pixel_nm, straight=True)
+        spoiled = views.spoiled(number, pixel_nm)
+        if spoiled.any():
+            spoiled = np.isnan(
+                straightened(np.where(spoiled, np.nan, 0.0), warp, shift_nm, pixel_nm)
+            )
         positive.append(plus.astype(np.float32))
         negative.append(minus.astype(np.float32))
         dichroic.append(np.where(spoiled, np.nan, (plus - minus) / 2).astype(np.float32))

@@ -29,9 +29,10 @@ FEW_TILTS_DEG = 40.0
 """An azimuth whose tilts do not span more yet waits for more of them, where its fiducials do not suffice."""
 CLEARLY = 2.0
 """By how much better one assignment of spheres to surfaces has to be than any other."""
-MASK_MARGIN_NM = 12.0
-"""What is masked beyond the radius at which a disc has half its height: the rest of the sphere. Its blurred border is
-left in: with both helicities on each other it says little, but nothing wrong."""
+OPEN_OFFSET_PIXELS = 0.3
+"""Standard deviation of the helicities' offset up to which a sphere's rim shows less than noise."""
+WORST_MISFIT = 4.0
+"""Mean square of the dichroic signal on spheres, in units of its noise, from which on they are masked."""
 HEIGHT_NM = 15.0
 """How well a sphere's height and its surface agree: spheres are not all of one size."""
 FARTHEST_NM = 2000.0
@@ -87,7 +88,7 @@ class SeriesAlignment:
         if not self.aligned:
             return f"not aligned: {self.reason}"
         azimuths = ", ".join(
-            f"phi {one.phi_deg:.2f} +- {one.std_phi_deg:.2f} deg (stated {one.stated_phi_deg:g})"
+            f"phi {one.phi_deg:.2f} +- {one.std_phi_deg:.3f} deg (stated {one.stated_phi_deg:g})"
             for one in self.azimuths
             if one.std_phi_deg > 0
         )
@@ -119,31 +120,36 @@ class AlignedViews:
     warp_tvu: NDArray[np.float64] | None = None
     sphere_vu_nm_t: NDArray[np.float64] | None = None
 
-    def spoiled(
-        self,
-        number: int,
-        shape_vu: tuple[int, int],
-        pixel_nm: float,
-        *,
-        straight: bool = False,
-    ) -> NDArray[np.bool_]:
-        """Return which pixels of a view spheres spoil, as it was exposed or straightened."""
-        if self.sphere_vu_nm_t is None or self.shift_vu_nm_t is None or self.warp_tvu is None:
-            return np.zeros(shape_vu, np.bool_)
-        found, centres = self.angles[number].fiducials, self.sphere_vu_nm_t[number]
+    def spoiled(self, number: int, pixel_nm: float) -> NDArray[np.bool_]:
+        """Return which pixels of a view, as it was exposed, spheres spoil.
+
+        Where both helicities are known to lie on each other gold takes light, and so makes noise, but no signal. Where
+        the magnetic contrast leaves the offset open, it shows in the dichroic signal of the spheres themselves.
+        """
+        angle = self.angles[number]
+        signal_vu, std_vu = angle.signals.dichroic_vu, angle.signals.std_vu
+        none = np.zeros(signal_vu.shape, np.bool_)
+        if self.sphere_vu_nm_t is None:
+            return none
+        if angle.helicity_offset.std_vu_nm.max() <= OPEN_OFFSET_PIXELS * pixel_nm:
+            return none
+        found = angle.fiducials
         radius_nm = float(np.median(found.radius_nm)) if len(found) else DIAMETER_NM / 2
-        if straight:
-            off = centres - self.shift_vu_nm_t[number]
-            centres = off @ np.linalg.inv(self.warp_tvu[number]).T
-        return fiducial_mask(shape_vu, centres, radius_nm, pixel_nm, margin_nm=MASK_MARGIN_NM)
+        height, width = signal_vu.shape
+        mask = fiducial_mask((height, width), self.sphere_vu_nm_t[number], radius_nm, pixel_nm)
+        inside = mask & np.isfinite(signal_vu) & np.isfinite(std_vu)
+        if not inside.any():
+            return mask
+        level = float(np.nanmedian(signal_vu[~mask]))
+        misfit = float(np.mean(((signal_vu[inside] - level) / std_vu[inside]) ** 2))
+        return mask if misfit > WORST_MISFIT else none
 
     def tilt_series(self, pixel_nm: float) -> TiltSeries:
-        """Return what the reconstruction takes, the spheres' pixels without a value."""
+        """Return what the reconstruction takes, without a value where spheres spoil the signal."""
         dichroic_tvu = np.stack([one.signals.dichroic_vu for one in self.angles])
         if self.sphere_vu_nm_t is not None:
-            height, width = dichroic_tvu.shape[1:]
             for number, image_vu in enumerate(dichroic_tvu):
-                image_vu[self.spoiled(number, (height, width), pixel_nm)] = np.nan
+                image_vu[self.spoiled(number, pixel_nm)] = np.nan
         return TiltSeries(
             self.phi_deg,
             self.theta_deg_t,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction.fiducials import Fiducials
+from mistral_txm.reconstruction.helicity import HelicityOffset
 from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.alignment import align, middle_height_nm
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume, with_marks
@@ -90,19 +91,34 @@ def test_run_out_and_azimuth_are_found_and_z_is_counted_from_the_films_middle():
     assert "phi 102.70 +- 0.0" in told.message
 
 
-def test_spheres_have_no_signal():
+def test_spheres_are_masked_where_the_helicities_may_lie_apart_and_gold_shows():
     at = np.array([[0.0, 0.0, 170.0], [150.0, 200.0, 170.0], [-200.0, -150.0, -220.0]])
     angles, shifts = series(at, azimuths=((0.0, 0.0),))
-    views, told = align(angles, PIXEL_NM, SURFACES_NM)
-    assert told.aligned
-    made = views[0].tilt_series(PIXEL_NM)
-    for image, theta_deg in zip(made.dichroic_tvu, TILTS_DEG, strict=True):
-        masked = np.isnan(image)
+    v_nm, u_nm = np.meshgrid(*2 * [(np.arange(64) - 31.5) * PIXEL_NM], indexing="ij")
+
+    def showing(one):
+        """A bright and a dark rim on opposite sides of every sphere."""
+        image = NOTHING.dichroic_vu.copy()
+        for v, u in one.fiducials.position_vu_nm:
+            near = np.hypot(v_nm - v, u_nm - u) < 60
+            image[near] += 0.15 * np.sign(v_nm - v)[near]
+        return replace(one, signals=replace(NOTHING, dichroic_vu=image))
+
+    def masked(marked):
+        views, told = align(marked, PIXEL_NM, SURFACES_NM)
+        assert told.aligned
+        return np.isnan(views[0].tilt_series(PIXEL_NM).dichroic_tvu)
+
+    showing_tilts = [showing(one) for one in angles]
+    for image, theta_deg in zip(masked(showing_tilts), TILTS_DEG, strict=True):
+        assert 0.02 < image.mean() < 0.2
         for v, u in found(at, 0.0, theta_deg, shifts[0.0, theta_deg]).position_vu_nm / PIXEL_NM:
             if max(abs(v), abs(u)) < 27:
-                assert masked[round(v + 31.5), round(u + 31.5)]
-        assert 0.02 < masked.mean() < 0.1
-    assert not np.isnan(NOTHING.dichroic_vu).any()  # what was measured is left as it is
+                assert image[round(v + 31.5), round(u + 31.5)]
+    assert not np.isnan(showing_tilts[0].signals.dichroic_vu).any()  # what was measured is left
+    known = HelicityOffset(np.zeros(2), np.full(2, 0.1 * PIXEL_NM))
+    assert not masked([replace(one, helicity_offset=known) for one in showing_tilts]).any()
+    assert not masked(angles).any()  # nothing shows
 
 
 def test_views_without_a_place_are_left_out():
