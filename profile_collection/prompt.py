@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bluesky import Msg, RunEngine
@@ -12,6 +14,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from mistral_txm.devices.instrument import Instrument
+from mistral_txm.devices.sample import Azimuth
 from mistral_txm.devices.shutter import Shutter
 from mistral_txm.plans import snapshot
 
@@ -149,6 +152,11 @@ def _where(device: Any) -> str:
             f"{device.position:.4f} {settings.unit}".ljust(18)
             + f" {settings.low_limit:g} to {settings.high_limit:g} {settings.unit}"
         )
+    if isinstance(device, Azimuth):
+        if math.isnan(device.phi_deg):
+            return "nobody has said how the sample is mounted: %mov azimuth 0, say"
+        given = datetime.fromtimestamp(device.given_at_s.get())
+        return f"{device.phi_deg:g} deg, as said on {given:%a %d %b, %H:%M}"
     described = device.describe()
     return ", ".join(
         _told(reading["value"], described[name]) for name, reading in device.read().items()
@@ -158,10 +166,12 @@ def _where(device: Any) -> str:
 def _told(value: Any, described: dict[str, Any]) -> str:
     """Say a value with its unit, or the name of a state.
 
-    >>> _told(250.0, {"units": "mA"}), _told(1, {"enum_strs": ("Closed", "Open")})
-    ('250.0 mA', 'Open')
+    >>> _told(247.0301928, {"units": "mA"}), _told(1, {"enum_strs": ("Closed", "Open")})
+    ('247.03 mA', 'Open')
     """
     states = described.get("enum_strs")
     if states and isinstance(value, int):
         return str(states[value])
+    if isinstance(value, float):
+        value = "unknown" if math.isnan(value) else f"{value:.6g}"
     return f"{value} {described.get('units') or ''}".rstrip()

@@ -131,6 +131,11 @@ class _Frames:
 def _as_nxtomo(journal: Path, output: Path) -> None:
     run = _with_exposures(journal)
     start = run.start
+    if "measurement" not in start:
+        raise ValueError(
+            f"run {journal.stem}: {start.get('plan_name')} is no tilt series, which NXtomo is made for; "
+            "export it as csv"
+        )
     entries = {}
     for helicity, name in ((1, "positive"), (-1, "negative")):
         parts = (

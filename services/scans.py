@@ -42,6 +42,10 @@ Place = tuple[int, float | None]
 """Helicity of the jaws (0: at neither), and the planned position; None where nothing was scanned."""
 
 
+LEAST_LIGHT_COUNTS = 20.0
+"""Mean above the dark level below which flats show no light."""
+
+
 class ScanError(ValueError):
     """A run is not the scan that is asked for, or has too little of it; the message says what lacks."""
 
@@ -355,7 +359,16 @@ class _Rates:
     def _gain(self, place: Place) -> float:
         if place not in self._gains:
             flats = self._flats(place)
-            self._gains[place] = measure_noise(_counts(flats), self._dark(flats), _doses(flats))
+            counts, dark, doses = _counts(flats), self._dark(flats), _doses(flats)
+            light = float(np.mean(counts) - np.mean(dark.level_vu))
+            if not (np.all(doses > 0) and light > LEAST_LIGHT_COUNTS):
+                currents = sorted({round(one.ring_current_ma, 1) for one in flats})
+                raise ScanError(
+                    f"{self._scan.name}: flats with {light:.0f} counts above the dark level at ring currents of "
+                    f"{', '.join(f'{current:g}' for current in currents)} mA; were beam, front end and shutter "
+                    "there and open? scan again"
+                )
+            self._gains[place] = measure_noise(counts, dark, doses)
         return self._gains[place]
 
     def _rate(self, exposures: Sequence[Exposure], gain: float) -> Rate:

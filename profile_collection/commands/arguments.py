@@ -84,9 +84,9 @@ class _ListFaults(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         print_table(("fault", "value", "meaning"), fault_table())
         print(
-            "MOTOR is the name of an axis, such as theta. A switch is 0 or 1; a count is how many"
+            "MOTOR is the name of an axis, such as theta. A switch is 0 or 1; an amount is in its unit;"
         )
-        print("of the next occasions go wrong, -1 for all of them.")
+        print("a count is how many of the next occasions go wrong, -1 for all of them.")
         parser.exit()
 
 
@@ -96,10 +96,14 @@ def simulation_options(parser: argparse.ArgumentParser) -> None:
         "--texture",
         default="stripes",
         metavar="NAME|FILE",
-        help="the magnetization: a name, or an OVF or HDF5 file (default: stripes)",
+        help="the magnetization: a name (an unknown one lists them), or an OVF or HDF5 file (default: stripes)",
     )
     parser.add_argument(
-        "--seed", type=whole_number(0), default=0, metavar="N", help="of sample and noise"
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="of sample and noise (default: 0)",
     )
     parser.add_argument(
         "--conditions",

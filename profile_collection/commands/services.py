@@ -23,7 +23,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     ioc = commands.add_parser(
         "ioc", help="the simulated beamline alone, until Ctrl-C", description=_ioc.__doc__
     )
-    ioc.add_argument("--size", choices=SIZES, default="small", help="frames of the CCD")
+    ioc.add_argument(
+        "--size",
+        choices=SIZES,
+        default="small",
+        help="frames of the CCD: small and medium 256 x 256, paper 1024 x 1024 (default: small)",
+    )
     simulation_options(ioc)
     ioc.add_argument(
         "--time-scale",
@@ -32,7 +37,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="X",
         help="how long one second of exposure or motion takes, s (default: 1; 0: computing time alone)",
     )
-    ioc.add_argument("--port", type=port_number, default=0, metavar="N", help="0: any free port")
+    ioc.add_argument(
+        "--port", type=port_number, default=0, metavar="N", help="0: any free port (default)"
+    )
     data_option(ioc)
     ioc.set_defaults(run=_ioc)
 

@@ -216,6 +216,19 @@ def without(documents: Documents, stream: str) -> Documents:
     return [entry for entry in start if entry[1].get("descriptor") not in dropped]
 
 
+def test_flats_without_light_are_told_with_the_ring_current(tmp_path: Path) -> None:
+    scan = {"motor": "jaws", "unit": "mm", "positions": [0.0]}
+    beamline = Beamline(tmp_path, scan | {"opening_mm": 0.4, "slit_distance_m": 20.0})
+    beamline.darks()
+    beamline.intensity = 0.0
+    for helicity in (1, -1, 0):
+        beamline.flat_and_sample(helicity)
+    with pytest.raises(
+        ScanError, match=r"above the dark level at ring currents of .* mA; were beam"
+    ):
+        evaluate_polarization_scan(scan_of(beamline.documents))
+
+
 def test_what_is_missing_is_named(energy_documents: Documents, jaw_documents: Documents) -> None:
     with pytest.raises(ScanError, match="no dark frames of 3 s"):
         evaluate_energy_scan(scan_of(without(energy_documents, "dark")))
