@@ -45,16 +45,23 @@ class Darks(Strict):
 
 
 class Sample(Strict):
-    """What is measured; `layers_nm` are its magnetic layers, from the middle of the film."""
+    """What is measured, with lengths in nm from the middle of the film.
+
+    `layers_nm` are its magnetic layers; `surfaces_nm` its lower and upper surface, membrane included,
+    on which fiducials lie: they tell where the middle of the film is.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     layers_nm: Annotated[tuple[tuple[float, float], ...], _Tuples] | None = None
+    surfaces_nm: Annotated[tuple[float, float], _Tuples] | None = None
 
     @model_validator(mode="after")
     def _layers_have_thickness(self) -> Self:
         for low_nm, high_nm in self.layers_nm or ():
             if not low_nm < high_nm:
                 raise ValueError(f"layers_nm: [{low_nm}, {high_nm}]: expected the lower end first")
+        if self.surfaces_nm is not None and not self.surfaces_nm[0] < self.surfaces_nm[1]:
+            raise ValueError(f"surfaces_nm: {list(self.surfaces_nm)}: expected the lower one first")
         return self
 
 

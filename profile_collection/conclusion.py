@@ -20,7 +20,13 @@ from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
 from mistral_txm.services.report import write_report
 from mistral_txm.services.series_exposures import taken
-from mistral_txm.services.truth import compare_with_truth, margin_seen_by_all_nm, read_truth
+from mistral_txm.services.truth import (
+    compare_with_truth,
+    fiducials_move_xy_nm,
+    margin_seen_by_all_nm,
+    moved,
+    read_truth,
+)
 from mistral_txm.services.verification import SeriesRecord, read_series, verify
 
 POLL_S = 0.2
@@ -68,6 +74,7 @@ def conclude(
     start = record.runs[0].start
     with stage("comparison with the truth"):
         volume, truth = read_volume(volume_path), read_truth(data / "truth.h5")
+        move_xy_nm = fiducials_move_xy_nm(truth, status["alignment"]["spheres_xyz_nm"])
         angles = {(phi_deg, theta_deg) for phi_deg, theta_deg, *_ in start["planned_keys"]}
         margin_nm = margin_seen_by_all_nm(
             truth.m_czyx.shape[3] * truth.voxel_nm,
@@ -75,7 +82,7 @@ def conclude(
             sorted({phi_deg for phi_deg, _ in angles}),
             max(abs(theta_deg) for _, theta_deg in angles),
         )
-        errors = compare_with_truth(volume, truth, margin_nm=margin_nm)
+        errors = compare_with_truth(volume, moved(truth, move_xy_nm), margin_nm=margin_nm)
     summary: dict[str, Any] = {
         "series": series,
         "runs": [run.start["uid"] for run in record.runs],
@@ -84,6 +91,8 @@ def conclude(
         "frames": frames,
         "errors": {name: value for name, value in errors.items() if name != "singularities"},
         "singularities": errors["singularities"],
+        "alignment": status["alignment"],
+        "truth_move_xy_nm": move_xy_nm,
         "live": {
             key: status[key] for key in ("updates", "update_s", "lag_frames", "method", "prior")
         },
@@ -95,6 +104,7 @@ def conclude(
             volume_path,
             data / "report",
             truth_path=data / "truth.h5",
+            truth_move_xy_nm=move_xy_nm,
             frames=read_pair(data / LIVE / series / PAIR),
             summary=summary,
         )

@@ -1,9 +1,9 @@
 """Tilt series as they are measured, and the same views resampled once to the sheared frame for all solvers.
 
-One interpolation does stretch, azimuth and alignment shift: a cubic spline through the pixels of each view is
-evaluated at ``u = x0' cos(theta)``, ``v = y0'`` for every point ``r0`` of a lateral domain that is the volume's
-field of view plus a margin, so that every ray which carries data stays inside the domain from the lowest to the
-highest layer.
+One interpolation does stretch, azimuth and alignment: a cubic spline through the pixels of each view is evaluated
+at ``warp (v0, u0) + shift``, ``u0 = x0' cos(theta)``, ``v0 = y0'``, for every point ``r0`` of a lateral domain that
+is the volume's field of view plus a margin, so that every ray which carries data stays inside the domain from the
+lowest to the highest layer.
 
 Noise: white noise of standard deviation sigma per pixel becomes, stretched by ``1 / cos(theta)``, noise of the power
 ``sigma^2 / cos(theta)`` per lateral frequency inside the view's own band, and none outside. All solvers weight with
@@ -54,6 +54,8 @@ class TiltSeries:
             estimated from the frequencies that the zone plate does not transmit, where there is nothing but noise.
         shift_vu_nm_t: where the sample's origin falls in each view, (v, u) from the image's centre, shape (views, 2),
             nm; None: in the centre.
+        warp_tvu: shape (views, 2, 2): a point of the film's mid-plane that should fall on (v0, u0) falls on
+            ``warp (v0, u0) + shift`` (`alignment.Alignment.warp_t`); None: unit matrices.
     """
 
     phi_deg: float
@@ -61,6 +63,7 @@ class TiltSeries:
     dichroic_tvu: npt.ArrayLike
     std_tvu: npt.ArrayLike | None = None
     shift_vu_nm_t: npt.ArrayLike | None = None
+    warp_tvu: npt.ArrayLike | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def resample(
     *,
     std_vu: npt.ArrayLike | None = None,
     shift_vu_nm: tuple[float, float] = (0.0, 0.0),
+    warp_vu: npt.ArrayLike = ((1.0, 0.0), (0.0, 1.0)),
 ) -> View:
     """Resample one view to the sheared frame.
 
@@ -194,6 +198,7 @@ def resample(
         domain: from `padded_domain`.
         std_vu: standard deviation per pixel or one number; None: estimated.
         shift_vu_nm: where the sample's origin falls, from the image's centre.
+        warp_vu: shape (2, 2), of `TiltSeries.warp_tvu`.
 
     Raises:
         InputError: if all pixels are masked.
@@ -228,14 +233,17 @@ def resample(
     c, s = np.cos(np.deg2rad(phi_deg)), np.sin(np.deg2rad(phi_deg))
     ct = np.cos(np.deg2rad(theta_deg))
     y0, x0 = (-o - (n - 1) / 2 for o, n in zip(domain.offset_yx, grid.shape_zyx[1:], strict=True))
+    # Columns y and x: how (v, u) moves with the domain's rows and columns.
+    steps = np.asarray(warp_vu, dtype=np.float64) @ np.array([[c, s], [-s * ct, c * ct]])
+    first = steps @ np.array([y0, x0])
     out = np.zeros((ny, nx), np.float32)
     seen = np.zeros((ny, nx), np.bool_)
     _evaluate_spline(
         _spline_coefficients(image),
         masked,
-        (n_v - 1) / 2 + shift_vu_nm[0] / grid.voxel_nm + s * x0 + c * y0,
-        (n_u - 1) / 2 + shift_vu_nm[1] / grid.voxel_nm + (c * x0 - s * y0) * ct,
-        c, s, -s * ct, c * ct,
+        (n_v - 1) / 2 + shift_vu_nm[0] / grid.voxel_nm + first[0],
+        (n_u - 1) / 2 + shift_vu_nm[1] / grid.voxel_nm + first[1],
+        steps[0, 0], steps[0, 1], steps[1, 0], steps[1, 1],
         out,
         seen,
     )  # fmt: skip
@@ -253,7 +261,7 @@ def resample(
 
 def _checked(
     series: TiltSeries, number: int
-) -> tuple[Float64, Float32, npt.NDArray[np.generic] | None, Float64]:
+) -> tuple[Float64, Float32, npt.NDArray[np.generic] | None, Float64, Float64]:
     """The arrays of one series, after every check that names what is wrong."""
     where = f"series {number} (phi = {series.phi_deg} deg)"
     theta = np.asarray(series.theta_deg_t, dtype=np.float64)
@@ -301,7 +309,19 @@ def _checked(
         raise InputError(
             f"{where}: shifts of shape {shift.shape}, expected finite ({theta.size}, 2): v, u in nm"
         )
-    return theta, signal, std, shift
+    warp = (
+        np.tile(np.eye(2), (theta.size, 1, 1))
+        if series.warp_tvu is None
+        else np.asarray(series.warp_tvu, np.float64)
+    )
+    if warp.shape != (theta.size, 2, 2) or not (
+        np.isfinite(warp).all() and np.all(np.linalg.det(warp) > 0)
+    ):
+        raise InputError(
+            f"{where}: warps of shape {warp.shape}, expected finite ({theta.size}, 2, 2) that mirror nothing; give "
+            "those of an alignment"
+        )
+    return theta, signal, std, shift, warp
 
 
 def resampled_views(series: TiltSeries, number: int, grid: Grid, domain: Domain) -> list[View]:
@@ -310,7 +330,7 @@ def resampled_views(series: TiltSeries, number: int, grid: Grid, domain: Domain)
     Raises:
         InputError: for anything that cannot be used, in one line.
     """
-    theta, signal, std, shift = _checked(series, number)
+    theta, signal, std, shift, warp = _checked(series, number)
     return [
         resample(
             series.phi_deg,
@@ -320,6 +340,7 @@ def resampled_views(series: TiltSeries, number: int, grid: Grid, domain: Domain)
             domain,
             std_vu=None if std is None else std[i],
             shift_vu_nm=(float(shift[i, 0]), float(shift[i, 1])),
+            warp_vu=warp[i],
         )
         for i in range(theta.size)
     ]

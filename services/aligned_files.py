@@ -1,6 +1,7 @@
 """`mistral-txm process`: from files of the facility, or our own runs, to aligned stacks before reconstruction."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -14,15 +15,26 @@ from mistral_txm.reconstruction import (
     read_normalized,
     write_aligned,
 )
+from mistral_txm.reconstruction.alignment import straightened
 from mistral_txm.reconstruction.signal import mean_absorbance
+from mistral_txm.services.alignment import AlignedViews, SeriesAlignment, align
+from mistral_txm.services.angle_signals import ProcessingError
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.journal import journal_files, read_journal
-from mistral_txm.services.processing import AngleSignals, ProcessingError, Processor
+from mistral_txm.services.processing import Processor, surfaces_of
 from mistral_txm.services.series_exposures import SeriesExposures
 
 
-def process(raw: Sequence[str], output: Path, data: Path) -> list[Path]:
-    """Turn raw data into aligned stacks, one file per azimuth, and return the files written.
+@dataclass(frozen=True)
+class Processed:
+    """The files written, one per azimuth, and how the views of our own runs were aligned."""
+
+    paths: tuple[Path, ...]
+    alignment: SeriesAlignment | None = None
+
+
+def process(raw: Sequence[str], output: Path, data: Path) -> Processed:
+    """Turn raw data into aligned stacks, one file per azimuth, and return what was written.
 
     Parameters
     ----------
@@ -45,11 +57,11 @@ def process(raw: Sequence[str], output: Path, data: Path) -> list[Path]:
     if all(path.exists() for path in paths):
         series = _from_files(paths)
         write_aligned(output, series)
-        return [output]
+        return Processed((output,))
     if len(raw) > 1 or paths[0].suffix:
         missing = next(path for path in paths if not path.exists())
         raise FileError(f"{missing}: no such file")
-    by_azimuth = _from_runs(raw[0], data)
+    by_azimuth, alignment = _from_runs(raw[0], data)
     written = []
     for phi_deg, series in by_azimuth.items():
         place = output
@@ -57,7 +69,7 @@ def process(raw: Sequence[str], output: Path, data: Path) -> list[Path]:
             place = output.with_name(f"{output.stem}_phi{phi_deg:03g}{output.suffix}")
         write_aligned(place, series)
         written.append(place)
-    return written
+    return Processed(tuple(written), alignment)
 
 
 def _from_files(paths: Sequence[Path]) -> AlignedSeries:
@@ -106,8 +118,8 @@ def _paired(
     )
 
 
-def _from_runs(uid: str, data: Path) -> dict[float, AlignedSeries]:
-    """Make the series of each azimuth from the run or series whose uid begins with ``uid``."""
+def _from_runs(uid: str, data: Path) -> tuple[dict[float, AlignedSeries], SeriesAlignment]:
+    """Make the series of each stated azimuth from the run or series whose uid begins with ``uid``."""
     runs = [RunExposures.of(read_journal(path)) for path in journal_files(data / "journal")]
     chosen = [
         run
@@ -119,29 +131,53 @@ def _from_runs(uid: str, data: Path) -> dict[float, AlignedSeries]:
         raise FileError(
             f"{uid}: no such file, and {'more than one' if chosen else 'no'} run or series of that uid in {data}"
         )
-    collected = SeriesExposures(chosen[0].start)
+    start = chosen[0].start
+    collected = SeriesExposures(start)
     for run in chosen:
         collected.add_run(run)
-    processor = Processor(float(chosen[0].start["saturation_counts"]))
+    pixel_nm = float(start["pixel_nm"])
+    processor = Processor(float(start["saturation_counts"]), pixel_nm)
     made = [processor.signals(angle) for angle in collected.finished().values()]
     if not made:
         raise ProcessingError(
             f"{uid}: no angle of it is finished in both helicities; resume the series first"
         )
-    by_azimuth: dict[float, list[AngleSignals]] = {}
-    for one in sorted(made, key=lambda one: (one.phi_deg, one.theta_deg)):
-        by_azimuth.setdefault(one.phi_deg, []).append(one)
-    return {
-        phi_deg: AlignedSeries(
-            theta_deg=np.array([one.theta_deg for one in angles]),
-            dichroic_tvu=np.stack([one.signals.dichroic_vu for one in angles]),
-            absorption_tvu=np.stack([one.signals.absorption_vu for one in angles]),
-            positive_tvu=np.stack(
-                [one.signals.absorption_vu + one.signals.dichroic_vu for one in angles]
-            ),
-            negative_tvu=np.stack(
-                [one.signals.absorption_vu - one.signals.dichroic_vu for one in angles]
-            ),
-        )
-        for phi_deg, angles in by_azimuth.items()
-    }
+    views, alignment = align(made, pixel_nm, surfaces_of(start["sample"]))
+    return {one.stated_phi_deg: _straightened(one, pixel_nm) for one in views}, alignment
+
+
+def _straightened(views: AlignedViews, pixel_nm: float) -> AlignedSeries:
+    """Resample the views of an azimuth to where the film's points should fall, each helicity once.
+
+    Views that are not aligned stay as they were exposed but for the helicities' offset.
+    """
+    positive, negative, dichroic = [], [], []
+    for number, angle in enumerate(views.angles):
+        mean_vu, half_vu = angle.signals.absorption_vu, angle.signals.dichroic_vu
+        offset_nm = angle.helicity_offset.vu_nm
+        if views.shift_vu_nm_t is None or views.warp_tvu is None:
+            warp, shift_nm = np.eye(2), np.zeros(2)
+        else:
+            warp, shift_nm = views.warp_tvu[number], views.shift_vu_nm_t[number]
+        plus, minus = mean_vu + half_vu, mean_vu - half_vu
+        if views.shift_vu_nm_t is not None or angle.helicity_offset.is_known:
+            plus, minus = (
+                straightened(image, warp, shift_nm + sign * offset_nm / 2, pixel_nm)
+                for image, sign in ((plus, 1), (minus, -1))
+            )
+        spoiled = views.spoiled(number, pixel_nm)
+        if spoiled.any():
+            spoiled = np.isnan(
+                straightened(np.where(spoiled, np.nan, 0.0), warp, shift_nm, pixel_nm)
+            )
+        positive.append(plus.astype(np.float32))
+        negative.append(minus.astype(np.float32))
+        dichroic.append(np.where(spoiled, np.nan, (plus - minus) / 2).astype(np.float32))
+    positive_tvu, negative_tvu = np.stack(positive), np.stack(negative)
+    return AlignedSeries(
+        theta_deg=views.theta_deg_t,
+        dichroic_tvu=np.stack(dichroic),
+        absorption_tvu=np.float32(0.5) * (positive_tvu + negative_tvu),
+        positive_tvu=positive_tvu,
+        negative_tvu=negative_tvu,
+    )

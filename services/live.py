@@ -26,6 +26,8 @@ import numpy as np
 
 from mistral_txm.reconstruction import write_volume
 from mistral_txm.reconstruction.signal import Signals
+from mistral_txm.services.alignment import SeriesAlignment
+from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lifeline import watch_parent
@@ -39,13 +41,7 @@ from mistral_txm.services.live_files import (
     write_pair,
     write_status,
 )
-from mistral_txm.services.processing import (
-    METHOD,
-    AngleSignals,
-    Processor,
-    needed_for_volume,
-    reconstruct_signals,
-)
+from mistral_txm.services.processing import METHOD, Processor, reconstruct_signals, surfaces_of
 from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
 from mistral_txm.services.truth import singularities_in_layers
 
@@ -87,11 +83,13 @@ class LiveSeries:
         self._layers_nm = tuple(
             (float(low), float(high)) for low, high in start["sample"].get("layers_nm") or ()
         )
-        self._processor = Processor(float(start["saturation_counts"]))
+        self._surfaces_nm = surfaces_of(start["sample"])
+        self._processor = Processor(float(start["saturation_counts"]), self._pixel_nm)
         self._signals: dict[tuple[float, float], tuple[Angle, AngleSignals]] = {}
         self._failures: dict[tuple[float, float], _Failure] = {}
         self._newest: tuple[tuple[float, float], AngleSignals] | None = None
         self._not_published: _Failure | None = None
+        self._alignment: SeriesAlignment | None = None
         self._complete_with = {} if afresh else _complete_with(folder)
         self._status: dict[str, Any] = {
             "series": self._exposures.uid,
@@ -108,6 +106,7 @@ class LiveSeries:
             "method": METHOD,
             "prior": "layers" if self._layers_nm else "none",
             "residual": None,
+            "alignment": None,
             "singularities": [],
             "message": "waiting for the first angle",
             "runs": {},
@@ -160,7 +159,7 @@ class LiveSeries:
                 continue
             try:
                 made = self._processor.signals(angle)
-                self._signals[place] = (angle, needed_for_volume(made))
+                self._signals[place] = (angle, needed_for_volume(made, self._pixel_nm))
             except (ValueError, FrameError) as problem:
                 if failure is None or failure.message != str(problem):
                     logger.error("%s", problem)
@@ -177,13 +176,12 @@ class LiveSeries:
         if self._failures:
             message = next(iter(self._failures.values())).message
             return {"state": "error" if all_there else "following", "message": message}
+        aligned = f"; {self._alignment.message}" if self._alignment is not None else ""
         if all_there:
-            return {"state": "complete", "message": "all angles are in the volume"}
+            return {"state": "complete", "message": f"all angles are in the volume{aligned}"}
         if self._signals:
-            message = (
-                f"{len(self._signals)} of {self._exposures.angles_planned} angles in the volume"
-            )
-            return {"state": "following", "message": message}
+            angles = f"{len(self._signals)} of {self._exposures.angles_planned} angles"
+            return {"state": "following", "message": f"{angles} in the volume{aligned}"}
         return {"state": "waiting", "message": "waiting for the first angle"}
 
     def _publish(self, place: tuple[float, float], made: AngleSignals) -> _Failure | None:
@@ -201,7 +199,9 @@ class LiveSeries:
                 helicity=helicity,
             )
             write_pair(self._folder / PAIR, pair)
-            volume = reconstruct_signals(signals, self._pixel_nm, self._layers_nm)
+            volume, self._alignment = reconstruct_signals(
+                signals, self._pixel_nm, self._layers_nm, self._surfaces_nm
+            )
             # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
             seen = len(volume.residuals) > 1
             points = singularities_in_layers(volume, self._layers_nm) if seen else []
@@ -215,6 +215,7 @@ class LiveSeries:
             theta_deg=made.theta_deg,
             updates=self._status["updates"] + 1,
             residual=float(np.sqrt(np.mean(rms**2))),
+            alignment=self._alignment.to_json(),
             singularities=[asdict(point) for point in points],
         )
         return None
@@ -314,7 +315,7 @@ def _compile() -> None:
         for phi_deg in (0.0, 90.0)
         for theta_deg in (-30.0, 30.0)
     ]
-    volume = reconstruct_signals(signals, 10.5, [(-20.0, 20.0)])
+    volume, _ = reconstruct_signals(signals, 10.5, [(-20.0, 20.0)])
     singularities_in_layers(volume, [(-20.0, 20.0)])
 
 

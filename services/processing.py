@@ -1,66 +1,34 @@
 """From the exposures of an angle to its signals: the same for the live reconstruction and for `mistral-txm process`."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_txm.reconstruction import Grid, TiltSeries, Volume, reconstruct, volume_of
+from mistral_txm.reconstruction import Grid, Volume, reconstruct, volume_of
 from mistral_txm.reconstruction.signal import (
     Dark,
     Rate,
-    Signals,
     absorbance,
     dark_level,
     helicity_signals,
     mean_rate,
     measure_noise,
 )
+from mistral_txm.services.alignment import SeriesAlignment, align
+from mistral_txm.services.angle_signals import AngleSignals, ProcessingError, with_marks
 from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.series_exposures import Angle
 
 METHOD = "direct"
 LARGEST_FIELD = 400
 """Lateral voxels of a volume; of larger images the middle is reconstructed."""
-LARGEST_IMAGE = 640
-"""Pixels of an image that such a volume needs: turned by any azimuth, and with a margin for tilted rays."""
 DEPTH_WITHOUT_LAYERS = 80
 """Layers of the volume of a film of which nobody said where it is magnetic."""
 NO_LIGHT_STD = 0.5
 """Standard deviation of the signal from which on a pixel says nothing: its light is as weak as its noise."""
-
-
-class ProcessingError(ValueError):
-    """The signals of an angle cannot be made; the message says which, what is missing and what to do."""
-
-
-@dataclass(frozen=True)
-class AngleSignals:
-    """The signals of one tilt, at the azimuth that a person stated and the tilt that was read back."""
-
-    phi_deg: float
-    theta_deg: float
-    signals: Signals
-
-
-def needed_for_volume(made: AngleSignals) -> AngleSignals:
-    """Cut what no ray through the volume needs off larger images: all views of a series are kept in memory."""
-    middle = tuple(_middle(n) for n in made.signals.dichroic_vu.shape)
-    images = (made.signals.absorption_vu, made.signals.dichroic_vu, made.signals.std_vu)
-    return replace(made, signals=Signals(*(image[middle].copy() for image in images)))
-
-
-def _middle(n: int) -> slice:
-    """Return the middle pixels of a row, so that its centre stays where it is.
-
-    >>> _middle(1024), _middle(1025), _middle(256)
-    (slice(192, 832, None), slice(192, 833, None), slice(0, 256, None))
-    """
-    cut = max((n - LARGEST_IMAGE) // 2, 0)
-    return slice(cut, n - cut)
 
 
 class Processor:
@@ -70,15 +38,18 @@ class Processor:
     ----------
     saturation_counts
         Counts at and above which a pixel is saturated.
+    pixel_nm
+        Pixel on the sample, nm.
     """
 
-    def __init__(self, saturation_counts: float) -> None:
+    def __init__(self, saturation_counts: float, pixel_nm: float) -> None:
         self._saturation_counts = saturation_counts
+        self._pixel_nm = pixel_nm
         self._darks: dict[tuple[Exposure, ...], Dark] = {}
         self._flats: dict[tuple[Exposure, ...], tuple[Rate, float]] = {}
 
     def signals(self, angle: Angle) -> AngleSignals:
-        """Correct, average, take the logarithm and pair the helicities of one angle.
+        """Correct, average, take the logarithm and pair the helicities of one angle, and see what marks it.
 
         Raises
         ------
@@ -100,7 +71,7 @@ class Processor:
                 f"{where}: half of the pixels have no light in one helicity or both; was the shutter open? "
                 "expose it again"
             )
-        return made
+        return with_marks(made, self._pixel_nm)
 
     def _signals(self, angle: Angle, where: str) -> AngleSignals:
         if missing := [f"{h:+d}" for h in (1, -1) if not angle.exposures.get(h)]:
@@ -163,29 +134,6 @@ class Processor:
         return self._darks[fitting]
 
 
-def tilt_series(signals: Iterable[AngleSignals]) -> list[TiltSeries]:
-    """Put the signals of angles together, one tilt series per azimuth, the tilts ascending."""
-    by_azimuth: dict[float, list[AngleSignals]] = {}
-    for one in sorted(signals, key=lambda one: (one.phi_deg, one.theta_deg)):
-        angles = by_azimuth.setdefault(one.phi_deg, [])
-        shape = one.signals.dichroic_vu.shape
-        if angles and shape != (expected := angles[0].signals.dichroic_vu.shape):
-            raise ProcessingError(
-                f"phi {one.phi_deg:g} deg, theta {one.theta_deg:g} deg: images of {shape} pixels, expected {expected} "
-                f"as at theta {angles[0].theta_deg:g} deg; was the region of interest changed?"
-            )
-        angles.append(one)
-    return [
-        TiltSeries(
-            phi_deg,
-            np.array([one.theta_deg for one in angles]),
-            np.stack([one.signals.dichroic_vu for one in angles]),
-            np.stack([one.signals.std_vu for one in angles]),
-        )
-        for phi_deg, angles in by_azimuth.items()
-    ]
-
-
 def volume_grid(
     shape_vu: tuple[int, int], pixel_nm: float, layers_nm: Sequence[tuple[float, float]]
 ) -> Grid:
@@ -201,23 +149,33 @@ def volume_grid(
 
 
 def reconstruct_signals(
-    signals: Sequence[AngleSignals], pixel_nm: float, layers_nm: Sequence[tuple[float, float]]
-) -> Volume:
-    """Solve for the magnetization from the signals of all angles; the magnetic layers, if known, are the prior.
+    signals: Sequence[AngleSignals],
+    pixel_nm: float,
+    layers_nm: Sequence[tuple[float, float]],
+    surfaces_nm: tuple[float, float] | None = None,
+) -> tuple[Volume, SeriesAlignment]:
+    """Align all views and solve for the magnetization; the magnetic layers, if known, are the prior.
 
     Raises
     ------
     ValueError
         If the signals do not fit together, or the result is not finite.
     """
+    views, alignment = align(signals, pixel_nm, surfaces_nm)
+    series = [one.tilt_series(pixel_nm) for one in views]
     grid = volume_grid(signals[0].signals.dichroic_vu.shape, pixel_nm, layers_nm)
     prior = "layers" if layers_nm else "none"
-    series = tilt_series(signals)
     result = reconstruct(series, grid, method=METHOD, prior=prior, layers_nm=layers_nm)
     if not all(np.isfinite(part).all() for part in (result.mx, result.my, result.mz)):
         raise ProcessingError("the reconstruction gave values that are not numbers")
     options = {"depth_voxels": grid.shape_zyx[0], "layers_nm": list(layers_nm)}
-    return volume_of(result, series, layers_nm=layers_nm, options=options)
+    return volume_of(result, series, layers_nm=layers_nm, options=options), alignment
+
+
+def surfaces_of(sample: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the sample's surfaces on which spheres lie, if a start document's ``sample`` states them."""
+    surfaces = sample.get("surfaces_nm")
+    return None if surfaces is None else (float(surfaces[0]), float(surfaces[1]))
 
 
 def _counts(exposures: Sequence[Exposure]) -> NDArray[Any]:

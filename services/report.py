@@ -31,6 +31,7 @@ from mistral_txm.services.truth import (
     in_layers,
     magnetic_pairs,
     margin_seen_by_all_nm,
+    moved,
     read_truth,
     resample,
     singularities_in_layers,
@@ -104,6 +105,7 @@ def write_report(
     output: Path,
     *,
     truth_path: Path | None = None,
+    truth_move_xy_nm: tuple[float, float] = (0.0, 0.0),
     frames: FrameExamples | None = None,
     summary: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -114,6 +116,7 @@ def write_report(
         output: folder for the page and its figures; made if it is not there.
         truth_path: the ``truth.h5`` of the simulated beamline; with it every slice stands beside
             the true one, and the errors are given.
+        truth_move_xy_nm: where the truth's origin lies in the volume (`truth.fiducials_move_xy_nm`).
         frames: a raw frame and the images of its angle.
         summary: numbers of the measurement, such as the ``summary.json`` of the demo. ``sample``
             and ``series`` name the page; ``seconds`` is a mapping of stages to seconds; every other
@@ -127,7 +130,10 @@ def write_report(
         ValueError: a file is not what it should be; the message names it.
         OSError: the folder cannot be written.
     """
-    subject = _prepare(volume_path, output, truth_path, frames, summary or {})
+    truth = None
+    if truth_path is not None:
+        truth = moved(read_truth(truth_path), truth_move_xy_nm)
+    subject = _prepare(volume_path, output, truth, frames, summary or {})
     with mpl.rc_context(dict(figures.STYLE)):
         sections = [section for section in _sections(subject) if section is not None]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -152,12 +158,11 @@ def write_report(
 def _prepare(
     volume_path: Path,
     output: Path,
-    truth_path: Path | None,
+    truth: Truth | None,
     frames: FrameExamples | None,
     summary: Mapping[str, Any],
 ) -> _Subject:
     volume = read_volume(volume_path)
-    truth = read_truth(truth_path) if truth_path is not None else None
     drawn = field_of(volume)
     layers_nm = volume.layers_nm or (truth.layers_nm if truth is not None else ())
     found = singularities_in_layers(volume, layers_nm)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import h5py
 import numpy as np
+import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -21,6 +22,8 @@ from mistral_txm.reconstruction.volume_file import Volume
 MATCH_WITHIN_NM = 100.0
 """Farthest distance at which a found singularity is taken for a true one: a little over the axial
 resolution of two azimuths (85 nm in the paper)."""
+FARTHEST_MOVE_NM = 500.0
+"""The middle of the fields of view is not farther than this from the origin of the truth."""
 
 
 class PointCharge(Protocol):
@@ -88,6 +91,7 @@ class Truth:
     layers_nm: tuple[tuple[float, float], ...]
     singularities: tuple[TrueSingularity, ...]
     texture: str
+    fiducials_xyz_nm: tuple[tuple[float, float, float], ...] = ()
 
 
 def read_truth(path: Path) -> Truth:
@@ -110,6 +114,10 @@ def read_truth(path: Path) -> Truth:
             # Points need none; only what fills a square or a box has one.
             none = np.zeros(len(columns[0]))
             columns.append(np.atleast_1d(points["radius_nm"]) if "radius_nm" in points else none)
+            spheres: list[NDArray[np.float64]] = [
+                np.atleast_1d(file["fiducials"][name][...]) if "fiducials" in file else np.zeros(0)
+                for name in ("x_nm", "y_nm", "z_nm")
+            ]
             return Truth(
                 m_czyx=m_czyx,
                 voxel_nm=float(file.attrs["voxel_nm"]),
@@ -125,9 +133,73 @@ def read_truth(path: Path) -> Truth:
                     for x, y, z, charge, kind, radius in zip(*columns, strict=True)
                 ),
                 texture=_text(file.attrs.get("texture", "")),
+                fiducials_xyz_nm=tuple(
+                    (float(x), float(y), float(z)) for x, y, z in zip(*spheres, strict=True)
+                ),
             )
     except (OSError, KeyError, ValueError) as cause:
         raise ValueError(f"{path}: not a truth file of the simulated beamline: {cause}") from cause
+
+
+def fiducials_move_xy_nm(
+    truth: Truth, found_xyz_nm: Sequence[Sequence[float]], *, within_nm: float = 30.0
+) -> tuple[float, float]:
+    """How far the fiducials found lie beside the true ones, laterally; (0, 0) if fewer than two agree on a move.
+
+    The lateral origin of the sample frame is nothing that data could tell: it is where the fields of view are centred.
+
+    Args:
+        truth: with fiducials.
+        found_xyz_nm: fiducials in the frame of the volume.
+        within_nm: how far each may be from the move that all share.
+
+    >>> true = Truth(np.zeros((3, 1, 1, 1)), 1.0, 1.0, (), (), "", ((0.0, 0.0, 9.0), (900.0, 500.0, 9.0)))
+    >>> fiducials_move_xy_nm(true, [(910.0, 480.0, 2.0), (10.0, -20.0, 2.0)])
+    (10.0, -20.0)
+    """
+    found = np.array(found_xyz_nm, dtype=np.float64).reshape(-1, 3)[:, :2]
+    true = np.array(truth.fiducials_xyz_nm, dtype=np.float64).reshape(-1, 3)[:, :2]
+    if len(found) < 2 or len(true) < 2:
+        return 0.0, 0.0
+    moves = (found[:, None] - true[None]).reshape(-1, 2)
+    ranked = []
+    for move in moves[np.hypot(*moves.T) < FARTHEST_MOVE_NM]:
+        off = found[:, None] - true[None] - move
+        nearest = np.hypot(off[..., 0], off[..., 1]).argmin(axis=1)
+        off = off[np.arange(len(found)), nearest]
+        near = np.hypot(*off.T) < within_nm
+        ranked.append((int(near.sum()), -float(np.hypot(*move)), move + off[near].mean(axis=0)))
+    if not ranked:
+        return 0.0, 0.0
+    agreeing, _, best = max(ranked, key=lambda one: one[:2])
+    return (float(best[0]), float(best[1])) if agreeing >= 2 else (0.0, 0.0)
+
+
+def moved(truth: Truth, move_xy_nm: tuple[float, float]) -> Truth:
+    """The truth with its origin moved: what was at (x, y) is at ``(x, y) + move``.
+
+    Each plane by a cubic spline; at the border the border goes on, to be left out as margin.
+    """
+    x_nm, y_nm = move_xy_nm
+    if x_nm == y_nm == 0:
+        return truth
+    shift = (y_nm / truth.voxel_nm, x_nm / truth.voxel_nm)
+    m_czyx = np.empty_like(truth.m_czyx)
+    for index in np.ndindex(m_czyx.shape[:2]):
+        m_czyx[index] = scipy.ndimage.shift(truth.m_czyx[index], shift, mode="nearest")
+    magnetic_zyx = np.any(truth.m_czyx != 0, axis=0)
+    for z, magnetic_yx in enumerate(magnetic_zyx):
+        inside = scipy.ndimage.shift(magnetic_yx.astype(np.float32), shift, order=1, mode="nearest")
+        m_czyx[:, z, inside < 0.5] = 0
+    return replace(
+        truth,
+        m_czyx=m_czyx,
+        singularities=tuple(
+            replace(each, x_nm=each.x_nm + x_nm, y_nm=each.y_nm + y_nm)
+            for each in truth.singularities
+        ),
+        fiducials_xyz_nm=tuple((x + x_nm, y + y_nm, z) for x, y, z in truth.fiducials_xyz_nm),
+    )
 
 
 def _text(value: bytes | str) -> str:

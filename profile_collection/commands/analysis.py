@@ -1,6 +1,7 @@
 """From files to results: `process`, `reconstruct`, `topology`, `export` and `report`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from mistral_txm.profile_collection.commands.arguments import (
@@ -123,7 +124,10 @@ def _process(arguments: argparse.Namespace) -> None:
     from mistral_txm.services.aligned_files import process
 
     _writable(arguments.output)
-    for path in process(arguments.raw, arguments.output, data_folder(arguments.data)):
+    written = process(arguments.raw, arguments.output, data_folder(arguments.data))
+    if written.alignment is not None:
+        print(written.alignment.message, file=sys.stderr)
+    for path in written.paths:
         print(path)
 
 

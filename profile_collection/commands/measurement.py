@@ -209,13 +209,20 @@ def _measure(
 
 
 def _sample(texture: str) -> Any:
-    """Describe the simulated film as its owner would: its name, and where it is magnetic at the edge used."""
+    """Describe the simulated film as its owner would: name, where it is magnetic at the edge used, and surfaces."""
     from mistral_txm.plans import Sample
     from mistral_txm.simulated_beamline.textures import load
     from mistral_txm.simulated_beamline.truth import dichroic_layers_nm
 
     loaded = load(texture)
-    return Sample(name=loaded.name, layers_nm=dichroic_layers_nm(loaded).tolist())
+    return Sample(
+        name=loaded.name,
+        layers_nm=dichroic_layers_nm(loaded).tolist(),
+        surfaces_nm=(
+            min(layer.low_nm for layer in loaded.layers),
+            max(layer.high_nm for layer in loaded.layers),
+        ),
+    )
 
 
 def _tell(data: Path, summary: Mapping[str, Any]) -> None:
@@ -228,6 +235,7 @@ def _tell(data: Path, summary: Mapping[str, Any]) -> None:
     print(
         f"frames: {frames['asked']} asked, {frames['taken']} taken, {frames['in_catalog']} in the catalog"
     )
+    print(summary["alignment"]["message"])
     print(f"correlation with the truth: {correlations}")
     print(
         f"singularities: {found['true']} true ones in the judged field, {len(found['matched'])} found, "

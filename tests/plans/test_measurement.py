@@ -164,6 +164,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"exposures": []}, "ascending up_to_deg"),
     ({"darks": {"repeats": 0}}, "greater than or equal to 1"),
     ({"sample": {"name": "x", "layers_nm": [[40.0, -40.0]]}}, "lower end first"),
+    ({"sample": {"name": "x", "surfaces_nm": [120.0, -170.0]}}, "lower one first"),
     ({"speed": 1}, "Extra inputs"),
 ]
 

@@ -64,9 +64,8 @@ def test_helicities_at_different_tilts_are_refused(tmp_path, other):
 def test_an_aligned_file_is_passed_on(tmp_path):
     images = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     write_aligned(tmp_path / "in.h5", AlignedSeries(np.array([-1.0, 1.0]), images, images + 1))
-    assert process([str(tmp_path / "in.h5")], tmp_path / "out.h5", tmp_path) == [
-        tmp_path / "out.h5"
-    ]
+    written = process([str(tmp_path / "in.h5")], tmp_path / "out.h5", tmp_path)
+    assert (written.paths, written.alignment) == ((tmp_path / "out.h5",), None)
     np.testing.assert_array_equal(read_aligned(tmp_path / "out.h5").dichroic_tvu, images)
 
 
@@ -83,8 +82,10 @@ def test_a_series_gives_one_file_per_azimuth_with_the_signals_of_the_film(series
     series.record(series.run(0.0))
     series.record(series.run(102.0, stated_phi_deg=101.5))
     written = process([series.uid], tmp_path / "out.h5", series.data)
-    assert [path.name for path in written] == ["out_phi000.h5", "out_phi101.5.h5"]
-    for phi_deg, path in zip((0.0, 102.0), written, strict=True):
+    assert [path.name for path in written.paths] == ["out_phi000.h5", "out_phi101.5.h5"]
+    assert written.alignment is not None
+    assert not written.alignment.aligned
+    for phi_deg, path in zip((0.0, 102.0), written.paths, strict=True):
         found = read_aligned(path)
         assert found.theta_deg.tolist() == [-30.0, 20.0]
         for image, theta_deg in zip(found.dichroic_tvu, found.theta_deg, strict=True):
@@ -98,7 +99,8 @@ def test_a_series_gives_one_file_per_azimuth_with_the_signals_of_the_film(series
 def test_one_run_by_the_first_characters_of_its_uid(series, tmp_path):
     series.record(series.run(0.0))
     series.record(series.run(102.0))
-    assert process(["written-run2"], tmp_path / "out.h5", series.data) == [tmp_path / "out.h5"]
+    written = process(["written-run2"], tmp_path / "out.h5", series.data)
+    assert written.paths == (tmp_path / "out.h5",)
     found = read_aligned(tmp_path / "out.h5").dichroic_tvu[1].mean()
     assert found == pytest.approx(series.dichroic(102.0, 20.0), abs=8e-4)
 

@@ -102,7 +102,10 @@ def test_an_angle_is_finished_with_the_last_planned_repeat_of_the_second_helicit
     follower.update()
     status = status_of(short)
     assert (status["state"], status["angles_done"], status["updates"]) == ("following", 1, 1)
-    assert status["message"] == "1 of 2 angles in the volume"
+    assert status["message"].startswith(
+        "1 of 2 angles in the volume; not aligned: fewer than 3 views"
+    )
+    assert status["alignment"]["aligned"] is False
 
 
 def test_angles_that_finish_together_are_one_update(series):

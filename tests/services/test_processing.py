@@ -4,16 +4,13 @@ import numpy as np
 import pytest
 
 from mistral_txm.services import processing
+from mistral_txm.services.angle_signals import ProcessingError, by_azimuth
 from mistral_txm.services.frame_files import FrameError
-from mistral_txm.services.processing import (
-    ProcessingError,
-    Processor,
-    tilt_series,
-    volume_grid,
-)
+from mistral_txm.services.processing import Processor, volume_grid
 from mistral_txm.services.series_exposures import SeriesExposures
 
 SATURATION_COUNTS = 65000
+PIXEL_NM = 10.5
 
 
 @pytest.fixture
@@ -30,7 +27,7 @@ def angles(documents):
 
 def refused(documents, place=(102.0, -40.0)):
     with pytest.raises(ProcessingError) as raised:
-        Processor(SATURATION_COUNTS).signals(angles(documents)[place])
+        Processor(SATURATION_COUNTS, PIXEL_NM).signals(angles(documents)[place])
     message = str(raised.value)
     assert message.startswith("phi 102 deg, theta -40 deg: ")
     assert "\n" not in message
@@ -39,7 +36,7 @@ def refused(documents, place=(102.0, -40.0)):
 
 def test_signals_are_those_of_beer_and_lambert_with_the_right_sign(series):
     found = angles(series.run(102.0))
-    processor = Processor(SATURATION_COUNTS)
+    processor = Processor(SATURATION_COUNTS, PIXEL_NM)
     for theta_deg in (-40.0, 20.0):
         made = processor.signals(found[102.0, theta_deg])
         assert made.theta_deg == theta_deg
@@ -63,7 +60,7 @@ def test_the_azimuth_is_the_stated_one_and_the_tilt_the_one_read_back(series):
             data["theta"] += 0.01 if data["key_helicity"] == 1 else 0.03
 
     found = angles(series.run(102.0, stated_phi_deg=101.5, alter=read_back))
-    made = Processor(SATURATION_COUNTS).signals(found[102.0, 20.0])
+    made = Processor(SATURATION_COUNTS, PIXEL_NM).signals(found[102.0, 20.0])
     assert made.phi_deg == 101.5
     assert made.theta_deg == pytest.approx(20.02)
 
@@ -116,43 +113,40 @@ def test_a_damaged_frame_is_its_own_error(series):
     documents = series.run(102.0)
     series.damage(documents)
     with pytest.raises(FrameError, match="checksum"):
-        Processor(SATURATION_COUNTS).signals(angles(documents)[102.0, 20.0])
+        Processor(SATURATION_COUNTS, PIXEL_NM).signals(angles(documents)[102.0, 20.0])
 
 
 def test_a_missing_file_is_its_own_error(series):
     documents = series.run(102.0)
     series.damage(documents).unlink()
     with pytest.raises(FrameError, match="no such file"):
-        Processor(SATURATION_COUNTS).signals(angles(documents)[102.0, 20.0])
+        Processor(SATURATION_COUNTS, PIXEL_NM).signals(angles(documents)[102.0, 20.0])
 
 
 def test_saturated_pixels_are_masked_not_clamped(series):
     found = angles(series.run(102.0))[102.0, 20.0]
     level = float(np.quantile(found.flats[1][0].read(), 0.8))
-    signals = Processor(level).signals(found).signals
+    signals = Processor(level, PIXEL_NM).signals(found).signals
     masked = np.isnan(signals.dichroic_vu)
     assert masked.any()
     assert np.isinf(signals.std_vu[masked]).all()
 
 
-def test_tilt_series_are_sorted_by_azimuth_and_tilt(series):
+def test_angles_are_sorted_by_azimuth_and_tilt(series):
     found = angles(series.run(102.0))
-    processor = Processor(SATURATION_COUNTS)
+    processor = Processor(SATURATION_COUNTS, PIXEL_NM)
     made = [processor.signals(found[102.0, theta]) for theta in (20.0, -40.0)]
-    (one,) = tilt_series(made)
-    assert one.phi_deg == 102.0
-    assert one.theta_deg_t.tolist() == [-40.0, 20.0]
-    np.testing.assert_array_equal(one.dichroic_tvu[1], made[0].signals.dichroic_vu)
+    assert by_azimuth(made) == {102.0: [made[1], made[0]]}
 
 
 def test_images_of_different_shape_are_named(series):
     found = angles(series.run(102.0))
-    processor = Processor(SATURATION_COUNTS)
+    processor = Processor(SATURATION_COUNTS, PIXEL_NM)
     first = processor.signals(found[102.0, -40.0])
     series.SHAPE = (24, 48)
     other = processor.signals(angles(series.run(102.0))[102.0, 20.0])
     with pytest.raises(ProcessingError, match=r"theta 20 deg: images of \(24, 48\) pixels"):
-        tilt_series([first, other])
+        by_azimuth([first, other])
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from mistral_txm.services.truth import (
     TrueSingularity,
     Truth,
     compare_with_truth,
+    fiducials_move_xy_nm,
     in_layers,
     margin_seen_by_all_nm,
     match_singularities,
+    moved,
     read_truth,
     resample,
     singularities_in_layers,
@@ -347,3 +349,41 @@ def test_a_file_that_is_no_truth_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="mz") as error:
         read_truth(path)
     assert "\n" not in str(error.value)
+
+
+def with_fiducials(*places_nm):
+    return replace(truth_of(half_and_half()), fiducials_xyz_nm=places_nm)
+
+
+def test_the_move_on_which_most_fiducials_agree():
+    truth = with_fiducials((0, 0, 5), (1000, 0, 5), (0, 700, -9), (3000, 3000, 5))
+    found = [(31, -12, 0), (1029, -11, 0), (30, 689, 0), (500, 420, 0)]
+    assert fiducials_move_xy_nm(truth, found) == pytest.approx((30, -34 / 3), abs=0.1)
+
+
+@pytest.mark.parametrize("found", [[], [(30.0, 0.0, 0.0)], [(30.0, 0, 0), (470.0, 130.0, 0.0)]])
+def test_fiducials_that_do_not_agree_move_nothing(found):
+    truth = with_fiducials((0, 0, 0), (1000, 0, 0))
+    assert fiducials_move_xy_nm(truth, found) == (0.0, 0.0)
+    assert moved(truth, (0.0, 0.0)) is truth
+
+
+def test_a_moved_truth_is_that_of_the_moved_texture():
+    def texture(x_nm, y_nm):
+        phase = 2 * np.pi * (x_nm / 200 + y_nm / 300)
+        return np.stack([np.cos(phase), np.sin(phase), 0 * phase])
+
+    y_nm, x_nm = np.meshgrid(*2 * [(np.arange(60) - 29.5) * VOXEL_NM], indexing="ij")
+    m_czyx = np.zeros((3, 3, 60, 60))
+    m_czyx[:, 1] = texture(x_nm, y_nm)
+    m_czyx[:, 1, :, :20] = 0  # a film with an edge
+    truth = truth_of(m_czyx, [TrueSingularity(10.0, 20.0, 0.0, 1.0, "Bloch point")])
+    after = moved(truth, (34.0, -17.0))
+    inner = np.s_[1, 10:-10, 30:-10]
+    for part, expected in zip(after.m_czyx, texture(x_nm - 34.0, y_nm + 17.0), strict=True):
+        np.testing.assert_allclose(part[inner], expected[10:-10, 30:-10], atol=5e-3)
+    assert not after.m_czyx[:, [0, 2]].any()
+    assert not after.m_czyx[:, 1, 10:-10, :23].any()
+    assert after.m_czyx[:, 1, 10:-10, 24].any()
+    (point,) = after.singularities
+    assert (point.x_nm, point.y_nm, point.z_nm) == (44.0, 3.0, 0.0)
