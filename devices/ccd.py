@@ -360,6 +360,12 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
 
     def _check_format(self) -> None:
         """Refuse to expose where the frames would not be whole, not binned and of 16 bit."""
+        # What monitors tell costs nothing, but may be a moment old: the server is asked before it is refused.
+        if self._misset(use_monitor=True) and (wrong := self._misset(use_monitor=False)):
+            raise CameraNotReady(f"{self.name}: {'; '.join(wrong)}; set the camera back")
+
+    def _misset(self, *, use_monitor: bool) -> list[str]:
+        """Say which settings of the camera are not those of whole frames, not binned and of 16 bit."""
         cam = self.cam
         ny, nx = self._sensor_shape()
         expected = {
@@ -370,17 +376,16 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             cam.bin_x: 1,
             cam.bin_y: 1,
         }
-        found = {signal: int(signal.get(use_monitor=True)) for signal in expected}
+        found = {signal: int(signal.get(use_monitor=use_monitor)) for signal in expected}
         wrong = [
             f"{signal.pvname} = {found[signal]}, expected {number}"
             for signal, number in expected.items()
             if found[signal] != number
         ]
-        data_type = cam.data_type.get(as_string=True, use_monitor=True)
+        data_type = cam.data_type.get(as_string=True, use_monitor=use_monitor)
         if data_type != "UInt16":
             wrong.append(f"{cam.data_type.pvname} = {data_type}, expected UInt16")
-        if wrong:
-            raise CameraNotReady(f"{self.name}: {'; '.join(wrong)}; set the camera back")
+        return wrong
 
     def _check_temperature(self) -> None:
         cam, tolerance_c = self.cam, self.settings.temperature_tolerance_c
