@@ -38,6 +38,8 @@ def prompt():
         [
             sys.executable,
             "-u",
+            "-X",
+            "faulthandler",
             "-m",
             "IPython",
             "--simple-prompt",
@@ -97,7 +99,11 @@ def test_a_signal_ends_the_plan_as_an_abort_and_then_the_prompt(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(prompt.pid, number)
-    prompt.communicate(timeout=60)
+    try:
+        prompt.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        prompt.send_signal(signal.SIGABRT)  # makes it print what every thread does
+        pytest.fail(f"still there after 60 s: {prompt.communicate(timeout=20)[0][-8000:]}")
     *_, (name, stop) = read_journal(journal_files(tmp_path / "journal")[0])
     assert (name, stop["exit_status"]) == ("stop", "abort")
     assert processes_about(str(tmp_path)) == []
