@@ -643,58 +643,6 @@ def _joined(
     return _adjusted(model, start, pixel_nm, [len(t) for t in theta])
 
 
-def helicity_shift(
-    positive_t: Sequence[Fiducials], negative_t: Sequence[Fiducials]
-) -> tuple[Float64, Float64]:
-    """Return by how much images of helicity -1 are displaced against those of +1: (v, u) in nm, and its std.
-
-    Weighted mean over all fiducials of all views found in both, with the soft L1 weights; a correlation of the whole
-    images would be pulled by the magnetic contrast, which is opposite in them.
-
-    Args:
-        positive_t, negative_t: what was found in the absorbances of each helicity, view by view.
-
-    Raises:
-        InputError: if no fiducial was found in both images of any view.
-
-    >>> one = Fiducials(np.array([[10.0, 20.0]]), np.full((1, 2), 0.5), np.array([50.0]), np.array([1.0]))
-    >>> other = Fiducials(np.array([[12.0, 15.0]]), np.full((1, 2), 0.5), np.array([50.0]), np.array([1.0]))
-    >>> shift, std = helicity_shift([one], [other])
-    >>> shift, std.round(1)
-    (array([ 2., -5.]), array([0.7, 0.7]))
-    """
-    differences, variances = [], []
-    for plus, minus in zip(positive_t, negative_t, strict=True):
-        if not len(plus) or not len(minus):
-            continue
-        distance = np.hypot(
-            *(plus.position_vu_nm[:, None] - minus.position_vu_nm[None]).transpose(2, 0, 1)
-        )
-        nearest = distance.argmin(axis=1)
-        number = np.arange(len(plus))
-        same = (distance.argmin(axis=0)[nearest] == number) & (
-            distance[number, nearest] < plus.radius_nm
-        )
-        differences.append(minus.position_vu_nm[nearest[same]] - plus.position_vu_nm[same])
-        variances.append(
-            minus.std_vu_nm[nearest[same]] ** 2 + plus.std_vu_nm[same] ** 2 + 2 * CENTRE_FLOOR_NM**2
-        )
-    if not differences or not sum(len(one) for one in differences):
-        raise InputError(
-            "helicity shift: no fiducial was found in both helicities of a view; take a field of view with fiducials"
-        )
-    difference, variance = np.concatenate(differences), np.concatenate(variances)
-    mean = np.median(difference, axis=0)
-    for _ in range(20):
-        off = (difference - mean) / np.sqrt(variance)
-        weight = 1 / variance / np.sqrt(1 + (off / OUTLIER_SIGMA) ** 2)
-        mean = (weight * difference).sum(axis=0) / weight.sum(axis=0)
-    factor = (
-        np.maximum(1.0, 1.4826 * np.median(np.abs(off), axis=0)) if len(off) > 2 else np.ones(2)
-    )
-    return mean, factor / np.sqrt(weight.sum(axis=0))
-
-
 def straightened(
     image_vu: npt.ArrayLike, warp_vu: npt.ArrayLike, shift_vu_nm: npt.ArrayLike, pixel_nm: float
 ) -> Float64:

@@ -184,8 +184,7 @@ def image_shift(
 
     Args:
         reference_vu, image_vu: square roots of transmittances or counts, of one shape, NaN where masked. Their
-            magnetic contrast has to be the same: images of opposite helicity are compared by their fiducials
-            (`alignment.helicity_shift`).
+            magnetic contrast has to be the same: images of opposite helicity are compared by module `helicity`.
         most_pixels: no shift is longer than this.
 
     Returns:

@@ -175,8 +175,8 @@ def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
     kept = [i for i, one in enumerate(spheres) if len(one) >= min(FEWEST_VIEWS, theta.size)]
     if len(kept) < 2:
         raise InputError(
-            f"tracks: {len(kept)} spheres could be followed over the tilts, at least 2 are needed; align without "
-            "fiducials (`reprojection.refine_shifts`)"
+            f"tracks: {len(kept)} spheres could be followed over the tilts, at least 2 are needed; take a "
+            "field of view with more fiducials"
         )
     position = np.full((theta.size, len(kept), 2), np.nan)
     std = np.full(position.shape, np.nan)

@@ -157,13 +157,6 @@ def long_string(value: str = "", *, read_only: bool = False) -> ChannelData:
     return channel
 
 
-def raw_value(channel: ChannelData) -> Any:
-    """Return a channel's value as a number: the index for an enumeration."""
-    if isinstance(channel, ChannelEnum):
-        return channel.enum_strings.index(channel.value)
-    return channel.value
-
-
 async def post(channel: ChannelData, value: Any, **metadata: Any) -> None:
     """Write `value` from the server side, and tell the subscribers only if something changed."""
     if isinstance(channel, ChannelEnum) and isinstance(value, int | np.integer):

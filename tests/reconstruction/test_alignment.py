@@ -2,13 +2,11 @@ import doctest
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 
 from mistral_txm.reconstruction import InputError, alignment
 from mistral_txm.reconstruction.alignment import (
     MarkedSeries,
     adjust,
-    helicity_shift,
     match_constellations,
     straightened,
 )
@@ -241,31 +239,6 @@ def test_a_symmetric_constellation_is_not_guessed():
         match_constellations(triangle, triangle, 60.0, within_deg=180.0)
 
 
-def test_helicities_are_compared_by_spheres_not_by_stripes():
-    """Magnetic stripes, opposite in the two images, pull a correlation; the spheres stay."""
-    rng = np.random.default_rng(9)
-    n, true = 160, np.array([-1.3, 0.6])
-    at = np.arange(n) - (n - 1) / 2
-    stripes = 0.06 * np.sin(2 * np.pi * at / 37.0)[None, :]
-    spheres = np.array([[-45.0, -40.0], [30.3, 48.2], [50.7, -20.4], [-10.2, 12.9]])
-    found = {1: [], -1: []}
-    for _ in range(2):
-        for helicity in (1, -1):
-            path = np.zeros((n, n))
-            moved = true if helicity < 0 else np.zeros(2)
-            for v, u in spheres + moved:
-                square = 4.8**2 - (at[:, None] - v) ** 2 - (at[None, :] - u) ** 2
-                path += 21 * np.sqrt(np.maximum(square, 0))
-            light = gaussian_filter(np.exp(-0.9 - 0.011 * path), 1.2)
-            light = light * np.exp(-helicity * np.roll(stripes, round(moved[1]), axis=1))
-            image = -np.log(rng.poisson(light * 6000) / 6000)
-            found[helicity].append(find_fiducials(image, PIXEL_NM))
-    shift, std = helicity_shift(found[1], found[-1])
-    np.testing.assert_allclose(shift / PIXEL_NM, true, atol=0.06)
-    # A stripe's slope across a sphere is what scatters, more than photons do, and the std knows it.
-    assert std.max() < 0.08 * PIXEL_NM
-
-
 def test_straightened_images_are_where_they_should_be():
     n = 128
     at = (np.arange(n) - (n - 1) / 2) * PIXEL_NM
@@ -294,8 +267,6 @@ def test_too_few_fiducials_are_said():
         adjust([MarkedSeries(0.0, [0.0, 1.0], [Fiducials.none(), Fiducials.none()])], PIXEL_NM)
     with pytest.raises(InputError, match="at least one"):
         adjust([], PIXEL_NM)
-    with pytest.raises(InputError, match="no fiducial was found"):
-        helicity_shift([Fiducials.none()], [Fiducials.none()])
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from mistral_txm.devices.configuration import load_configuration
-from mistral_txm.simulated_beamline.channels import raw_value
 from mistral_txm.simulated_beamline.faults import Faults
 from mistral_txm.simulated_beamline.light import Light, Stopwatch
 
@@ -15,6 +14,12 @@ async def put(database, name, value):
     channel = database[name]
     await channel.write(channel.enum_strings[value] if hasattr(channel, "enum_strings") else value)
     await channel.on_put(channel.value)
+
+
+def number(channel):
+    """Return the value, of a menu the number of the choice."""
+    choices = getattr(channel, "enum_strings", None)
+    return choices.index(channel.value) if choices else channel.value
 
 
 def scene(steps, **initial):
@@ -33,7 +38,7 @@ def scene(steps, **initial):
         for name, value in steps:
             await put(database, f"SIM:{name}", value)
         names = ("SHUTTER:Status", "FE:Status", "RING:Current")
-        return light, {name: raw_value(database[f"SIM:{name}"]) for name in names}
+        return light, {name: number(database[f"SIM:{name}"]) for name in names}
 
     return asyncio.run(run())
 
