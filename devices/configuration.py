@@ -6,6 +6,7 @@ names the file, the line and, for an unknown key, the nearest valid one.
 """
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -257,9 +258,44 @@ class SamplePlaces(Strict):
     """Where the sample stands in the beam, and where the open beam passes beside it."""
 
     in_x_um: float
+    in_y_um: float
     in_z_um: float
     out_x_um: float
     out_z_um: float
+
+
+class Clearance(Strict):
+    """How much room the holder has to turn: it must not touch what stands before and behind it.
+
+    >>> clearance = Clearance(holder_half_width_um=1500.0, free_um=2000.0)
+    >>> round(clearance.reach_um(-55.0, 200.0, 0.0))
+    1393
+    """
+
+    holder_half_width_um: _Positive
+    free_um: _Positive
+
+    def reach_um(self, theta_deg: float, x_um: float, z_um: float) -> float:
+        """Return how far the holder's edge reaches along the beam from the tilt axis, um.
+
+        ``(|x| + half_width) |sin theta| + |z| cos theta``, where x and z are the stages', which the
+        tilt carries.
+        """
+        theta = math.radians(theta_deg)
+        across_um = abs(x_um) + self.holder_half_width_um
+        return across_um * abs(math.sin(theta)) + abs(z_um) * math.cos(theta)
+
+
+class LightSettings(Strict):
+    """When light counts as there: below `lowest_current_mA` the beam counts as lost.
+
+    After it was lost, an exposure begins `recovery_s` after it is back. An injection that is less
+    than `top_up_guard_s` away is waited for.
+    """
+
+    lowest_current_mA: _Positive
+    recovery_s: _NotNegative
+    top_up_guard_s: _NotNegative
 
 
 class ShutterSettings(Strict):
@@ -281,9 +317,18 @@ class CcdSettings(Strict):
     address: _Address
     pixel_nm: _Positive
     saturation_counts: Annotated[int, Field(gt=0, le=65535)]
+    electrons_per_count: _Positive
+    electron_hole_pair_eV: _Positive
     readout_time_s: _NotNegative
     temperature_tolerance_c: _Positive
     timeout_s: _Positive
+
+    def photons(self, counts: float, energy_ev: float) -> float:
+        """Return how many photons make so many counts above the dark level.
+
+        ``counts * electrons_per_count / (E / electron_hole_pair)``.
+        """
+        return counts * self.electrons_per_count * self.electron_hole_pair_eV / energy_ev
 
 
 class Durations(Strict):
@@ -317,6 +362,8 @@ class Configuration(Strict):
     axes: Axes
     polarization: PolarizationPositions
     sample_position: SamplePlaces
+    clearance: Clearance
+    light: LightSettings
     shutter: ShutterSettings
     front_end: Reading
     ring_current: Reading
@@ -354,6 +401,7 @@ class Configuration(Strict):
             "jaw_up_mm": "jaw_up",
             "zone_plate_z_um": "zone_plate_z",
             "in_x_um": "sample_x",
+            "in_y_um": "sample_y",
             "in_z_um": "sample_z",
             "out_x_um": "sample_x",
             "out_z_um": "sample_z",

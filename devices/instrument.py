@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mistral_txm.devices.axis import Axis
+from mistral_txm.devices.budget import Budget
 from mistral_txm.devices.ccd import Ccd
 from mistral_txm.devices.configuration import Address, Configuration
 from mistral_txm.devices.configuration import Axis as AxisSettings
 from mistral_txm.devices.control_systems import CONTROL_SYSTEMS, control_system
+from mistral_txm.devices.light import Light
+from mistral_txm.devices.log import Log
 from mistral_txm.devices.polarization import Polarization
 from mistral_txm.devices.sample import Azimuth, ExposureKey, SamplePosition
 from mistral_txm.devices.shutter import Shutter
@@ -20,7 +23,8 @@ from mistral_txm.devices.shutter import Shutter
 class Instrument:
     """The devices that plans move and read; nothing of it is global.
 
-    Columns of every Event are `ccd`, `ring_current`, `theta`, `polarization` and `key`.
+    Columns of every Event are `ccd`, `ring_current`, `theta`, `polarization`, `key`, `light` and
+    `budget`.
     """
 
     configuration: Configuration
@@ -39,8 +43,11 @@ class Instrument:
     front_end: Any
     ring_current: Any
     top_up: Any
+    light: Light
     ccd: Ccd
     key: ExposureKey
+    budget: Budget
+    log: Log
 
     @property
     def devices(self) -> dict[str, Any]:
@@ -148,6 +155,10 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
             configuration.ccd.address.scheme
         ].control_timeout_s,
     )
+    readings = {
+        name: _made("reading", getattr(configuration, name).address, name=name)
+        for name in ("front_end", "ring_current", "top_up")
+    }
     return Instrument(
         configuration=configuration,
         theta=theta,
@@ -179,12 +190,12 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
             settings=configuration.shutter,
             camera=ccd,
         ),
-        **{
-            name: _made("reading", getattr(configuration, name).address, name=name)
-            for name in ("front_end", "ring_current", "top_up")
-        },
+        **readings,
+        light=Light(name="light", settings=configuration.light, **readings),
         ccd=ccd,
         key=ExposureKey(name="key"),
+        budget=Budget(name="budget"),
+        log=Log(name="log"),
     )
 
 

@@ -22,6 +22,7 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
 
     readback = Component(DerivedSignal, "where", kind="hinted")
     in_x_um = Component(Quantity, unit="um", kind="config")
+    in_y_um = Component(Quantity, unit="um", kind="config")
     in_z_um = Component(Quantity, unit="um", kind="config")
     out_x_um = Component(Quantity, unit="um", kind="config")
     out_z_um = Component(Quantity, unit="um", kind="config")

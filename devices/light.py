@@ -1,0 +1,109 @@
+"""Whether light can come, and whether it was there during an exposure."""
+
+import threading
+from typing import Any
+
+from ophyd import Component, Device
+from ophyd.status import DeviceStatus
+
+from mistral_txm.devices.configuration import LightSettings
+from mistral_txm.devices.motion import DerivedSignal
+
+OPEN = 1
+"""What the front end's status is while light may come."""
+
+
+class Light(Device):  # type: ignore[misc]  # ophyd is untyped
+    """Watches front end, ring current and top-up through an exposure.
+
+    Set to an exposure time, in s, it begins to watch one so long. What monitors tell meanwhile
+    counts, too: a beam that was lost and came back within the exposure is seen. `trouble` says why
+    no light can come now, `verdict` what was wrong since it was set; both are empty where nothing is.
+    """
+
+    lost = Component(DerivedSignal, "was_lost", kind="normal")
+    injection = Component(DerivedSignal, "was_injected", kind="normal")
+    trouble = Component(DerivedSignal, "trouble_now", kind="omitted")
+    verdict = Component(DerivedSignal, "trouble_since", kind="omitted")
+
+    def __init__(
+        self, *, name: str, settings: LightSettings, front_end: Any, ring_current: Any, top_up: Any
+    ) -> None:
+        super().__init__(name=name)
+        self.settings = settings
+        self._front_end, self._ring_current, self._top_up = front_end, ring_current, top_up
+        self._lock = threading.Lock()
+        self._exposure_s = 0.0
+        self._why_lost = ""
+        self._is_injected = False
+        self._to_injection_s: float | None = None
+        self._before_s = 0.0
+        front_end.subscribe(self._look, run=False)
+        ring_current.subscribe(self._look, run=False)
+        top_up.subscribe(self._look_at_top_up, run=False)
+
+    def set(self, exposure_s: float, **_: Any) -> DeviceStatus:
+        """Forget what was, and begin to watch an exposure of so many seconds."""
+        before_s = float(self._top_up.get())
+        with self._lock:
+            self._exposure_s = exposure_s
+            self._why_lost, self._is_injected = "", False
+            self._to_injection_s, self._before_s = None, before_s
+        self._look()
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+    @property
+    def trouble_now(self) -> str:
+        """Why no light can come, in one line; empty where it can."""
+        if (status := int(self._front_end.get())) != OPEN:
+            return f"front_end: closed ({_where(self._front_end)} = {status}), expected open"
+        lowest_ma = self.settings.lowest_current_mA
+        if not (current_ma := float(self._ring_current.get())) >= lowest_ma:
+            return (
+                f"ring_current: {_where(self._ring_current)} = {current_ma:.1f} mA, expected at "
+                f"least {lowest_ma:g} mA"
+            )
+        return ""
+
+    @property
+    def trouble_since(self) -> str:
+        """What was wrong since it was set, in one line; empty where nothing was."""
+        if self.was_lost:
+            return self._why_lost
+        return "top_up: an injection fell into the exposure" if self.was_injected else ""
+
+    @property
+    def was_lost(self) -> int:
+        """1 if the light was lost since it was set."""
+        self._look()
+        return int(bool(self._why_lost))
+
+    @property
+    def was_injected(self) -> int:
+        """1 if an injection fell into the exposure.
+
+        The time to it was less than the exposure when that began, or has grown since. (0 and less mean
+        that nobody knows: there is no top-up.)
+        """
+        with self._lock:
+            began_s = self._before_s if self._to_injection_s is None else self._to_injection_s
+            return int(self._is_injected or 0 < began_s < self._exposure_s)
+
+    def _look(self, **_: Any) -> None:
+        trouble = self.trouble_now
+        with self._lock:
+            self._why_lost = self._why_lost or trouble
+
+    def _look_at_top_up(self, value: float, **_: Any) -> None:
+        with self._lock:
+            if self._to_injection_s is None:
+                self._to_injection_s = value
+            elif value > self._before_s:
+                self._is_injected = True
+            self._before_s = value
+
+
+def _where(signal: Any) -> str:
+    return str(getattr(signal, "pvname", signal.name))
