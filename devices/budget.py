@@ -1,24 +1,12 @@
 """What an exposure brought and what it cost: photons, signal to noise, dose."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ophyd import Component, Device
 from ophyd.status import DeviceStatus
 
 from mistral_txm.devices.motion import Quantity
-
-
-class Spent(NamedTuple):
-    """What the plan counts.
-
-    `photons_per_pixel` are detected, on average, in this exposure; `signal_to_noise` is that of a pixel
-    of the average over all exposures so far at this angle and helicity, by photon statistics alone;
-    `dose_mA_s` the ring current times the exposure, summed over those of the sample in this run.
-    """
-
-    photons_per_pixel: float
-    signal_to_noise: float
-    dose_mA_s: float
+from mistral_txm.devices.spent import Spent
 
 
 class Budget(Device):  # type: ignore[misc]  # ophyd is untyped

@@ -27,6 +27,8 @@ MONITOR_TIMEOUT_S = 2.0
 class CameraNotReady(RuntimeError):
     """Nothing was exposed, and to try again does not help: one line says what has to be changed."""
 
+    needs_a_person = True
+
 
 class Remembered(EpicsSignalWithRBV):  # type: ignore[misc]  # ophyd is untyped
     """A setting that plans write, known also after the server forgot it."""
@@ -176,6 +178,11 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             hdf1.write_message,
             hdf1.write_status,
         )
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether a frame was taken that nobody has collected yet."""
+        return bool(self._documents)
 
     @property
     def _monitored(self) -> tuple[Any, ...]:

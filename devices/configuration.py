@@ -9,6 +9,7 @@ import difflib
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -490,13 +491,20 @@ def line_of(text: str, location: Sequence[int | str]) -> int:
 
     >>> line_of("a = 1\\n[b.c]\\nd = 2\\n", ("b", "c", "d"))
     3
+    >>> line_of("[[e]]\\nf = 1\\n[[e]]\\nf = 2\\n", ("e", 1, "f"))
+    4
     """
     wanted = tuple(str(part) for part in location)
     best_line, best_length = 1, 0
     section: tuple[str, ...] = ()
+    tables: Counter[tuple[str, ...]] = Counter()
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[\[?\s*([^\]#]+?)\s*\]", line):
-            section = found = _split_key(header[1])
+        if header := re.match(r"\s*(\[\[?)\s*([^\]#]+?)\s*\]", line):
+            section = found = _split_key(header[2])
+            if header[1] == "[[":
+                section = (*found, str(tables[found]))
+                found = found if wanted == found else section
+                tables[_split_key(header[2])] += 1
         elif assignment := re.match(r"\s*([\w.\"'-]+)\s*=", line):
             found = section + _split_key(assignment[1])
         else:

@@ -53,8 +53,8 @@ class ReadingDevice(ReadableDevice, Protocol):
 
     connected: bool
 
-    def get(self) -> Any:
-        """Return the value now."""
+    def get(self, *, use_monitor: bool) -> Any:
+        """Return the value: the last one that it told of itself, or as it is asked now."""
 
     def subscribe(self, callback: Callable[..., None]) -> int:
         """Call ``callback(value=..)`` whenever the value changes."""
@@ -94,17 +94,32 @@ class ShutterDevice(MovableDevice, Protocol):
 
 
 class CcdDevice(ReadableDevice, Protocol):
-    """A camera whose server writes frames: one trigger, one frame on disk, one asset document."""
+    """A camera whose server writes frames: one trigger, one frame on disk, one asset document.
+
+    A failure that has an attribute ``needs_a_person`` which is true is not tried again.
+    """
 
     cam: Any
     """Has ``acquire_time``: to be set to an exposure time, in s."""
     frame_file: Any
     """Set to a name to open a file, to None to close it."""
+    exposure_number: Any
+    """Set to the number of the exposure that comes next, before it is triggered."""
+    discard: Any
+    """Set to a reason: the frame that was taken last, and not collected, gets no documents."""
+    mean_counts: Any
+    bright_counts: Any
+    saturated_fraction: Any
+    """Of the frame that was taken last."""
     frames_directory: Path
 
     @property
     def used_signals(self) -> tuple[Any, ...]:
         """The signals that have to answer before the first exposure."""
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether a frame was taken that nobody has collected yet."""
 
     def trigger(self) -> Any:
         """Expose; the status is done when the frame has been read back from the disk."""

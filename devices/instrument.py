@@ -46,6 +46,7 @@ class Instrument:
     light: Light
     ccd: Ccd
     key: ExposureKey
+    waived: ExposureKey
     budget: Budget
     log: Log
 
@@ -191,9 +192,10 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
             camera=ccd,
         ),
         **readings,
-        light=Light(name="light", settings=configuration.light, **readings),
+        light=Light(name="light", settings=configuration.light, camera=ccd, **readings),
         ccd=ccd,
         key=ExposureKey(name="key"),
+        waived=ExposureKey(name="waived"),
         budget=Budget(name="budget"),
         log=Log(name="log"),
     )

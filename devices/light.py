@@ -7,6 +7,7 @@ from ophyd import Component, Device
 from ophyd.status import DeviceStatus
 
 from mistral_txm.devices.configuration import LightSettings
+from mistral_txm.devices.control_systems import CcdDevice
 from mistral_txm.devices.motion import DerivedSignal
 
 OPEN = 1
@@ -19,18 +20,28 @@ class Light(Device):  # type: ignore[misc]  # ophyd is untyped
     Set to an exposure time, in s, it begins to watch one so long. What monitors tell meanwhile
     counts, too: a beam that was lost and came back within the exposure is seen. `trouble` says why
     no light can come now, `verdict` what was wrong since it was set; both are empty where nothing is.
+
+    While the camera holds a frame that nobody has collected, what was seen stays: a plan that is
+    repeated from a checkpoint after a pause sets it again, but gets the frame from before the pause.
     """
 
-    lost = Component(DerivedSignal, "was_lost", kind="normal")
     injection = Component(DerivedSignal, "was_injected", kind="normal")
     trouble = Component(DerivedSignal, "trouble_now", kind="omitted")
     verdict = Component(DerivedSignal, "trouble_since", kind="omitted")
 
     def __init__(
-        self, *, name: str, settings: LightSettings, front_end: Any, ring_current: Any, top_up: Any
+        self,
+        *,
+        name: str,
+        settings: LightSettings,
+        front_end: Any,
+        ring_current: Any,
+        top_up: Any,
+        camera: CcdDevice,
     ) -> None:
         super().__init__(name=name)
         self.settings = settings
+        self._camera = camera
         self._front_end, self._ring_current, self._top_up = front_end, ring_current, top_up
         self._lock = threading.Lock()
         self._exposure_s = 0.0
@@ -38,18 +49,19 @@ class Light(Device):  # type: ignore[misc]  # ophyd is untyped
         self._is_injected = False
         self._to_injection_s: float | None = None
         self._before_s = 0.0
-        front_end.subscribe(self._look, run=False)
-        ring_current.subscribe(self._look, run=False)
-        top_up.subscribe(self._look_at_top_up, run=False)
+        front_end.subscribe(self._look)
+        ring_current.subscribe(self._look)
+        top_up.subscribe(self._look_at_top_up)
 
     def set(self, exposure_s: float, **_: Any) -> DeviceStatus:
         """Forget what was, and begin to watch an exposure of so many seconds."""
-        before_s = float(self._top_up.get())
-        with self._lock:
-            self._exposure_s = exposure_s
-            self._why_lost, self._is_injected = "", False
-            self._to_injection_s, self._before_s = None, before_s
-        self._look()
+        if not self._camera.has_frame:
+            before_s = float(self._top_up.get())
+            with self._lock:
+                self._exposure_s = exposure_s
+                self._why_lost, self._is_injected = "", False
+                self._to_injection_s, self._before_s = None, before_s
+            self._look()
         status = DeviceStatus(self)
         status.set_finished()
         return status
@@ -57,28 +69,20 @@ class Light(Device):  # type: ignore[misc]  # ophyd is untyped
     @property
     def trouble_now(self) -> str:
         """Why no light can come, in one line; empty where it can."""
-        if (status := int(self._front_end.get())) != OPEN:
-            return f"front_end: closed ({_where(self._front_end)} = {status}), expected open"
-        lowest_ma = self.settings.lowest_current_mA
-        if not (current_ma := float(self._ring_current.get())) >= lowest_ma:
-            return (
-                f"ring_current: {_where(self._ring_current)} = {current_ma:.1f} mA, expected at "
-                f"least {lowest_ma:g} mA"
-            )
-        return ""
+        return self._trouble(use_monitor=True)
 
     @property
     def trouble_since(self) -> str:
-        """What was wrong since it was set, in one line; empty where nothing was."""
-        if self.was_lost:
-            return self._why_lost
-        return "top_up: an injection fell into the exposure" if self.was_injected else ""
+        """What was wrong since it was set, in one line; empty where nothing was.
 
-    @property
-    def was_lost(self) -> int:
-        """1 if the light was lost since it was set."""
-        self._look()
-        return int(bool(self._why_lost))
+        The control system is asked once more: what happened in the last moment has no monitor yet.
+        """
+        trouble = self._trouble(use_monitor=False)
+        with self._lock:
+            self._why_lost = self._why_lost or trouble
+            if self._why_lost:
+                return self._why_lost
+        return "top_up: an injection fell into the exposure" if self.was_injected else ""
 
     @property
     def was_injected(self) -> int:
@@ -91,12 +95,27 @@ class Light(Device):  # type: ignore[misc]  # ophyd is untyped
             began_s = self._before_s if self._to_injection_s is None else self._to_injection_s
             return int(self._is_injected or 0 < began_s < self._exposure_s)
 
+    def _trouble(self, *, use_monitor: bool) -> str:
+        if (status := int(self._front_end.get(use_monitor=use_monitor))) != OPEN:
+            return f"front_end: closed ({_where(self._front_end)} = {status}), expected open"
+        lowest_ma = self.settings.lowest_current_mA
+        if not (current_ma := float(self._ring_current.get(use_monitor=use_monitor))) >= lowest_ma:
+            return (
+                f"ring_current: {_where(self._ring_current)} = {current_ma:.1f} mA, expected at "
+                f"least {lowest_ma:g} mA"
+            )
+        return ""
+
     def _look(self, **_: Any) -> None:
-        trouble = self.trouble_now
+        if self._camera.has_frame:
+            return
+        trouble = self._trouble(use_monitor=True)
         with self._lock:
             self._why_lost = self._why_lost or trouble
 
     def _look_at_top_up(self, value: float, **_: Any) -> None:
+        if self._camera.has_frame:
+            return
         with self._lock:
             if self._to_injection_s is None:
                 self._to_injection_s = value

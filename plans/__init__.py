@@ -1,23 +1,26 @@
 """Plans: what is done in which order; decisions on frozen values, apart from the messages."""
 
 from mistral_txm.devices.key import Key
-from mistral_txm.plans.acquisition import PlanError
+from mistral_txm.plans.checks import PlanError, check_positions
+from mistral_txm.plans.estimate import estimate
 from mistral_txm.plans.measurement import (
     Measurement,
     Sample,
-    estimate,
+    load_measurement,
     medium,
     paper,
-    remaining,
     small,
-    steps,
 )
 from mistral_txm.plans.scans import energy_scan, focus_series, polarization_scan
 from mistral_txm.plans.snapshot import snapshot
+from mistral_txm.plans.steps import edge_series, remaining, steps
 from mistral_txm.plans.tomography import (
-    check_positions,
     darks,
+    dichroic_projection,
     flats,
+    reject,
+    retake,
+    sample_queue,
     tilt_series,
     vector_tomography,
 )
@@ -29,14 +32,20 @@ __all__ = [
     "Sample",
     "check_positions",
     "darks",
+    "dichroic_projection",
+    "edge_series",
     "energy_scan",
     "estimate",
     "flats",
     "focus_series",
+    "load_measurement",
     "medium",
     "paper",
     "polarization_scan",
+    "reject",
     "remaining",
+    "retake",
+    "sample_queue",
     "small",
     "snapshot",
     "steps",

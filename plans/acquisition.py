@@ -1,8 +1,9 @@
-"""Exposures, and everything around them that has to be put back."""
+"""Runs of exposures, and everything around them that has to be put back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
@@ -11,14 +12,13 @@ from bluesky import Msg
 from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException, short_uid
 
 from mistral_txm.devices.key import Key
-from mistral_txm.plans.measurement import Step
+from mistral_txm.plans.exposing import expose, note, record
+from mistral_txm.plans.exposure_control import SATURATED_FRACTION, Seen
+from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.steps import Step
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
-
-
-class PlanError(ValueError):
-    """A plan cannot be carried out; found before anything moved, one line."""
 
 
 def columns(instrument: Instrument) -> tuple[Any, ...]:
@@ -29,40 +29,126 @@ def columns(instrument: Instrument) -> tuple[Any, ...]:
         instrument.theta,
         instrument.polarization,
         instrument.key,
+        instrument.light,
+        instrument.budget,
     )
 
 
 def moved(instrument: Instrument) -> tuple[Any, ...]:
-    """Return the axes and settings that a run changes, and puts back."""
+    """Return the axes and settings that a run changes, and puts back; settings first."""
+    place = instrument.sample_position
     return (
+        place.in_x_um,
+        place.in_y_um,
+        place.in_z_um,
+        instrument.polarization.focus_positive_um,
+        instrument.polarization.focus_negative_um,
         instrument.theta,
         instrument.sample_x,
+        instrument.sample_y,
         instrument.sample_z,
         instrument.zone_plate_z,
         instrument.jaw_down,
         instrument.jaw_up,
         instrument.energy,
-        instrument.polarization.focus_positive_um,
-        instrument.polarization.focus_negative_um,
     )
 
 
-def take(instrument: Instrument, folder: str, step: Step) -> MsgGenerator[None]:
+def set_up(instrument: Instrument, measurement: Measurement) -> MsgGenerator[None]:
+    """Bring energy, focus and the sample's place to those of a measurement; what it leaves open stays."""
+    group = short_uid("set up")
+    yield from bps.checkpoint()
+    if (place := measurement.sample.place) is not None:
+        for name, target_um in place.model_dump().items():
+            signal = getattr(instrument.sample_position, f"in_{name}")
+            yield from bps.abs_set(signal, target_um, group=group)
+    if (focus := measurement.focus) is not None:
+        polarization = instrument.polarization
+        yield from bps.abs_set(polarization.focus_positive_um, focus.positive_um, group=group)
+        yield from bps.abs_set(polarization.focus_negative_um, focus.negative_um, group=group)
+    yield from bps.abs_set(instrument.energy, measurement.energies_ev[0], group=group)
+    yield from bps.wait(group)
+
+
+def change_energy(instrument: Instrument, from_ev: float, to_ev: float) -> MsgGenerator[None]:
+    """Move the monochromator, and let the focus of both helicities follow: ``dz = chromatic * dE``."""
+    group, polarization = short_uid("energy"), instrument.polarization
+    shift_um = instrument.configuration.polarization.chromatic_um_per_eV * (to_ev - from_ev)
+    targets_um = []
+    for signal in (polarization.focus_positive_um, polarization.focus_negative_um):
+        now_um = yield from bps.rd(signal, default_value=0.0)
+        targets_um.append((signal, now_um + shift_um))
+    yield from bps.checkpoint()
+    for signal, target_um in targets_um:
+        yield from bps.abs_set(signal, target_um, group=group)
+    yield from bps.abs_set(instrument.energy, to_ev, group=group)
+    yield from bps.wait(group)
+
+
+def take(
+    instrument: Instrument, folder: str, step: Step, measurement: Measurement, seen: Seen
+) -> MsgGenerator[None]:
     """Bring the beamline to the state of a step and take its exposures into one file.
 
-    The shutter is open during the exposures alone, and not at all for dark frames.
+    The shutter is open during the exposures alone, and not at all for dark frames. Where the measurement
+    allows it, the counts that were seen choose the exposure time and end the repeats.
     """
-    group = short_uid("state")
+    group, control = short_uid("state"), measurement.exposure_control
     yield from bps.checkpoint()
     if step.stream != "dark":
         place = "out" if step.stream == "flat" else "in"
         yield from bps.abs_set(instrument.sample_position, place, group=group)
         yield from bps.abs_set(instrument.theta, step.theta_deg, group=group)
         yield from bps.abs_set(instrument.polarization, step.helicity, group=group)
+    exposure_s = seen.exposure_s(step, control)
+
+    def exposures() -> MsgGenerator[None]:
+        told = False
+        for key in step.keys:
+            frame = yield from expose(
+                instrument,
+                step.stream,
+                key,
+                exposure_s,
+                columns(instrument),
+                trouble=partial(seen.trouble, step, exposure_s),
+                spent=partial(seen.add, step, exposure_s),
+            )
+            if frame.saturated_fraction > SATURATED_FRACTION and not told:
+                told = True
+                yield from note(
+                    instrument, "flag", saturation(step, exposure_s, frame.saturated_fraction)
+                )
+            if step.stream == "primary" and seen.is_enough(step, key.repeat + 1, control):
+                yield from _waive(instrument, step, key)
+                break
+
     file_name = f"{folder}/{step.file_name}"
-    yield from expose_into(
-        instrument, file_name, step.exposure_s, step.stream, step.keys, group, columns(instrument)
+    yield from into_file(instrument, file_name, exposure_s, exposures(), group)
+
+
+def saturation(step: Step, exposure_s: float, fraction: float) -> str:
+    """Tell of saturated pixels, and what to do."""
+    what = "flat" if step.stream == "flat" else f"theta {step.theta_deg:g} deg"
+    return (
+        f"{what}, helicity {step.helicity:+d}: {100 * fraction:.2g} % of the pixels are saturated at "
+        f"{exposure_s:g} s; expose shorter"
     )
+
+
+def _waive(instrument: Instrument, step: Step, last: Key) -> MsgGenerator[None]:
+    """Record that the repeats after the last one are not needed, if there are any."""
+    if last == step.keys[-1]:
+        return
+    first = last._replace(repeat=last.repeat + 1)
+    yield from note(
+        instrument,
+        "note",
+        f"theta {step.theta_deg:g} deg, helicity {step.helicity:+d}: signal to noise reached after "
+        f"{first.repeat} of {step.keys[-1].repeat + 1} repeats",
+    )
+    yield from bps.mv(instrument.waived, first)
+    yield from bpp.rewindable_wrapper(record("waived", (instrument.waived,)), False)
 
 
 def expose_into(
@@ -78,71 +164,30 @@ def expose_into(
 
     Every Event has the readings of `devices`. Shutter and file are closed at the end.
     """
+
+    def exposures() -> MsgGenerator[None]:
+        for key in keys:
+            yield from expose(instrument, stream, key, exposure_s, devices)
+
+    yield from into_file(instrument, file_name, exposure_s, exposures(), group)
+
+
+def into_file(
+    instrument: Instrument,
+    file_name: str,
+    exposure_s: float,
+    exposures: MsgGenerator[None],
+    group: str,
+) -> MsgGenerator[None]:
+    """Open a file while the moves of a group go on, take exposures into it, close it and the shutter."""
     yield from bps.abs_set(instrument.ccd.cam.acquire_time, exposure_s, group=group)
     yield from bps.abs_set(instrument.ccd.frame_file, file_name, group=group)
     yield from bps.wait(group)
-    for key in keys:
-        yield from _expose(instrument, stream, key, devices)
+    yield from exposures
     yield from bps.checkpoint()
     yield from bps.abs_set(instrument.shutter, "closed", group=group)
     yield from bps.abs_set(instrument.ccd.frame_file, None, group=group)
     yield from bps.wait(group)
-
-
-def _expose(
-    instrument: Instrument, stream: str, key: Key, devices: Sequence[Any]
-) -> MsgGenerator[None]:
-    """Expose once, and make one Event of it.
-
-    A pause before the frame is taken repeats the messages from the checkpoint on. From there on
-    nothing is repeated: the frame is on disk, and one Event is all that may come of it. (To read
-    a stream that was declared before never waits, so a pause cannot cut it in two.)
-    """
-    group = short_uid("exposure")
-    yield from bps.checkpoint()
-    yield from bps.abs_set(instrument.key, key, group=group)
-    light = "closed" if stream == "dark" else "open"
-    yield from bps.abs_set(instrument.shutter, light, group=group)
-    yield from bps.wait(group)
-    yield from bps.trigger(instrument.ccd, group=group)
-    yield from bps.wait(group)
-    yield from bpp.rewindable_wrapper(_record(stream, devices), False)
-
-
-def _record(stream: str, devices: Sequence[Any]) -> MsgGenerator[None]:
-    def readings() -> MsgGenerator[None]:
-        for device in devices:
-            yield from bps.read(device)
-
-    def drop(failure: Exception) -> MsgGenerator[None]:
-        yield from bps.drop()
-        raise failure
-
-    yield from bps.create(stream)
-    yield from bpp.contingency_wrapper(readings(), except_plan=drop, else_plan=bps.save)
-
-
-def series_run(
-    instrument: Instrument, folder: str, taken: Sequence[Step], metadata: Mapping[str, Any]
-) -> MsgGenerator[str]:
-    """Take steps as one run, baseline before and after, everything put back whatever happens.
-
-    Returns
-    -------
-    str
-        The uid of the run.
-    """
-
-    def body(_uid: str) -> MsgGenerator[None]:
-        for stream in dict.fromkeys(step.stream for step in taken):
-            yield from bps.declare_stream(*columns(instrument), name=stream)
-        yield from bps.checkpoint()
-        yield from bps.mv(instrument.energy, metadata["measurement"]["energy_ev"])
-        for step in taken:
-            yield from take(instrument, folder, step)
-
-    uid = yield from whole_run(instrument, metadata, body)
-    return uid
 
 
 def whole_run(
@@ -157,27 +202,59 @@ def whole_run(
     str
         The uid of the run.
     """
+    uids: dict[Hashable, str] = yield from whole_runs(
+        instrument, {None: metadata}, lambda uids: body(uids[None])
+    )
+    return uids[None]
 
-    def run() -> MsgGenerator[str]:
-        uid: str = yield from bps.open_run(dict(metadata))
 
-        def close(failure: Exception) -> MsgGenerator[None]:
-            if isinstance(failure, RunEngineControlException):
-                yield from bps.close_run(exit_status=failure.exit_status)
-            else:
-                yield from bps.close_run(exit_status="fail", reason=str(failure))
+def whole_runs(
+    instrument: Instrument,
+    metadata: Mapping[Hashable, Mapping[str, Any]],
+    body: Callable[[dict[Hashable, str]], MsgGenerator[None]],
+) -> MsgGenerator[dict[Hashable, str]]:
+    """Open runs side by side, do what `body` makes of their uids, put everything back, close the runs.
 
-        yield from bpp.contingency_wrapper(
-            put_back(instrument, body(uid)), except_plan=close, else_plan=bps.close_run
-        )
-        return uid
+    Parameters
+    ----------
+    metadata
+        By the key of each run: what `in_run` takes.
+
+    Returns
+    -------
+    dict
+        The uids of the runs, by their keys.
+    """
+    uids: dict[Hashable, str] = {}
+
+    def run() -> MsgGenerator[None]:
+        for key, md in metadata.items():
+            uids[key] = yield from in_run(key, bps.open_run(dict(md)))
+        yield from put_back(instrument, body(uids), tuple(metadata))
+
+    def close(failure: Exception | None = None) -> MsgGenerator[None]:
+        end: dict[str, Any] = {}
+        if isinstance(failure, RunEngineControlException):
+            end = {"exit_status": failure.exit_status}
+        elif failure is not None:
+            end = {"exit_status": "fail", "reason": str(failure)}
+        for key in uids:
+            yield from in_run(key, bps.close_run(**end))
 
     yield from _repeatable()
-    uid: str = yield from bpp.stage_wrapper(run(), [instrument.ccd])
-    return uid
+    whole = bpp.contingency_wrapper(run(), except_plan=close, else_plan=close)
+    yield from bpp.stage_wrapper(whole, [instrument.ccd])
+    return uids
 
 
-def put_back(instrument: Instrument, plan: MsgGenerator[None]) -> MsgGenerator[None]:
+def in_run(key: Hashable, plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    """Let the messages of a plan belong to the open run of that key; None: to the only one."""
+    return plan if key is None else bpp.set_run_key_wrapper(plan, run=key)
+
+
+def put_back(
+    instrument: Instrument, plan: MsgGenerator[None], runs: Sequence[Hashable] = (None,)
+) -> MsgGenerator[None]:
     """Run a plan between two readings of the baseline, and put back what it moved.
 
     Shutter and frame file are closed and the axes moved back also after a failure. If something
@@ -189,7 +266,7 @@ def put_back(instrument: Instrument, plan: MsgGenerator[None]) -> MsgGenerator[N
     RuntimeError
         If the plan succeeded, but not everything could be put back: one line.
     """
-    yield from _baseline(instrument)
+    yield from _baseline(instrument, runs)
     before = {}
     for axis in moved(instrument):
         before[axis] = yield from bps.rd(axis)
@@ -198,7 +275,7 @@ def put_back(instrument: Instrument, plan: MsgGenerator[None]) -> MsgGenerator[N
         yield from plan
     except Exception as reason:  # an abort is one, too; raised again below
         failure = reason
-    complaints = yield from _restore(instrument, before)
+    complaints = yield from _restore(instrument, before, runs)
     if failure is not None:
         for complaint in complaints:
             failure.add_note(complaint)
@@ -207,7 +284,9 @@ def put_back(instrument: Instrument, plan: MsgGenerator[None]) -> MsgGenerator[N
         raise RuntimeError("not everything was put back: " + "; ".join(complaints))
 
 
-def _restore(instrument: Instrument, before: Mapping[Any, float]) -> MsgGenerator[list[str]]:
+def _restore(
+    instrument: Instrument, before: Mapping[Any, float], runs: Sequence[Hashable]
+) -> MsgGenerator[list[str]]:
     complaints = []
 
     def move_all(targets: Iterable[tuple[Any, Any]]) -> MsgGenerator[None]:
@@ -230,7 +309,7 @@ def _restore(instrument: Instrument, before: Mapping[Any, float]) -> MsgGenerato
     yield from move_all([(instrument.shutter, "closed")])
     yield from move_all([(instrument.ccd.frame_file, None), *before.items()])
     try:
-        yield from _baseline(instrument)
+        yield from _baseline(instrument, runs)
     except Exception as reason:  # a run may end without it
         complaints.append(f"baseline: {_cause(reason)}")
     return complaints
@@ -246,9 +325,10 @@ def _repeatable() -> MsgGenerator[None]:
     yield Msg("rewindable", None, True)
 
 
-def _baseline(instrument: Instrument) -> MsgGenerator[None]:
-    yield from bps.checkpoint()
-    yield from _record("baseline", instrument.baseline)
+def _baseline(instrument: Instrument, runs: Sequence[Hashable]) -> MsgGenerator[None]:
+    for key in runs:
+        yield from bps.checkpoint()
+        yield from in_run(key, record("baseline", instrument.baseline))
 
 
 def _cause(reason: Exception) -> str:

@@ -1,14 +1,17 @@
-"""The measurement as a value: what is exposed, in which order, before anything moves."""
+"""The measurement as a value: what is exposed, and how, before anything moves."""
 
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mistral_txm.devices.configuration import Configuration, Strict
+from mistral_txm.devices.configuration import ConfigurationError, Strict, read_toml
 from mistral_txm.devices.key import Key
+
+PRESETS = Path(__file__).with_name("presets")
+"""Folder of the packaged measurements."""
 
 
 def _tuples(value: object) -> object:
@@ -19,41 +22,119 @@ def _tuples(value: object) -> object:
 _Tuples = BeforeValidator(_tuples)
 _Seconds = Annotated[float, Field(gt=0, le=600)]
 _Count = Annotated[int, Field(ge=1, le=1000)]
+_Tilt = Annotated[float, Field(gt=-90, lt=90)]
 
 
-class Exposures(Strict):
-    """How each angle is exposed whose absolute tilt is at most `up_to_deg`."""
+class Tilts(Strict):
+    """Equally spaced tilts, both ends included, and how each of them is exposed.
 
-    up_to_deg: Annotated[float, Field(ge=0, le=90)]
+    >>> Tilts(first_deg=-24.0, last_deg=-22.0, exposure_s=8.0, repeats=15).angles_deg
+    (-24.0, -23.0, -22.0)
+    """
+
+    first_deg: _Tilt
+    last_deg: _Tilt
+    step_deg: Annotated[float, Field(gt=0)] = 1.0
     exposure_s: _Seconds
     repeats: _Count
+
+    @model_validator(mode="after")
+    def _steps_end_at_the_last(self) -> Self:
+        if self.last_deg < self.first_deg:
+            raise ValueError(
+                f"tilts: last_deg = {self.last_deg:g} is below first_deg = {self.first_deg:g}; "
+                "theta is approached from below, so give them ascending"
+            )
+        steps = (self.last_deg - self.first_deg) / self.step_deg
+        if abs(steps - round(steps)) > 1e-6:
+            raise ValueError(
+                f"tilts: steps of {self.step_deg:g} deg from {self.first_deg:g} do not end at "
+                f"{self.last_deg:g} deg"
+            )
+        return self
+
+    @property
+    def angles_deg(self) -> tuple[float, ...]:
+        """The tilts, ascending."""
+        count = round((self.last_deg - self.first_deg) / self.step_deg) + 1
+        return tuple(round(self.first_deg + index * self.step_deg, 9) for index in range(count))
 
 
 class Flats(Strict):
-    """Exposures of the open beam, for each helicity, before the series and perhaps after it."""
+    """Exposures of the open beam in both helicities: before the tilts, and perhaps later.
+
+    `every_tilts`: also after so many tilts each time; `at_end`: also after the last one.
+    """
 
     exposure_s: _Seconds
     repeats: _Count
-    theta_deg: Annotated[float, Field(ge=-90, le=90)] = 0.0
+    theta_deg: _Tilt = 0.0
+    every_tilts: _Count | None = None
     at_end: bool = False
 
 
 class Darks(Strict):
-    """Exposures with the shutter closed, `repeats` for each exposure time that is used."""
+    """Exposures with the shutter closed, `repeats` for each exposure time that may be used."""
 
     repeats: _Count
+
+
+class Focus(Strict):
+    """Where the zone plate focuses each helicity; without it, where the instrument says."""
+
+    positive_um: float
+    negative_um: float
+
+
+class ExposureControl(Strict):
+    """Lets the counts that are seen choose the exposure time, and end the repeats early.
+
+    At each tilt and helicity the longest of `exposures_s` is taken with which the brightest pixels
+    stay below `fill` of the saturation. The exposure of `Tilts` holds until counts have been seen,
+    its repeats are the most that are taken: with `signal_to_noise`, they end after `least_repeats`
+    or more as soon as the average has it (photon statistics, a pixel of mean transmission).
+    """
+
+    exposures_s: Annotated[tuple[_Seconds, ...], _Tuples]
+    fill: Annotated[float, Field(gt=0, le=1)] = 0.8
+    signal_to_noise: Annotated[float, Field(gt=0)] | None = None
+    least_repeats: _Count = 1
+
+    @model_validator(mode="after")
+    def _is_a_choice(self) -> Self:
+        if not self.exposures_s or list(self.exposures_s) != sorted(set(self.exposures_s)):
+            raise ValueError(
+                "exposure_control: exposures_s: expected ascending exposure times, each once"
+            )
+        return self
+
+
+class Stop(Strict):
+    """When no further tilt is begun: what is missing then is taken by a resumed series."""
+
+    max_duration_h: Annotated[float, Field(gt=0)]
+
+
+class Place(Strict):
+    """Where the stages stand when a sample of a holder is in the beam."""
+
+    x_um: float
+    y_um: float
+    z_um: float
 
 
 class Sample(Strict):
     """What is measured, with lengths in nm from the middle of the film.
 
     `layers_nm` are its magnetic layers; `surfaces_nm` its lower and upper surface, membrane included,
-    on which fiducials lie: they tell where the middle of the film is.
+    on which fiducials lie: they tell where the middle of the film is. `place` is where it stands in a
+    holder of several; without it, where the instrument says.
     """
 
     name: Annotated[str, Field(min_length=1)]
     layers_nm: Annotated[tuple[tuple[float, float], ...], _Tuples] | None = None
     surfaces_nm: Annotated[tuple[float, float], _Tuples] | None = None
+    place: Place | None = None
 
     @model_validator(mode="after")
     def _layers_have_thickness(self) -> Self:
@@ -65,55 +146,12 @@ class Sample(Strict):
         return self
 
 
-@dataclass(frozen=True)
-class Step:
-    """Exposures that belong together: of one state of the beamline, into one file."""
-
-    stream: Literal["dark", "flat", "primary"]
-    phi_deg: float
-    theta_deg: float
-    helicity: int
-    exposure_s: float
-    repeats: tuple[int, ...]
-
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """The keys of the exposures, in order."""
-        return tuple(
-            Key(self.phi_deg, self.theta_deg, self.helicity, repeat) for repeat in self.repeats
-        )
-
-    @property
-    def file_name(self) -> str:
-        """A name that says what is in the file.
-
-        >>> Step("primary", 102.0, -55.0, -1, 20.0, (0, 1)).file_name
-        'phi_102_theta_-55_minus'
-        >>> Step("dark", 0.0, 0.0, 0, 8.5, (0,)).file_name
-        'phi_0_dark_8.5s'
-        """
-        phi = f"phi_{self.phi_deg:g}"
-        if self.stream == "dark":
-            return f"{phi}_dark_{self.exposure_s:g}s"
-        side = "plus" if self.helicity > 0 else "minus"
-        if self.stream == "flat":
-            return f"{phi}_flat_{side}"
-        return f"{phi}_theta_{self.theta_deg:g}_{side}"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a measurement takes: time with waits and readout, frames of all kinds, bytes on disk."""
-
-    duration_s: float
-    exposure_s: float
-    frames: int
-    bytes: int
-    helicity_changes: int
-
-
 class Measurement(Strict):
-    """A vector tomography: one tilt series per azimuth, both helicities at each angle.
+    """A vector tomography: one tilt series per azimuth and photon energy, both helicities at each angle.
+
+    With several energies each is a series of its own, resumed and reconstructed alone. `edges` says in
+    which order: ``in_turn``, the whole azimuth at one energy, then at the next, or ``interleaved``,
+    all energies at each tilt.
 
     >>> measurement = small()
     >>> len(measurement.angles_deg), len(measurement.planned_keys())
@@ -123,39 +161,50 @@ class Measurement(Strict):
     """
 
     sample: Sample
-    angles_deg: Annotated[tuple[float, ...], _Tuples]
-    azimuths_deg: Annotated[tuple[float, ...], _Tuples] = (0.0, 102.0)
-    exposures: Annotated[tuple[Exposures, ...], _Tuples]
+    tilts: Annotated[tuple[Tilts, ...], _Tuples]
+    azimuths_deg: Annotated[tuple[Annotated[float, Field(ge=-360, le=360)], ...], _Tuples] = (
+        0.0,
+        102.0,
+    )
+    energies_ev: Annotated[tuple[Annotated[float, Field(gt=0)], ...], _Tuples]
+    edges: Literal["in_turn", "interleaved"] = "in_turn"
+    first_helicity: Literal[1, -1] = 1
     flats: Flats
     darks: Darks
-    first_helicity: Literal[1, -1] = 1
-    energy_ev: Annotated[float, Field(gt=0)]
+    focus: Focus | None = None
+    exposure_control: ExposureControl | None = None
+    stop: Stop | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if not self.angles_deg or not self.azimuths_deg:
-            raise ValueError("angles_deg and azimuths_deg: expected at least one each")
-        if any(
-            low >= high for low, high in zip(self.angles_deg, self.angles_deg[1:], strict=False)
-        ):
-            raise ValueError("angles_deg: expected ascending order; theta is approached from below")
-        if max(map(abs, self.angles_deg)) >= 90:
-            raise ValueError("angles_deg: expected tilts between -90 and 90 deg")
-        if len(set(self.azimuths_deg)) < len(self.azimuths_deg):
-            raise ValueError("azimuths_deg: expected each azimuth once")
-        limits = [each.up_to_deg for each in self.exposures]
-        if not limits or limits != sorted(set(limits)):
-            raise ValueError("exposures: expected ascending up_to_deg")
-        if max(map(abs, self.angles_deg)) > limits[-1]:
-            raise ValueError(
-                f"exposures: the last up_to_deg = {limits[-1]} does not reach the largest tilt, "
-                f"{max(map(abs, self.angles_deg))} deg"
-            )
+        for name in ("tilts", "azimuths_deg", "energies_ev"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one")
+        for low, high in pairwise(self.tilts):
+            if not low.last_deg < high.first_deg:
+                raise ValueError(
+                    f"tilts: the one that begins at {high.first_deg:g} deg must lie above the one "
+                    f"that ends at {low.last_deg:g} deg; expected ascending order"
+                )
+        for name in ("azimuths_deg", "energies_ev"):
+            values: Sequence[float] = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected each once")
+        if self.focus is not None and len(self.energies_ev) > 1:
+            raise ValueError("focus: holds at one photon energy; leave it out for several")
+        control = self.exposure_control
+        if control is not None and control.signal_to_noise is not None:
+            most = min(each.repeats for each in self.tilts)
+            if control.least_repeats > most:
+                raise ValueError(
+                    f"exposure_control: least_repeats = {control.least_repeats} is more than the "
+                    f"{most} repeats of some tilts"
+                )
         return self
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Measurement":
-        """Make a measurement from what `to_dict` returned, or a TOML file holds.
+        """Make a measurement from what `to_dict` returned.
 
         Raises
         ------
@@ -168,13 +217,18 @@ class Measurement(Strict):
         """Return plain dictionaries, lists, numbers and texts, for documents and files."""
         return self.model_dump(mode="json", exclude_none=True)
 
-    def exposures_at(self, theta_deg: float) -> Exposures:
-        """Return how an angle is exposed.
+    @property
+    def angles_deg(self) -> tuple[float, ...]:
+        """All tilts, ascending."""
+        return tuple(theta_deg for each in self.tilts for theta_deg in each.angles_deg)
+
+    def exposures_at(self, theta_deg: float) -> Tilts:
+        """Return how a planned tilt is exposed.
 
         >>> paper().exposures_at(-44.0).repeats, paper().exposures_at(45.0).exposure_s
         (20, 20.0)
         """
-        return next(each for each in self.exposures if abs(theta_deg) <= each.up_to_deg)
+        return next(each for each in self.tilts if each.first_deg <= theta_deg <= each.last_deg)
 
     def helicities_at(self, index: int) -> tuple[int, int]:
         """Return the order of the helicities at the angle of that index: + -, then - +, and so on.
@@ -185,167 +239,72 @@ class Measurement(Strict):
         return first, -first
 
     def planned_keys(self) -> tuple[Key, ...]:
-        """Return the keys of all exposures of the sample, both azimuths, in the order of taking."""
+        """Return the keys of all exposures of the sample at one energy, in the order of taking."""
         return tuple(
-            key
+            Key(phi_deg, theta_deg, helicity, repeat)
             for phi_deg in self.azimuths_deg
-            for step in steps(self, phi_deg)
-            if step.stream == "primary"
-            for key in step.keys
+            for index, theta_deg in enumerate(self.angles_deg)
+            for helicity in self.helicities_at(index)
+            for repeat in range(self.exposures_at(theta_deg).repeats)
         )
 
+    def at_energy(self, energy_ev: float) -> "Measurement":
+        """Return the part of it that is taken at one of its photon energies: one series."""
+        if energy_ev not in self.energies_ev:
+            raise ValueError(f"{energy_ev:g} eV is not an energy of the measurement")
+        return self.model_copy(update={"energies_ev": (energy_ev,), "edges": "in_turn"})
 
-def steps(
-    measurement: Measurement, phi_deg: float, skip: frozenset[Key] = frozenset()
-) -> tuple[Step, ...]:
-    """Return what one azimuth takes, in order; nothing at all if all its exposures are to skip.
+    def of(self, sample: Sample) -> "Measurement":
+        """Return the same of another sample."""
+        return self.model_copy(update={"sample": sample})
 
-    Dark frames come first, then flats of both helicities, then the angles from the lowest upwards,
-    then flats again if the measurement says so.
+
+def presets() -> tuple[str, ...]:
+    """Return the names of the packaged measurements."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
+
+
+def load_measurement(what: str | Path) -> Measurement:
+    """Read a measurement: a TOML file, or one that is packaged by its name.
+
+    >>> load_measurement("script_2018").exposures_at(55.0).repeats
+    25
 
     Raises
     ------
-    ValueError
-        If the measurement has no such azimuth.
+    ConfigurationError
+        If there is no such name or file, or something in it is wrong: one line with file and line
+        number.
     """
-    if phi_deg not in measurement.azimuths_deg:
-        known = ", ".join(f"{each:g}" for each in measurement.azimuths_deg)
-        raise ValueError(
-            f"phi = {phi_deg:g} deg is not an azimuth of the measurement ({known} deg)"
+    if str(what) in presets():
+        return read_toml(PRESETS / f"{what}.toml", Measurement)
+    path = Path(what)
+    if not path.suffix and not path.exists():
+        raise ConfigurationError(
+            f"{what}: no such measurement; give a TOML file, or one of {', '.join(presets())}"
         )
-    views = tuple(_views(measurement, phi_deg, skip))
-    if not views:
-        return ()
-    flats, count = measurement.flats, measurement.flats.repeats
-    # The flats end, and begin again, at the helicity of the view beside them.
-    before = tuple(_flats(measurement, phi_deg, -views[0].helicity, 0))
-    after = tuple(_flats(measurement, phi_deg, views[-1].helicity, count)) if flats.at_end else ()
-    times_s = sorted({step.exposure_s for step in (*before, *views)})
-    darks, repeats = [], measurement.darks.repeats
-    for number, exposure_s in enumerate(times_s):
-        taken = tuple(range(number * repeats, (number + 1) * repeats))
-        darks.append(Step("dark", phi_deg, 0.0, 0, exposure_s, taken))
-    return (*darks, *before, *views, *after)
+    return read_toml(path, Measurement)
 
 
-def remaining(planned: Iterable[Key], done: Iterable[Key]) -> tuple[Key, ...]:
-    """Return the planned keys that are not done, in the order of the plan."""
-    finished = frozenset(done)
-    return tuple(key for key in planned if key not in finished)
-
-
-def estimate(
-    measurement: Measurement,
-    configuration: Configuration,
-    frame_shape_vu: tuple[int, int],
-    skip: frozenset[Key] = frozenset(),
-) -> Estimate:
-    """Estimate what a measurement takes on a beamline.
-
-    ``duration = sum(exposure + readout) + moves of tilt, slit and, by hand, azimuth``.
-    """
-    usual, readout_s = configuration.durations, configuration.ccd.readout_time_s
-    exposure_s, duration_s, frames, changes = 0.0, 0.0, 0, 0
-    azimuths = 0
-    for phi_deg in measurement.azimuths_deg:
-        taken = steps(measurement, phi_deg, skip)
-        azimuths += bool(taken)
-        helicity, theta_deg = 0, math.nan
-        for step in taken:
-            frames += len(step.repeats)
-            exposure_s += len(step.repeats) * step.exposure_s
-            if step.stream != "dark":
-                changes += step.helicity != helicity
-                duration_s += usual.tilt_step_s * (step.theta_deg != theta_deg)
-                helicity, theta_deg = step.helicity, step.theta_deg
-    duration_s += exposure_s + frames * readout_s + changes * usual.helicity_change_s
-    duration_s += max(azimuths - 1, 0) * usual.azimuth_change_s
-    size = frames * 2 * math.prod(frame_shape_vu)
-    return Estimate(duration_s, exposure_s, frames, size, changes)
-
-
-def _views(measurement: Measurement, phi_deg: float, skip: frozenset[Key]) -> Iterator[Step]:
-    for index, theta_deg in enumerate(measurement.angles_deg):
-        exposed = measurement.exposures_at(theta_deg)
-        for helicity in measurement.helicities_at(index):
-            repeats = tuple(
-                repeat
-                for repeat in range(exposed.repeats)
-                if Key(phi_deg, theta_deg, helicity, repeat) not in skip
-            )
-            if repeats:
-                yield Step("primary", phi_deg, theta_deg, helicity, exposed.exposure_s, repeats)
-
-
-def _flats(
-    measurement: Measurement, phi_deg: float, first_helicity: int, first_repeat: int
-) -> Iterator[Step]:
-    flats = measurement.flats
-    repeats = tuple(range(first_repeat, first_repeat + flats.repeats))
-    for helicity in (first_helicity, -first_helicity):
-        yield Step("flat", phi_deg, flats.theta_deg, helicity, flats.exposure_s, repeats)
-
-
-def angles(first_deg: float, last_deg: float, step_deg: float) -> tuple[float, ...]:
-    """Return equally spaced tilts, both ends included.
-
-    >>> angles(-24, -22, 1)
-    (-24.0, -23.0, -22.0)
-    """
-    count = round((last_deg - first_deg) / step_deg)
-    return tuple(float(first_deg + index * step_deg) for index in range(count + 1))
-
-
-PAPER_ANGLES_DEG = (*angles(-55, -24, 1), *angles(-22, 22, 2), *angles(24, 55, 1))
-"""The 87 tilts of Hierro-Rodriguez et al., Nat. Commun. 11, 6382 (2020)."""
-
-_TRILAYER = Sample(name="trilayer", layers_nm=((-120.0, -40.0), (40.0, 120.0)))
-
-
-def _exposures(low: int, middle: int, high: int) -> tuple[Exposures, ...]:
-    """Exposure times of the beamline's script of 2018: longer at high tilt."""
-    return (
-        Exposures(up_to_deg=24.0, exposure_s=8.0, repeats=low),
-        Exposures(up_to_deg=44.0, exposure_s=12.0, repeats=middle),
-        Exposures(up_to_deg=55.0, exposure_s=20.0, repeats=high),
-    )
-
-
-def paper(sample: Sample = _TRILAYER) -> Measurement:
+def paper(sample: Sample | None = None) -> Measurement:
     """Return the measurement of the paper: 87 tilts, two azimuths, 15 to 20 exposures.
 
     Exposure times and flats are those of the beamline's script of 2018, which takes 25 exposures
-    above 44 deg where the paper says at most 20.
+    above 44 deg (preset ``script_2018``) where the paper says at most 20.
     """
-    return Measurement(
-        sample=sample,
-        angles_deg=PAPER_ANGLES_DEG,
-        exposures=_exposures(15, 20, 20),
-        flats=Flats(exposure_s=3.0, repeats=50, at_end=True),
-        darks=Darks(repeats=10),
-        energy_ev=707.4,
-    )
+    return _preset("paper", sample)
 
 
-def medium(sample: Sample = _TRILAYER) -> Measurement:
+def medium(sample: Sample | None = None) -> Measurement:
     """Return all 87 tilts of the paper with 3 exposures each."""
-    return Measurement(
-        sample=sample,
-        angles_deg=PAPER_ANGLES_DEG,
-        exposures=_exposures(3, 3, 3),
-        flats=Flats(exposure_s=3.0, repeats=10, at_end=True),
-        darks=Darks(repeats=5),
-        energy_ev=707.4,
-    )
+    return _preset("medium", sample)
 
 
-def small(sample: Sample = _TRILAYER) -> Measurement:
+def small(sample: Sample | None = None) -> Measurement:
     """Return 23 tilts, every 5 deg, with 3 exposures each: a demonstration."""
-    return Measurement(
-        sample=sample,
-        angles_deg=angles(-55, 55, 5),
-        exposures=_exposures(3, 3, 3),
-        flats=Flats(exposure_s=3.0, repeats=10),
-        darks=Darks(repeats=5),
-        energy_ev=707.4,
-    )
+    return _preset("small", sample)
+
+
+def _preset(name: str, sample: Sample | None) -> Measurement:
+    measurement = load_measurement(name)
+    return measurement if sample is None else measurement.of(sample)

@@ -20,12 +20,13 @@ from mistral_txm.services.verification import read_series
 
 TINY = {
     "sample": {"name": "tiny", "layers_nm": [[-120.0, -40.0], [40.0, 120.0]]},
-    "angles_deg": [-45.0, -15.0, 15.0, 45.0],
+    "tilts": [
+        {"first_deg": -45.0, "last_deg": 45.0, "step_deg": 30.0, "exposure_s": 8.0, "repeats": 3}
+    ],
     "azimuths_deg": [0.0, 102.0],
-    "exposures": [{"up_to_deg": 55.0, "exposure_s": 8.0, "repeats": 3}],
     "flats": {"exposure_s": 3.0, "repeats": 4},
     "darks": {"repeats": 3},
-    "energy_ev": 707.4,
+    "energies_ev": [707.4],
 }
 SIGNALS = {"pause": signal.SIGSTOP, "kill": signal.SIGKILL}
 

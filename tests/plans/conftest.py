@@ -13,7 +13,7 @@ from bluesky import Msg
 from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.key import Key
-from mistral_txm.plans.measurement import Darks, Exposures, Flats, Measurement, Sample
+from mistral_txm.plans.measurement import Darks, Flats, Measurement, Sample, Tilts
 
 
 class Stub:
@@ -42,8 +42,23 @@ class DetectorStub(Stub):
     trigger = Stub._refuse
 
 
+CCD = (
+    "frame_file",
+    "exposure_number",
+    "discard",
+    "mean_counts",
+    "bright_counts",
+    "saturated_fraction",
+)
 FOCI = ("polarization_focus_positive_um", "polarization_focus_negative_um")
-AXES = ("theta", "sample_x", "sample_z", "zone_plate_z", "jaw_down", "jaw_up", "energy")
+PLACE = ("sample_position_in_x_um", "sample_position_in_y_um", "sample_position_in_z_um")
+AXES = ("theta", "sample_x", "sample_y", "sample_z", "zone_plate_z", "jaw_down", "jaw_up", "energy")
+
+
+def light_and_dark(values: dict[str, Any]) -> float:
+    """Counts of a frame: an offset, and 2000 counts for each second with the shutter open."""
+    lit = values["shutter"] == "open"
+    return 300.0 + 2000.0 * lit * float(values["ccd_cam_acquire_time"])
 
 
 class Player:
@@ -51,13 +66,20 @@ class Player:
 
     def __init__(self, instrument: Instrument, answers: list[str]) -> None:
         self.instrument = instrument
+        self.counts: Callable[[dict[str, Any]], float] = light_and_dark
         self.answers = answers
         self.messages: list[Msg] = []
         self.values: dict[str, Any] = {"sample_position": "in", "shutter": "closed"}
         self.values |= {axis: 10.0 + index for index, axis in enumerate(AXES)}
         self.values |= dict(zip(FOCI, (0.0, 1.5), strict=True))
+        self.values |= dict(zip(PLACE, (11.0, 12.0, 13.0), strict=True))
+        self.values |= {"ccd_mean_counts": 300.0, "ccd_bright_counts": 400, "ring_current": 250.0}
+        self.values |= {"ccd_saturated_fraction": 0.0, "light_trouble": "", "light_verdict": ""}
+        self.values |= {"light_injection": 0}
         self.values |= {"azimuth": 0.0, "polarization": 0, "ccd_frame_file": None}
         self.events: list[tuple[str, Key]] = []
+        self.log: list[tuple[str, str]] = []
+        self.waived: list[Key] = []
         self.states: list[dict[str, Any]] = []
         self.prompts: list[str] = []
         self.starts: list[dict[str, Any]] = []
@@ -104,11 +126,16 @@ class Player:
             case "trigger":
                 assert self.values["ccd_frame_file"], "an exposure without a file"
                 self.states.append(dict(self.values))
+                self.values["ccd_mean_counts"] = self.counts(self.values)
             case "create":
                 self.stream = message.kwargs["name"]
             case "save":
                 assert self.stream is not None
-                if self.stream != "baseline":
+                if self.stream == "log":
+                    self.log.append(self.values["log"])
+                elif self.stream == "waived":
+                    self.waived.append(self.values["waived"])
+                elif self.stream != "baseline":
                     self.events.append((self.stream, self.values["key"]))
                 self.stream = None
             case "drop":
@@ -139,7 +166,7 @@ class Player:
             self.values["jaw_down"], self.values["jaw_up"] = places.jaw_down_mm, places.jaw_up_mm
             self.values["zone_plate_z"] = self.values[FOCI[0 if value > 0 else 1]]
         if device == "sample_position":
-            self.values["sample_x"] = {"in": 11.0, "out": 211.0}[value]
+            self.values["sample_x"] = {"in": self.values[PLACE[0]], "out": 211.0}[value]
 
 
 @pytest.fixture
@@ -147,13 +174,17 @@ def stub_instrument() -> Instrument:
     ccd = DetectorStub(
         "ccd",
         cam=SimpleNamespace(acquire_time=Stub("ccd_cam_acquire_time")),
-        frame_file=Stub("ccd_frame_file"),
+        **{name: Stub(f"ccd_{name}") for name in CCD},
         frames_directory=Path("/frames"),
     )
     names = [field.name for field in fields(Instrument) if field.name != "configuration"]
     foci = {name.removeprefix("polarization_"): Stub(name) for name in FOCI}
     devices: dict[str, Any] = {name: Stub(name) for name in names} | {"ccd": ccd}
     devices["polarization"] = Stub("polarization", **foci)
+    place = {name.removeprefix("sample_position_"): Stub(name) for name in PLACE}
+    devices["sample_position"] = Stub("sample_position", **place)
+    light = {name: Stub(f"light_{name}") for name in ("trouble", "verdict", "injection")}
+    devices["light"] = Stub("light", **light)
     return Instrument(configuration=load_configuration(), **devices)
 
 
@@ -170,13 +201,12 @@ def tiny() -> Measurement:
     """Three angles, two azimuths, different exposures at high tilt."""
     return Measurement(
         sample=Sample(name="film"),
-        angles_deg=(-30.0, 0.0, 2.0),
-        azimuths_deg=(0.0, 102.0),
-        exposures=(
-            Exposures(up_to_deg=10.0, exposure_s=1.0, repeats=2),
-            Exposures(up_to_deg=55.0, exposure_s=2.0, repeats=3),
+        tilts=(
+            Tilts(first_deg=-30.0, last_deg=-30.0, exposure_s=2.0, repeats=3),
+            Tilts(first_deg=0.0, last_deg=2.0, step_deg=2.0, exposure_s=1.0, repeats=2),
         ),
+        azimuths_deg=(0.0, 102.0),
         flats=Flats(exposure_s=0.5, repeats=2, at_end=True),
         darks=Darks(repeats=2),
-        energy_ev=707.4,
+        energies_ev=(707.4,),
     )

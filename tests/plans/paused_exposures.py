@@ -21,19 +21,18 @@ def measure(data: Path) -> dict[str, Any]:
     from mistral_txm.devices.configuration import load_configuration
     from mistral_txm.devices.instrument import make_instrument
     from mistral_txm.plans import Measurement, Sample, tilt_series
-    from mistral_txm.plans.measurement import Darks, Exposures, Flats
+    from mistral_txm.plans.measurement import Darks, Flats, Tilts
 
     instrument = make_instrument(load_configuration(), data / "frames")
     instrument.connect(10.0)
     instrument.azimuth.set(0.0)
     measurement = Measurement(
         sample=Sample(name="film"),
-        angles_deg=(1.0,),
+        tilts=(Tilts(first_deg=1.0, last_deg=1.0, exposure_s=10.0, repeats=3),),
         azimuths_deg=(0.0,),
-        exposures=(Exposures(up_to_deg=10.0, exposure_s=10.0, repeats=3),),
         flats=Flats(exposure_s=0.1, repeats=1),
         darks=Darks(repeats=1),
-        energy_ev=707.4,
+        energies_ev=(707.4,),
     )
     run_engine = RunEngine({}, context_managers=[])
     events: list[dict[str, Any]] = []

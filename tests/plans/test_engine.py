@@ -18,7 +18,7 @@ from bluesky.utils import RunEngineInterrupted
 from event_model import DocumentNames, schema_validators
 
 from mistral_txm.plans import Measurement, tilt_series, vector_tomography
-from mistral_txm.plans.measurement import Darks, Flats
+from mistral_txm.plans.measurement import Darks, Flats, Tilts
 from mistral_txm.plans.operator import planned_azimuth_deg
 
 Documents = list[tuple[str, dict[str, Any]]]
@@ -46,7 +46,7 @@ def brief(tiny: Measurement) -> Measurement:
     """One azimuth, two angles, two exposures each."""
     return tiny.model_copy(
         update={
-            "angles_deg": (0.0, 2.0),
+            "tilts": tiny.tilts[1:],
             "azimuths_deg": (0.0,),
             "flats": Flats(exposure_s=1.0, repeats=1),
             "darks": Darks(repeats=1),
@@ -143,7 +143,7 @@ def test_a_tiny_vector_tomography(
             data = event["data"]
             assert data["polarization"] == data["key_helicity"]
             assert data["theta"] == pytest.approx(data["key_theta_deg"], abs=0.02)
-            assert data["ccd_exposure_s"] == tiny.exposures_at(data["theta"]).exposure_s
+            assert data["ccd_exposure_s"] == tiny.exposures_at(data["key_theta_deg"]).exposure_s
             assert data["ring_current"] > 0
         dark = run.events["dark"][0]["data"]["ccd_mean_counts"]
         flat = run.events["flat"][0]["data"]["ccd_mean_counts"]
@@ -218,7 +218,8 @@ def test_every_way_out_closes_and_all_but_a_halt_put_back(
 ) -> None:
     run_engine, documents = engine
     instrument.azimuth.set(0.0)
-    short = brief.model_copy(update={"angles_deg": (2.0,)})
+    alone = (Tilts(first_deg=2.0, last_deg=2.0, exposure_s=1.0, repeats=2),)
+    short = brief.model_copy(update={"tilts": alone})
     instrument.theta.set(0.0).wait(5)
     start = {axis: axis.position for axis in (instrument.theta, instrument.jaw_up)}
     for leave_at in range(10, 140, 13):

@@ -1,6 +1,7 @@
 """The measurement as a value: complete, ordered, and nothing exposed twice."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +10,41 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_txm.devices.configuration import ConfigurationError, load_configuration, read_toml
+from mistral_txm.devices.configuration import ConfigurationError, read_toml
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import (
     Darks,
-    Exposures,
+    ExposureControl,
     Flats,
     Measurement,
     Sample,
-    estimate,
+    Tilts,
+    load_measurement,
     medium,
     paper,
-    remaining,
+    presets,
     small,
-    steps,
 )
+from mistral_txm.plans.steps import edge_series, manifest, remaining, steps
 
 measurements = st.builds(
-    lambda tilts, azimuths, first, low, high, at_end: Measurement(
+    lambda tilts, azimuths, first, low, high, at_end, every, energies, edges: Measurement(
         sample=Sample(name="film"),
-        angles_deg=tuple(sorted(tilts)),
-        azimuths_deg=tuple(azimuths),
-        exposures=(
-            Exposures(up_to_deg=20.0, exposure_s=1.0, repeats=low),
-            Exposures(up_to_deg=60.0, exposure_s=2.0, repeats=high),
+        tilts=tuple(
+            Tilts(
+                first_deg=tilt,
+                last_deg=tilt,
+                exposure_s=1.0 if abs(tilt) <= 20 else 2.0,
+                repeats=low if abs(tilt) <= 20 else high,
+            )
+            for tilt in sorted(tilts)
         ),
-        flats=Flats(exposure_s=0.5, repeats=2, at_end=at_end),
+        azimuths_deg=tuple(azimuths),
+        flats=Flats(exposure_s=0.5, repeats=2, at_end=at_end, every_tilts=every),
         darks=Darks(repeats=1),
         first_helicity=first,
-        energy_ev=707.4,
+        energies_ev=tuple(energies),
+        edges=edges,
     ),
     st.sets(st.integers(-60, 60).map(float), min_size=1, max_size=8),
     st.lists(st.sampled_from([0.0, 90.0, 102.0, -45.0]), min_size=1, max_size=3, unique=True),
@@ -45,6 +52,9 @@ measurements = st.builds(
     st.integers(1, 3),
     st.integers(1, 3),
     st.booleans(),
+    st.one_of(st.none(), st.integers(1, 4)),
+    st.lists(st.sampled_from([707.4, 720.5, 778.1]), min_size=1, max_size=3, unique=True),
+    st.sampled_from(["in_turn", "interleaved"]),
 )
 
 
@@ -93,41 +103,81 @@ def test_what_is_left_and_what_is_done_is_what_was_planned(
     measurement: Measurement, data: st.DataObject
 ) -> None:
     planned = measurement.planned_keys()
-    done = frozenset(data.draw(st.sets(st.sampled_from(planned))))
-    left = remaining(planned, done)
-    assert set(left) | done == set(planned)
-    assert not set(left) & done
-    taken = [
-        key
-        for phi_deg in measurement.azimuths_deg
-        for step in steps(measurement, phi_deg, done)
-        if step.stream == "primary"
-        for key in step.keys
-    ]
-    assert tuple(taken) == left
+    done = {
+        energy_ev: frozenset(data.draw(st.sets(st.sampled_from(planned))))
+        for energy_ev in measurement.energies_ev
+    }
+    for energy_ev in measurement.energies_ev:
+        left = remaining(planned, done[energy_ev])
+        assert set(left) | done[energy_ev] == set(planned)
+        assert not set(left) & done[energy_ev]
+        taken = [
+            key
+            for phi_deg in measurement.azimuths_deg
+            for step in steps(measurement, phi_deg, done)
+            if step.stream == "primary" and step.energy_ev == energy_ev
+            for key in step.keys
+        ]
+        assert sorted(taken) == sorted(left)
+        if len(measurement.energies_ev) == 1:
+            assert tuple(taken) == left
 
 
 @given(measurements)
 @settings(max_examples=50, deadline=None)
 def test_frames_that_correct_others_come_first_and_match_them(measurement: Measurement) -> None:
     phi_deg = measurement.azimuths_deg[0]
-    taken = steps(measurement, phi_deg)
-    order = [step.stream for step in taken]
-    views = [step for step in taken if step.stream == "primary"]
-    begin = order.index("primary")
-    assert set(order[:begin]) == {"dark", "flat"}
-    assert order[:begin] == sorted(order[:begin])
-    dark_s = {step.exposure_s for step in taken if step.stream == "dark"}
-    assert dark_s == {step.exposure_s for step in taken if step.stream != "dark"}
-    assert {step.helicity for step in taken[:begin] if step.stream == "flat"} == {1, -1}
-    assert taken[begin - 1].helicity == views[0].helicity
-    keys = [(step.stream, key) for step in taken for key in step.keys]
-    assert len(set(keys)) == len(keys)
-    assert (order[-1] == "flat") == measurement.flats.at_end
+    for energy_ev in measurement.energies_ev:
+        taken = [step for step in steps(measurement, phi_deg) if step.energy_ev == energy_ev]
+        order = [step.stream for step in taken]
+        begin = order.index("primary")
+        assert set(order[:begin]) == {"dark", "flat"}
+        assert order[:begin] == sorted(order[:begin])
+        dark_s = {step.exposure_s for step in taken if step.stream == "dark"}
+        assert dark_s == {step.exposure_s for step in taken if step.stream != "dark"}
+        assert {step.helicity for step in taken[:begin] if step.stream == "flat"} == {1, -1}
+        assert taken[begin - 1].helicity == taken[begin].helicity
+        keys = [(step.stream, key) for step in taken for key in step.keys]
+        assert len(set(keys)) == len(keys)
+        assert (order[-1] == "flat") == measurement.flats.at_end
+
+
+@given(measurements)
+@settings(max_examples=50, deadline=None)
+def test_flats_come_again_after_so_many_tilts(measurement: Measurement) -> None:
+    every, tilts = measurement.flats.every_tilts, len(measurement.angles_deg)
+    energy_ev = measurement.energies_ev[0]
+    taken = [
+        step.stream
+        for step in steps(measurement, measurement.azimuths_deg[0])
+        if step.energy_ev == energy_ev and step.stream != "dark"
+    ]
+    between = 0 if every is None else (tilts - 1) // every
+    expected = 2 * (1 + between + measurement.flats.at_end)
+    assert taken.count("flat") == expected
+
+
+@given(measurements)
+@settings(max_examples=50, deadline=None)
+def test_slit_and_monochromator_move_no_more_than_they_must(measurement: Measurement) -> None:
+    """One slit move for each tilt, and with n interleaved energies 2 (n - 1) of the monochromator."""
+    taken = [
+        step for step in steps(measurement, measurement.azimuths_deg[0]) if step.stream == "primary"
+    ]
+    pairs = list(pairwise(taken))
+    slit = sum(a.helicity != b.helicity for a, b in pairs)
+    energy = sum(a.energy_ev != b.energy_ev for a, b in pairs)
+    tilts, energies = len(measurement.angles_deg), len(measurement.energies_ev)
+    if measurement.edges == "interleaved":
+        assert (slit, energy) == (tilts, tilts * 2 * (energies - 1))
+    else:
+        turns = energies - 1
+        assert energy == turns
+        assert tilts * energies <= slit <= tilts * energies + turns
 
 
 def test_an_azimuth_that_is_done_takes_nothing_at_all(tiny: Measurement) -> None:
-    done = frozenset(key for key in tiny.planned_keys() if key.phi_deg == 0)
+    done = {707.4: [key for key in tiny.planned_keys() if key.phi_deg == 0]}
     assert steps(tiny, 0.0, done) == ()
     assert steps(tiny, 102.0, done) == steps(tiny, 102.0)
 
@@ -152,17 +202,32 @@ def test_a_measurement_survives_a_file(tmp_path: Path) -> None:
         read_toml(path, Measurement)
 
 
+REGION = {"first_deg": 0.0, "last_deg": 10.0, "step_deg": 5.0, "exposure_s": 1.0, "repeats": 2}
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"angles_deg": [1.0, 0.0]}, "ascending"),
-    ({"angles_deg": [1.0, 1.0]}, "ascending"),
-    ({"angles_deg": []}, "at least one"),
-    ({"angles_deg": [0.0, 56.0]}, "does not reach the largest tilt, 56.0 deg"),
-    ({"angles_deg": [float("nan")]}, "finite"),
-    ({"azimuths_deg": [0.0, 0.0]}, "each azimuth once"),
+    ({"tilts": []}, "tilts: expected at least one"),
+    ({"tilts": [{**REGION, "last_deg": -1.0}]}, "last_deg = -1 is below first_deg = 0"),
+    ({"tilts": [{**REGION, "step_deg": 3.0}]}, "steps of 3 deg from 0 do not end at 10 deg"),
+    ({"tilts": [{**REGION, "step_deg": 0.0}]}, "greater than 0"),
+    ({"tilts": [REGION, REGION]}, "begins at 0 deg must lie above the one that ends at 10 deg"),
+    ({"tilts": [{**REGION, "first_deg": float("nan")}]}, "finite"),
+    ({"tilts": [{**REGION, "exposure_s": 601.0}]}, "less than or equal to 600"),
+    ({"azimuths_deg": [0.0, 0.0]}, "azimuths_deg: expected each once"),
+    ({"azimuths_deg": []}, "azimuths_deg: expected at least one"),
     ({"first_helicity": 0}, "1 or -1"),
-    ({"energy_ev": -1.0}, "greater than 0"),
-    ({"exposures": []}, "ascending up_to_deg"),
+    ({"energies_ev": [-1.0]}, "greater than 0"),
+    ({"energies_ev": [707.4, 707.4]}, "energies_ev: expected each once"),
+    ({"edges": "both"}, "interleaved"),
+    (
+        {"energies_ev": [707.4, 778.1], "focus": {"positive_um": 0.0, "negative_um": 1.5}},
+        "focus: holds at one photon energy",
+    ),
+    ({"exposure_control": {"exposures_s": [8.0, 4.0]}}, "ascending exposure times"),
+    (
+        {"exposure_control": {"exposures_s": [8.0], "signal_to_noise": 9.0, "least_repeats": 4}},
+        "least_repeats = 4 is more than the 3 repeats",
+    ),
     ({"darks": {"repeats": 0}}, "greater than or equal to 1"),
+    ({"stop": {"max_duration_h": 0.0}}, "greater than 0"),
     ({"sample": {"name": "x", "layers_nm": [[40.0, -40.0]]}}, "lower end first"),
     ({"sample": {"name": "x", "surfaces_nm": [120.0, -170.0]}}, "lower one first"),
     ({"speed": 1}, "Extra inputs"),
@@ -177,28 +242,43 @@ def test_a_measurement_that_makes_no_sense_is_refused(
         Measurement.from_dict({**small().to_dict(), **change})
 
 
-def test_the_estimate_of_the_2018_script_agrees_with_its_hours() -> None:
-    """13.3 h of exposures and 1.7 h of slit waits per azimuth were computed for its own angles."""
-    script = paper().to_dict()
-    script["exposures"][2]["repeats"] = 25
-    script["azimuths_deg"] = [0.0]
-    measurement = Measurement.from_dict(script)
-    estimated = estimate(measurement, load_configuration(), (1024, 1024))
-    calibration_s = 2 * 2 * 50 * 3 + 10 * (3 + 8 + 12 + 20)
-    assert (estimated.exposure_s - calibration_s) / 3600 == pytest.approx(13.3, rel=0.02)
-    flats = 3
-    assert (estimated.helicity_changes - flats) * 72 / 3600 == pytest.approx(1.7, abs=0.05)
-    assert estimated.bytes == estimated.frames * 2 * 1024 * 1024
+def test_presets_are_found_by_name_and_the_script_exposes_longer_at_high_tilt() -> None:
+    assert presets() == ("medium", "paper", "script_2018", "small")
+    script = load_measurement("script_2018")
+    assert {script.exposures_at(t).repeats for t in script.angles_deg} == {15, 20, 25}
+    assert script.exposures_at(-45.0).repeats == 25
+    with pytest.raises(ConfigurationError, match="papers: no such measurement; .* paper"):
+        load_measurement("papers")
 
 
-def test_an_estimate_counts_what_the_steps_take(tiny: Measurement) -> None:
-    estimated = estimate(tiny, load_configuration(), (4, 5))
-    taken = [step for phi in tiny.azimuths_deg for step in steps(tiny, phi)]
-    assert estimated.frames == sum(len(step.repeats) for step in taken)
-    assert estimated.bytes == estimated.frames * 40
-    assert estimated.duration_s > estimated.exposure_s
-    nothing = estimate(tiny, load_configuration(), (4, 5), frozenset(tiny.planned_keys()))
-    assert (nothing.frames, nothing.duration_s) == (0, 0.0)
+def test_a_mistake_in_a_region_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "measurement.toml"
+    text = tomli_w.dumps(small().to_dict())
+    lines = text.splitlines()
+    third = [n for n, line in enumerate(lines, start=1) if line == "[[tilts]]"][2]
+    lines[third + 3] = "exposure_s = 1000.0"
+    path.write_text("\n".join(lines))
+    expected = rf"measurement.toml:{third + 4}: exposure_s = 1000.0"
+    with pytest.raises(ConfigurationError, match=expected):
+        load_measurement(path)
+
+
+def test_each_edge_is_a_series_of_its_own() -> None:
+    both = small().model_copy(update={"energies_ev": (707.4, 778.1)})
+    assert [edge_series("s", both, e) for e in both.energies_ev] == ["s-707.4eV", "s-778.1eV"]
+    one = both.at_energy(778.1)
+    assert one.energies_ev == (778.1,)
+    assert edge_series("s", one, 778.1) == "s"
+    assert sum(repeats for *_, repeats in manifest(one)) == len(one.planned_keys())
+    with pytest.raises(ValueError, match="640 eV is not an energy"):
+        both.at_energy(640.0)
+
+
+def test_dark_frames_are_planned_for_every_exposure_that_may_be_chosen(tiny: Measurement) -> None:
+    control = ExposureControl(exposures_s=(4.0, 8.0))
+    chosen = tiny.model_copy(update={"exposure_control": control})
+    darks_s = [step.exposure_s for step in steps(chosen, 0.0) if step.stream == "dark"]
+    assert darks_s == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
 def test_a_key_is_a_plain_tuple() -> None:

@@ -1,0 +1,142 @@
+"""What would stop a measurement on its way, found before anything moves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from mistral_txm.devices.configuration import Axis, Configuration
+from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.steps import Step, steps
+
+
+class PlanError(ValueError):
+    """A plan cannot be carried out; found before anything moved, one line."""
+
+
+RESERVED = frozenset(
+    (
+        "plan_name",
+        "series",
+        "phi_deg",
+        "energy_ev",
+        "measurement",
+        "scan",
+        "sample",
+        "n_planned",
+        "planned_keys",
+        "rejected_keys",
+        "reason",
+        "frames_directory",
+        "pixel_nm",
+        "saturation_counts",
+    )
+)
+"""Metadata that the plans write themselves."""
+
+
+def check_metadata(md: Mapping[str, Any]) -> None:
+    """Refuse metadata that a run or the catalog would refuse in the middle.
+
+    Raises
+    ------
+    PlanError
+        If a key contains "." or "/", is not a text, or is one that the plans write themselves, or a
+        value cannot be written as JSON.
+    """
+    if taken := sorted(RESERVED & set(md)):
+        raise PlanError(f"metadata: the key {taken[0]!r} is written by the plan; choose another")
+    _check_keys(md, "metadata")
+    for key, value in md.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as refusal:
+            raise PlanError(f"metadata: {key!r} cannot be written as JSON ({refusal})") from None
+
+
+def _check_keys(value: object, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str) or not key or "." in key or "/" in key:
+                raise PlanError(f"{where}: the key {key!r} must be a text without '.' and '/'")
+            _check_keys(inner, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_keys(inner, where)
+
+
+def check_range(name: str, axis: Axis, targets: Sequence[float]) -> None:
+    """Refuse targets that an axis cannot reach.
+
+    Raises
+    ------
+    PlanError
+        Naming the first of them, and the range.
+    """
+    low, high = axis.low_limit + axis.approach, axis.high_limit
+    for target in targets:
+        if not low <= target <= high:
+            raise PlanError(
+                f"{name}: {target:g} {axis.unit} is planned, but can be reached only from {low:g} "
+                f"to {high:g} {axis.unit} (limits and approach in the configuration)"
+            )
+
+
+def check_positions(configuration: Configuration, measurement: Measurement) -> None:
+    """Refuse a measurement that a limit of the configuration would stop on its way, or that collides.
+
+    Raises
+    ------
+    PlanError
+        If a planned position is beyond a limit, or the holder would touch something there or on the
+        way there.
+    """
+    axes = configuration.axes
+    check_range("theta", axes.theta, (*measurement.angles_deg, measurement.flats.theta_deg))
+    check_range("energy", axes.energy, measurement.energies_ev)
+    if (place := measurement.sample.place) is not None:
+        check_range("sample_x", axes.sample_x, (place.x_um,))
+        check_range("sample_y", axes.sample_y, (place.y_um,))
+        check_range("sample_z", axes.sample_z, (place.z_um,))
+    if (focus := measurement.focus) is not None:
+        check_range("zone_plate_z", axes.zone_plate_z, (focus.positive_um, focus.negative_um))
+    elif len(measurement.energies_ev) > 1:
+        base_ev = measurement.energies_ev[0]
+        shift = configuration.polarization.chromatic_um_per_eV
+        foci_um = [
+            positions.zone_plate_z_um + shift * (energy_ev - base_ev)
+            for positions in (
+                configuration.polarization.positive,
+                configuration.polarization.negative,
+            )
+            for energy_ev in measurement.energies_ev
+        ]
+        check_range("zone_plate_z", axes.zone_plate_z, foci_um)
+    for phi_deg in measurement.azimuths_deg:
+        taken = [step for step in steps(measurement, phi_deg) if step.stream != "dark"]
+        _check_clearance(configuration, measurement, taken)
+
+
+def _check_clearance(
+    configuration: Configuration, measurement: Measurement, taken: Sequence[Step]
+) -> None:
+    """Refuse steps between which the holder would touch: all axes move at once, so the largest of each count."""
+    clearance, places = configuration.clearance, configuration.sample_position
+    inside = measurement.sample.place
+    x_um = {"primary": places.in_x_um if inside is None else inside.x_um, "flat": places.out_x_um}
+    z_um = {"primary": places.in_z_um if inside is None else inside.z_um, "flat": places.out_z_um}
+    for before, after in pairwise((taken[0], *taken)):
+        theta_deg = max((before.theta_deg, after.theta_deg), key=abs)
+        reach_um = clearance.reach_um(
+            theta_deg,
+            max((x_um[step.stream] for step in (before, after)), key=abs),
+            max((z_um[step.stream] for step in (before, after)), key=abs),
+        )
+        if reach_um > clearance.free_um:
+            raise PlanError(
+                f"theta: at {theta_deg:g} deg the holder would reach {reach_um:.0f} um along the beam, "
+                f"{clearance.free_um:g} um are free ([clearance] in the configuration); tilt less, or "
+                "move the sample nearer to the axis"
+            )

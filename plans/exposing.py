@@ -1,0 +1,217 @@
+"""One exposure that counts: light is waited for, what failed is taken again, a person is asked for help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.utils import FailedStatus, MsgGenerator, short_uid
+
+from mistral_txm.devices.key import Key
+from mistral_txm.devices.spent import Spent
+from mistral_txm.plans.exposure_control import Frame
+
+if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
+    from mistral_txm.devices.instrument import Instrument
+
+RETRIES = 2
+"""How often an exposure is tried again before a person is asked."""
+LIGHT_POLL_S = 0.5
+"""Time between two looks whether light is back, s."""
+
+
+class _Came(Enum):
+    """What came of an attempt to expose."""
+
+    GOOD = auto()
+    DOUBTFUL = auto()
+    """A frame, but perhaps not a good one."""
+    UNLIT = auto()
+    """A frame during which the light was lost."""
+    NOTHING = auto()
+    HOPELESS = auto()
+    """No frame, and to try again does not help."""
+
+
+def accept_all(_frame: Frame) -> str:
+    """Find nothing wrong."""
+    return ""
+
+
+def nothing_spent(_frame: Frame) -> Spent:
+    """Count nothing."""
+    return Spent(0.0, 0.0, 0.0)
+
+
+def expose(
+    instrument: Instrument,
+    stream: str,
+    key: Key,
+    exposure_s: float,
+    devices: Sequence[Any],
+    *,
+    trouble: Callable[[Frame], str] = accept_all,
+    spent: Callable[[Frame], Spent] = nothing_spent,
+) -> MsgGenerator[Frame]:
+    """Take one exposure that counts, and make one Event of it.
+
+    Without light the shutter is closed and light waited for. A frame during which the light was lost
+    is not recorded, and taken again when it is back. What the camera or the shutter could not do, an
+    injection, and what `trouble` says of a frame, is tried again, `RETRIES` times; then the plan pauses
+    with the shutter closed until somebody resumes it. A frame that has such a trouble even after that
+    is kept, with a flag: a person has looked.
+
+    A pause before the frame is recorded repeats the messages from the checkpoint on, but a frame that
+    was taken is handed over, not taken again. From there on nothing is repeated: the frame is on disk,
+    and one Event is all that may come of it. (To read a stream that was declared before never waits,
+    so a pause cannot cut it in two.)
+
+    Parameters
+    ----------
+    devices
+        What is read into the Event.
+    trouble
+        Says in one line what is wrong with a frame; an empty text if nothing is.
+    spent
+        Counts an accepted frame; called once.
+
+    Returns
+    -------
+    Frame
+        What was accepted.
+    """
+    name = _name(stream, key)
+    failures, asked = 0, False
+    while True:
+        if stream != "dark":
+            yield from wait_for_light(instrument)
+        came, reason, frame = yield from _attempt(instrument, stream, key, exposure_s, trouble)
+        if came is _Came.GOOD:
+            break
+        if came is _Came.DOUBTFUL and asked:
+            yield from note(instrument, "flag", f"{name}: {reason}; kept, since it stays so")
+            break
+        if frame is not None:
+            yield from bps.mv(instrument.ccd.discard, reason)
+        failures += came is not _Came.UNLIT
+        if came is not _Came.HOPELESS and failures <= RETRIES:
+            yield from note(instrument, "repeat", f"{name}: {reason}; taken again")
+            continue
+        yield from ask_for_help(instrument, f"{name}: {reason}")
+        failures, asked = 0, True
+    assert frame is not None
+    yield from bps.mv(instrument.budget, spent(frame))
+    yield from bpp.rewindable_wrapper(record(stream, devices), False)
+    return frame
+
+
+def _attempt(
+    instrument: Instrument,
+    stream: str,
+    key: Key,
+    exposure_s: float,
+    trouble: Callable[[Frame], str],
+) -> MsgGenerator[tuple[_Came, str, Frame | None]]:
+    ccd, group = instrument.ccd, short_uid("exposure")
+    try:
+        yield from bps.checkpoint()
+        yield from bps.abs_set(instrument.key, key, group=group)
+        yield from bps.abs_set(ccd.exposure_number, key.repeat, group=group)
+        light = "closed" if stream == "dark" else "open"
+        yield from bps.abs_set(instrument.shutter, light, group=group)
+        yield from bps.wait(group)
+        yield from bps.mv(instrument.light, exposure_s)
+        yield from bps.trigger(ccd, group=group)
+        yield from bps.wait(group)
+    except FailedStatus as failure:
+        cause = failure.__cause__ or failure
+        hopeless = getattr(cause, "needs_a_person", False)
+        yield from _shut(instrument)
+        return _Came.HOPELESS if hopeless else _Came.NOTHING, _line(cause), None
+    frame = Frame(
+        mean_counts=(yield from bps.rd(ccd.mean_counts, default_value=0.0)),
+        bright_counts=(yield from bps.rd(ccd.bright_counts, default_value=0)),
+        saturated_fraction=(yield from bps.rd(ccd.saturated_fraction, default_value=0.0)),
+        ring_current_ma=(yield from bps.rd(instrument.ring_current, default_value=0.0)),
+    )
+    if stream != "dark":
+        verdict = yield from bps.rd(instrument.light.verdict, default_value="")
+        if verdict:
+            injected = yield from bps.rd(instrument.light.injection, default_value=0)
+            return _Came.DOUBTFUL if injected else _Came.UNLIT, verdict, frame
+    doubt = trouble(frame)
+    return _Came.DOUBTFUL if doubt else _Came.GOOD, doubt, frame
+
+
+def wait_for_light(instrument: Instrument) -> MsgGenerator[None]:
+    """Wait with the shutter closed until front end and ring say that light can come."""
+    trouble = yield from bps.rd(instrument.light.trouble, default_value="")
+    if not trouble:
+        return
+    yield from note(instrument, "wait", f"{trouble}; waiting with the shutter closed")
+    yield from _shut(instrument)
+    while trouble:
+        yield from bps.checkpoint()
+        yield from bps.sleep(LIGHT_POLL_S)
+        trouble = yield from bps.rd(instrument.light.trouble, default_value="")
+    yield from bps.sleep(instrument.configuration.light.recovery_s)
+    yield from note(instrument, "go_on", "light is back; going on")
+
+
+def ask_for_help(instrument: Instrument, reason: str) -> MsgGenerator[None]:
+    """Pause with the shutter closed until a person resumes the plan."""
+    yield from note(instrument, "pause", reason)
+    yield from _shut(instrument)
+    yield from bps.checkpoint()
+    yield from bps.pause()
+    yield from note(instrument, "go_on", "resumed")
+
+
+def note(instrument: Instrument, kind: str, text: str) -> MsgGenerator[None]:
+    """Write a line into the log: the operator reads it at once, readers of the run find it in its documents."""
+    yield from bps.checkpoint()
+    yield from bps.mv(instrument.log, (kind, text))
+    yield from bpp.rewindable_wrapper(record("log", (instrument.log,)), False)
+
+
+def record(stream: str, devices: Sequence[Any]) -> MsgGenerator[None]:
+    """Make one Event of the readings of devices; none at all if one of them fails."""
+
+    def readings() -> MsgGenerator[None]:
+        for device in devices:
+            yield from bps.read(device)
+
+    def drop(failure: Exception) -> MsgGenerator[None]:
+        yield from bps.drop()
+        raise failure
+
+    yield from bps.create(stream)
+    yield from bpp.contingency_wrapper(readings(), except_plan=drop, else_plan=bps.save)
+
+
+def _shut(instrument: Instrument) -> MsgGenerator[None]:
+    """Close the shutter; one that does not is told of, and stops nothing: what comes next needs it open or fails."""
+    try:
+        yield from bps.mv(instrument.shutter, "closed")
+    except FailedStatus as failure:
+        yield from note(instrument, "flag", _line(failure.__cause__ or failure))
+
+
+def _name(stream: str, key: Key) -> str:
+    """Name an exposure for a person.
+
+    >>> _name("primary", Key(102.0, -55.0, -1, 6))
+    'phi 102 deg, theta -55 deg, helicity -, repeat 7'
+    """
+    side = {1: "helicity +", -1: "helicity -", 0: "no helicity"}[key.helicity]
+    if stream == "dark":
+        return f"dark frame {key.repeat + 1}"
+    place = "flat" if stream == "flat" else f"phi {key.phi_deg:g} deg, theta {key.theta_deg:g} deg"
+    return f"{place}, {side}, repeat {key.repeat + 1}"
+
+
+def _line(failure: BaseException) -> str:
+    return " ".join((str(failure) or type(failure).__name__).split())

@@ -1,0 +1,108 @@
+"""Decisions from the counts that were seen: how long to expose, when it is enough, what is wrong."""
+
+import math
+from collections import defaultdict
+from typing import NamedTuple
+
+from mistral_txm.devices.configuration import CcdSettings
+from mistral_txm.devices.spent import Spent
+from mistral_txm.plans.measurement import ExposureControl
+from mistral_txm.plans.steps import Step
+
+SATURATED_FRACTION = 0.001
+"""More saturated pixels than this are told; hot pixels and cosmic rays are fewer."""
+LEAST_FLAT = 0.01
+"""A flat with less than this part of the range is dark."""
+LEAST_TRANSMISSION = 0.01
+"""A view with less than this part of its flats is dark."""
+
+
+class Frame(NamedTuple):
+    """What is known of a frame before it is accepted."""
+
+    mean_counts: float
+    bright_counts: float
+    saturated_fraction: float
+    ring_current_ma: float
+
+
+class Seen:
+    """The counts that one run has seen so far; every number asked of it follows from them alone."""
+
+    def __init__(self, ccd: CcdSettings) -> None:
+        self._ccd = ccd
+        self._darks: dict[float, list[float]] = defaultdict(list)
+        self._flat_per_s: dict[tuple[float, int], float] = {}
+        self._bright_per_s: dict[tuple[float, int], float] = {}
+        self._photons: dict[tuple[float, float, float, int], float] = defaultdict(float)
+        self._dose_ma_s = 0.0
+
+    def dark_counts(self, exposure_s: float) -> float:
+        """Return the mean of the dark frames of an exposure time, of the nearest where there are none."""
+        if not self._darks:
+            return 0.0
+        nearest_s = min(self._darks, key=lambda each: abs(each - exposure_s))
+        return sum(self._darks[nearest_s]) / len(self._darks[nearest_s])
+
+    def exposure_s(self, step: Step, control: ExposureControl | None) -> float:
+        """Return how long to expose: the longest choice whose brightest pixels stay below the fill.
+
+        The brightness is that of the last view of the same helicity and energy: from one tilt to the
+        next it changes little. Before the first, the plan's exposure holds.
+        """
+        if step.stream != "primary" or control is None:
+            return step.exposure_s
+        bright_per_s = self._bright_per_s.get((step.energy_ev, step.helicity))
+        if bright_per_s is None:
+            return step.exposure_s
+        fits = [
+            exposure_s
+            for exposure_s in control.exposures_s
+            if self.dark_counts(exposure_s) + bright_per_s * exposure_s
+            <= control.fill * self._ccd.saturation_counts
+        ]
+        return max(fits, default=control.exposures_s[0])
+
+    def trouble(self, step: Step, exposure_s: float, frame: Frame) -> str:
+        """Say in one line if a frame is dark that should be bright; empty where it is not."""
+        if step.stream == "dark" or not self._darks:
+            return ""
+        dark = self.dark_counts(exposure_s)
+        if step.stream == "flat":
+            least = LEAST_FLAT * (self._ccd.saturation_counts - dark)
+        else:
+            flat_per_s = self._flat_per_s.get((step.energy_ev, step.helicity), 0.0)
+            least = LEAST_TRANSMISSION * flat_per_s * exposure_s
+        if frame.mean_counts - dark >= least:
+            return ""
+        return (
+            f"ccd: {frame.mean_counts:.0f} counts on average, dark frames have {dark:.0f}: no light came, or "
+            "the dark frames had some; check shutter, beam and sample"
+        )
+
+    def add(self, step: Step, exposure_s: float, frame: Frame) -> Spent:
+        """Count an exposure that was accepted; return what it brought and cost."""
+        place = (step.energy_ev, step.helicity)
+        if step.stream == "dark":
+            self._darks[exposure_s].append(frame.mean_counts)
+            return Spent(0.0, 0.0, self._dose_ma_s)
+        dark = self.dark_counts(exposure_s)
+        net = max(frame.mean_counts - dark, 0.0)
+        photons = self._ccd.photons(net, step.energy_ev)
+        if step.stream == "flat":
+            self._flat_per_s[place] = net / exposure_s
+            return Spent(photons, math.sqrt(photons), self._dose_ma_s)
+        self._bright_per_s[place] = max(frame.bright_counts - dark, 0.0) / exposure_s
+        self._dose_ma_s += frame.ring_current_ma * exposure_s
+        self._photons[_view(step)] += photons
+        return Spent(photons, math.sqrt(self._photons[_view(step)]), self._dose_ma_s)
+
+    def is_enough(self, step: Step, taken: int, control: ExposureControl | None) -> bool:
+        """Tell whether the angle and helicity of a step has the wanted signal to noise after so many repeats."""
+        if control is None or control.signal_to_noise is None or taken < control.least_repeats:
+            return False
+        return math.sqrt(self._photons[_view(step)]) >= control.signal_to_noise
+
+
+def _view(step: Step) -> tuple[float, float, float, int]:
+    return step.energy_ev, step.phi_deg, step.theta_deg, step.helicity
