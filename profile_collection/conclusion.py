@@ -19,7 +19,7 @@ from mistral_txm.services.frame_files import frame_crc32
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
 from mistral_txm.services.report import write_report
-from mistral_txm.services.series_exposures import taken
+from mistral_txm.services.series_exposures import SeriesExposures, taken
 from mistral_txm.services.truth import (
     compare_with_truth,
     fiducials_move_xy_nm,
@@ -27,7 +27,7 @@ from mistral_txm.services.truth import (
     moved,
     read_truth,
 )
-from mistral_txm.services.verification import SeriesRecord, read_series, verify
+from mistral_txm.services.verification import read_series, verify
 
 POLL_S = 0.2
 LIVE_TIMEOUT_S = 600.0
@@ -181,7 +181,7 @@ def _frames(data: Path, series: str) -> dict[str, Any]:
     }
 
 
-def _pace(record: SeriesRecord) -> dict[str, float]:
+def _pace(record: SeriesExposures) -> dict[str, float]:
     """How fast exposures came: median time between neighbouring Events, s, and the most frames in a second."""
     gaps_s: list[float] = []
     for run in record.runs:

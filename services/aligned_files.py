@@ -133,11 +133,13 @@ def _from_runs(uid: str, data: Path) -> tuple[dict[float, AlignedSeries], Series
         )
     start = chosen[0].start
     collected = SeriesExposures(start)
-    for run in chosen:
-        collected.add_run(run)
+    for run in runs:
+        rejects = run.is_rejection and run.start["series"] == start["series"]
+        if rejects or run in chosen:
+            collected.add_run(run)
     pixel_nm = float(start["pixel_nm"])
     processor = Processor(float(start["saturation_counts"]), pixel_nm)
-    made = [processor.signals(angle) for angle in collected.finished().values()]
+    made = [collected.read(angle, processor.signals)[1] for angle in collected.finished().values()]
     if not made:
         raise ProcessingError(
             f"{uid}: no angle of it is finished in both helicities; resume the series first"

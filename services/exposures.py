@@ -10,9 +10,35 @@ from numpy.typing import NDArray
 
 from mistral_txm.devices.key import Key
 from mistral_txm.services.frame_files import FrameError, frame_crc32, path_of, read_frames
+from mistral_txm.services.standing import (
+    Contribution,
+    is_rejection,
+    last_of_each,
+    rejected_keys,
+)
 
 STREAMS = ("dark", "flat", "primary")
 """Streams whose Events are exposures, where they carry keys."""
+
+
+class UnreadableExposure(FrameError):
+    """The frame of an exposure is missing, or is not the one that was acknowledged."""
+
+    def __init__(self, exposure: "Exposure", reason: str) -> None:
+        super().__init__(reason)
+        self.exposure = exposure
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One notable thing that happened in a run."""
+
+    time: float
+    """s since 1970-01-01 UTC."""
+    kind: str
+    """``note``, ``flag``, ``repeat``, ``pause`` or ``go_on``."""
+    text: str
+    """One line."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +67,27 @@ class Exposure:
 
         Raises
         ------
-        FrameError
+        UnreadableExposure
             If the frame is missing, or is not the one that was acknowledged.
         """
-        frame_vu: NDArray[np.uint16] = read_frames(self.path, self.dataset, [self.frame_number])[0]
+        frame_vu: NDArray[np.uint16]
+        try:
+            frame_vu = read_frames(self.path, self.dataset, [self.frame_number])[0]
+        except FrameError as error:
+            raise UnreadableExposure(self, str(error)) from error
         frame_vu = frame_vu.reshape(frame_vu.shape[-2:])
         found = frame_crc32(frame_vu)
         if found != self.crc32:
-            raise FrameError(
+            raise UnreadableExposure(
+                self,
                 f"{self.path}: frame {self.frame_number} has checksum {found:08x}, the journal says "
-                f"{self.crc32:08x}: the file is damaged"
+                f"{self.crc32:08x}: the file is damaged",
             )
         return frame_vu
 
 
 class RunExposures:
-    """Takes the documents of one run as they come and keeps its exposures.
+    """Takes the documents of one run as they come and keeps its exposures, its log, and what it waives.
 
     After a pause the RunEngine takes the interrupted exposure again under the same sequence number: the
     last Event of each counts. Documents that come twice change nothing.
@@ -69,6 +100,9 @@ class RunExposures:
         self._resources: dict[str, tuple[Path, str]] = {}
         self._frames: dict[tuple[str, int], tuple[Path, str]] = {}
         self._exposures: dict[tuple[str, int], Exposure] = {}
+        self._recorded: dict[Exposure, None] = {}
+        self._log: dict[LogEntry, None] = {}
+        self._waived: dict[Key, None] = {}
 
     @classmethod
     def of(cls, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> "RunExposures":
@@ -86,16 +120,38 @@ class RunExposures:
             case "stop":
                 self.stop = dict(doc)
             case "descriptor":
-                if "key_phi_deg" in doc["data_keys"]:
+                if _COLUMN_OF.get(doc["name"], "key_phi_deg") in doc["data_keys"]:
                     self._streams[doc["uid"]] = doc["name"]
             case "stream_resource":
                 self._resources[doc["uid"]] = (path_of(doc["uri"]), doc["parameters"]["dataset"])
             case "stream_datum":
                 place = self._resources[doc["stream_resource"]]
                 self._frames[doc["descriptor"], doc["seq_nums"]["start"]] = place
-            case "event" if self._streams.get(doc["descriptor"]) in STREAMS:
-                return self._exposure(doc)
+            case "event" if doc["descriptor"] in self._streams:
+                return self._event(self._streams[doc["descriptor"]], doc)
         return None
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether it takes nothing, but rejects what other runs of its series took."""
+        return is_rejection(self.start)
+
+    @property
+    def log(self) -> list[LogEntry]:
+        """What was notable, in the order in which it was recorded."""
+        return list(self._log)
+
+    def contribution(self) -> Contribution[Exposure]:
+        """Return what the run adds to its series, or takes back."""
+        return Contribution(
+            exposures=[one for one in self.recorded() if one.stream == "primary"],
+            waived=list(self._waived),
+            rejected=rejected_keys(self.start) if self.is_rejection else (),
+        )
+
+    def recorded(self) -> list[Exposure]:
+        """Return every exposure of all streams in the order of recording, also those taken again after a pause."""
+        return list(self._recorded)
 
     def in_order(self) -> list[Exposure]:
         """Return the exposures of all streams in the order in which they were recorded."""
@@ -108,23 +164,28 @@ class RunExposures:
         ]
 
     def accepted(self) -> dict[Key, Exposure]:
-        """Return the exposures of the primary stream by key; of repeated ones, the last."""
-        return {exposure.key: exposure for exposure in self.stream("primary")}
+        """Return the exposures of the primary stream by key; of repeated ones, the last that counts."""
+        return last_of_each(self.contribution().exposures)
 
-    def _exposure(self, doc: Mapping[str, Any]) -> Exposure:
+    def _event(self, stream: str, doc: Mapping[str, Any]) -> Exposure | None:
+        if stream in STREAMS:
+            return self._exposure(stream, doc)
+        data = doc["data"]
+        if stream == "log":
+            kind, text = str(data["log_kind"]), str(data["log_text"])
+            self._log[LogEntry(float(doc["time"]), kind, text)] = None
+        elif stream == "waived":
+            self._waived[_key(data, "waived")] = None
+        return None
+
+    def _exposure(self, stream: str, doc: Mapping[str, Any]) -> Exposure:
         data, seq_num = doc["data"], int(doc["seq_num"])
-        stream = self._streams[doc["descriptor"]]
         path, dataset = self._frames[doc["descriptor"], seq_num]
         exposure = Exposure(
             run_uid=self.start["uid"],
             stream=stream,
             seq_num=seq_num,
-            key=Key(
-                float(data["key_phi_deg"]),
-                float(data["key_theta_deg"]),
-                int(data["key_helicity"]),
-                int(data["key_repeat"]),
-            ),
+            key=_key(data, "key"),
             theta_deg=float(data["theta"]),
             polarization=int(data["polarization"]),
             path=path,
@@ -137,4 +198,18 @@ class RunExposures:
             time=float(doc["time"]),
         )
         self._exposures[stream, seq_num] = exposure
+        self._recorded[exposure] = None
         return exposure
+
+
+_COLUMN_OF = {"log": "log_text", "waived": "waived_phi_deg"}
+"""Columns by which the streams are known that have Events without exposures."""
+
+
+def _key(data: Mapping[str, Any], prefix: str) -> Key:
+    return Key(
+        float(data[f"{prefix}_phi_deg"]),
+        float(data[f"{prefix}_theta_deg"]),
+        int(data[f"{prefix}_helicity"]),
+        int(data[f"{prefix}_repeat"]),
+    )

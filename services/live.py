@@ -28,6 +28,7 @@ from mistral_txm.reconstruction import write_volume
 from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.alignment import SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
+from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lifeline import watch_parent
@@ -43,6 +44,7 @@ from mistral_txm.services.live_files import (
 )
 from mistral_txm.services.processing import METHOD, Processor, reconstruct_signals, surfaces_of
 from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
+from mistral_txm.services.standing import Standing, describe_key
 from mistral_txm.services.truth import singularities_in_layers
 
 logger = logging.getLogger(__name__)
@@ -87,10 +89,12 @@ class LiveSeries:
         self._processor = Processor(float(start["saturation_counts"]), self._pixel_nm)
         self._signals: dict[tuple[float, float], tuple[Angle, AngleSignals]] = {}
         self._failures: dict[tuple[float, float], _Failure] = {}
-        self._newest: tuple[tuple[float, float], AngleSignals] | None = None
+        self._newest: tuple[float, float] | None = None
+        self._pair: AngleSignals | None = None
         self._not_published: _Failure | None = None
         self._alignment: SeriesAlignment | None = None
-        self._complete_with = {} if afresh else _complete_with(folder)
+        self._looked_again_s = time.monotonic()
+        self._complete_with = None if afresh else _complete_with(folder)
         self._status: dict[str, Any] = {
             "series": self._exposures.uid,
             "state": "waiting",
@@ -110,6 +114,7 @@ class LiveSeries:
             "singularities": [],
             "message": "waiting for the first angle",
             "runs": {},
+            "rejections": 0,
         }
 
     def add(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
@@ -119,34 +124,53 @@ class LiveSeries:
     def update(self) -> None:
         """Make signals of the angles that have finished, solve, and publish; at once if there is none.
 
-        An angle whose frames cannot be used is left out, said in the status, and tried again later. A series that was
-        complete before this process began is left alone until there is more of it.
+        An angle whose frames cannot be used is left out, said in the status, and tried again later; one that was
+        rejected is forgotten until it is there again. A series that was complete before this process began is left
+        alone until there is more of it.
         """
         begin_s = time.monotonic()
-        runs = taken(self._exposures.runs)
-        if all(
-            uid in self._complete_with and counts <= self._complete_with[uid]
-            for uid, counts in runs.items()
-        ):
+        runs, rejections = taken(self._exposures.runs), self._exposures.rejections
+        if self._complete_with is not None and _is_within(runs, rejections, *self._complete_with):
             return
-        self._complete_with = {}
+        self._complete_with = None
+        if begin_s - self._looked_again_s >= RETRY_S:
+            self._exposures.look_again()
+            self._looked_again_s = begin_s
         finished = self._exposures.finished()
-        fresh = self._make_signals(finished)
+        fresh = self._forget(finished)
+        fresh |= self._make_signals(finished)
         failed = self._not_published
-        if self._newest is not None and (fresh or (failed and _again(failed))):
-            self._not_published = self._publish(*self._newest)
+        if fresh or (failed and _again(failed)):
+            self._not_published = self._publish()
             self._status["update_s"] = round(time.monotonic() - begin_s, 3)
         used = sum(
             len(repeats)
             for angle, _ in self._signals.values()
             for repeats in angle.exposures.values()
         )
-        seen = len(self._exposures.accepted())
+        stands = self._exposures.standing()
+        angles_planned = self._exposures.angles_planned
         self._status.update(
-            runs=runs, frames_seen=seen, lag_frames=seen - used, angles_done=len(self._signals)
+            runs=runs,
+            rejections=rejections,
+            frames_seen=len(stands.accepted),
+            frames_planned=stands.planned,
+            lag_frames=len(stands.accepted) - used,
+            angles_done=len(self._signals),
+            angles_planned=angles_planned,
         )
-        self._status.update(self._state(all_there=len(finished) == self._exposures.angles_planned))
+        self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
         write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
+
+    def _forget(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
+        """Forget the angles that are not finished any more; return whether the volume was made from one of them."""
+        self._failures = {place: one for place, one in self._failures.items() if place in finished}
+        gone = self._signals.keys() - finished.keys()
+        for place in gone:
+            del self._signals[place]
+        if self._newest in gone:
+            self._newest, self._pair = next(reversed(self._signals), None), None
+        return bool(gone)
 
     def _make_signals(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
         """Make signals of what has finished or changed; return whether there are new ones."""
@@ -158,24 +182,31 @@ class LiveSeries:
             if failure is not None and failure.of == angle and not _again(failure):
                 continue
             try:
-                made = self._processor.signals(angle)
-                self._signals[place] = (angle, needed_for_volume(made, self._pixel_nm))
+                used, made = self._exposures.read(angle, self._processor.signals)
+                self._signals.pop(place, None)
+                self._signals[place] = (used, needed_for_volume(made, self._pixel_nm))
             except (ValueError, FrameError) as problem:
                 if failure is None or failure.message != str(problem):
                     logger.error("%s", problem)
                 self._failures[place] = _Failure(angle, str(problem), time.monotonic())
             else:
                 self._failures.pop(place, None)
-                self._newest, fresh = (place, made), True
+                self._newest, self._pair, fresh = place, made, True
         return fresh
 
-    def _state(self, *, all_there: bool) -> dict[str, str]:
+    def _state(self, stands: Standing[Exposure], *, all_there: bool) -> dict[str, str]:
         """Say how the series stands: what failed comes first."""
         if self._not_published is not None:
             return {"state": "error", "message": self._not_published.message}
         if self._failures:
             message = next(iter(self._failures.values())).message
             return {"state": "error" if all_there else "following", "message": message}
+        if stands.unassigned:
+            message = (
+                f"{describe_key(stands.unassigned[0])}: taken with the jaws elsewhere, its sign is unknown; "
+                "take it again with `resume`"
+            )
+            return {"state": "following", "message": message}
         aligned = f"; {self._alignment.message}" if self._alignment is not None else ""
         if all_there:
             return {"state": "complete", "message": f"all angles are in the volume{aligned}"}
@@ -184,12 +215,24 @@ class LiveSeries:
             return {"state": "following", "message": f"{angles} in the volume{aligned}"}
         return {"state": "waiting", "message": "waiting for the first angle"}
 
-    def _publish(self, place: tuple[float, float], made: AngleSignals) -> _Failure | None:
-        """Write the pair of the newest angle and the volume, or say why not; the files of before stay then."""
-        angle = self._signals[place][0]
+    def _publish(self) -> _Failure | None:
+        """Write the pair of the newest angle and the volume, or say why not; the files of before stay then.
+
+        Where every angle was rejected, there is no volume any more.
+        """
+        if self._newest is None:
+            for name in (PAIR, VOLUME):
+                (self._folder / name).unlink(missing_ok=True)
+            self._alignment = None
+            self._status.update(
+                phi_deg=None, theta_deg=None, residual=None, alignment=None, singularities=[]
+            )
+            return None
+        angle = self._signals[self._newest][0]
         helicity = max(angle.exposures, key=lambda h: angle.exposures[h][-1].time)
         signals = [one for _, one in self._signals.values()]
         try:
+            made = self._pair or self._processor.signals(angle)
             pair = FrameExamples(
                 frame_vu=angle.exposures[helicity][-1].read(),
                 absorption_vu=made.signals.absorption_vu,
@@ -225,14 +268,26 @@ def _again(failure: _Failure) -> bool:
     return time.monotonic() - failure.at_s >= RETRY_S
 
 
-def _complete_with(folder: Path) -> dict[str, list[int]]:
-    """Return what a series was made of whose status says that it is complete; else nothing."""
+def _complete_with(folder: Path) -> tuple[dict[str, list[int]], int] | None:
+    """Return what a series was made of whose status says that it is complete: its runs, and how many rejections."""
     try:
         status = read_status(folder / STATUS)
         complete = status["state"] == "complete" and (folder / VOLUME).exists()
-        return dict(status["runs"]) if complete else {}
+        return (dict(status["runs"]), int(status["rejections"])) if complete else None
     except (ValueError, KeyError):
-        return {}
+        return None
+
+
+def _is_within(
+    runs: Mapping[str, list[int]],
+    rejections: int,
+    known: Mapping[str, list[int]],
+    known_rejections: int,
+) -> bool:
+    """Return whether nothing is there that was not known."""
+    return rejections <= known_rejections and all(
+        uid in known and counts <= known[uid] for uid, counts in runs.items()
+    )
 
 
 class LiveReconstruction:
@@ -270,10 +325,13 @@ class LiveReconstruction:
                 series.update()
 
     def _follow(self, start: Document) -> str | None:
+        """Return the series of a run, if it is one to follow; only a run that plans one begins it."""
         uid = start.get("series")
-        if uid is None or not start.get("planned_keys") or self._wanted not in (None, uid):
+        if uid is None or self._wanted not in (None, uid):
             return None
         if uid not in self._series:
+            if not start.get("planned_keys"):
+                return None
             afresh = self._wanted is not None
             self._series[uid] = LiveSeries(self._data / LIVE / uid, start, afresh=afresh)
         return str(uid)

@@ -31,6 +31,7 @@ from mistral_txm.services.live_files import (
     read_status,
 )
 from mistral_txm.services.series_exposures import SeriesExposures
+from mistral_txm.services.standing import is_rejection
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,9 @@ class Progress:
     series: str
     sample: str
     planned: int
-    """Exposures planned, over all azimuths."""
+    """Exposures planned, over all azimuths, without those that are waived."""
     taken: int
-    """Exposures of the plan that are recorded, each key once."""
+    """Exposures of the plan that are recorded and count, each key once."""
     state: str
     """"measuring", or the exit status of the newest run: "success", "abort", "fail"."""
     started_at: float
@@ -164,8 +165,10 @@ class LiveView:
         if name == "start":
             uid = doc["series"]
             series = self._series.setdefault(uid, SeriesExposures(doc))
-            self._series_of[run_uid] = self._newest_series = uid
-            self._taken_before = len(series.accepted())
+            self._series_of[run_uid] = uid
+            if not is_rejection(doc):
+                self._newest_series = uid
+                self._taken_before = len(series.accepted())
         if run_uid in self._series_of:
             self._series[self._series_of[run_uid]].add(run_uid, name, doc)
 
@@ -214,12 +217,13 @@ class LiveView:
             series = self._series[self._newest_series]
             run = series.runs[-1]
             exposures = [exposure for stream in STREAMS for exposure in run.stream(stream)]
+            stands = series.standing()
             sample = run.start.get("sample", "")
             return Progress(
                 series=series.uid,
                 sample=str(sample.get("name", "") if isinstance(sample, Mapping) else sample),
-                planned=series.planned,
-                taken=len(series.accepted()),
+                planned=stands.planned,
+                taken=len(stands.accepted),
                 state=str(run.stop["exit_status"]) if run.stop is not None else "measuring",
                 started_at=float(run.start["time"]),
                 taken_before=self._taken_before,

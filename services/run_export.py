@@ -13,6 +13,7 @@ from mistral_txm.reconstruction.files import replaced_when_complete
 from mistral_txm.reconstruction.nxtomo import DARK, FLAT, PROJECTION, TomoEntry, write_nxtomo
 from mistral_txm.services.exposures import STREAMS, Exposure, RunExposures
 from mistral_txm.services.journal import journal_files, read_journal
+from mistral_txm.services.runs import energy_ev
 
 COLUMNS = (
     "stream",
@@ -153,7 +154,7 @@ def _as_nxtomo(journal: Path, output: Path) -> None:
             exposure_s=np.array([one.exposure_s for one in exposures]),
             ring_current_ma=np.array([one.ring_current_ma for one in exposures]),
             pixel_nm=start["pixel_nm"],
-            energy_ev=start["measurement"]["energy_ev"],
+            energy_ev=energy_ev(start),
             phi_deg=start["phi_deg"],
             helicity=helicity,
             sample_name=start["sample"]["name"],

@@ -1,13 +1,15 @@
 """A series as it is being measured: which exposures it has, and which angles are finished."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from mistral_txm.devices.key import Key
-from mistral_txm.services.exposures import Exposure, RunExposures
-from mistral_txm.services.verification import planned_keys
+from mistral_txm.services.exposures import Exposure, RunExposures, UnreadableExposure
+from mistral_txm.services.standing import Standing, planned_keys, standing
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,69 +32,129 @@ class Angle:
 
 
 class SeriesExposures:
-    """Collects the documents of the runs of one series.
+    """Collects the documents of the runs of one series, oldest run first.
 
     Parameters
     ----------
     start
-        Start document of one of its runs: it carries the plan of the whole series.
+        Start document of one of its runs. Each that plans the series anew replaces the plan.
     """
 
     def __init__(self, start: Mapping[str, Any]) -> None:
         self.uid: str = start["series"]
-        self._planned: dict[tuple[float, float], list[Key]] = {}
-        for key in planned_keys(dict(start)):
-            self._planned.setdefault((key.phi_deg, key.theta_deg), []).append(key)
+        self.manifest: list[Key] = []
+        """All keys, in the planned order, as the last run that plans them tells."""
+        self._places: dict[tuple[float, float], list[Key]] = {}
         self._runs: dict[str, RunExposures] = {}
-
-    @property
-    def planned(self) -> int:
-        """Exposures planned."""
-        return sum(len(keys) for keys in self._planned.values())
-
-    @property
-    def angles_planned(self) -> int:
-        """Angles planned, over all azimuths."""
-        return len(self._planned)
+        self._unreadable: set[Exposure] = set()
+        self._plan(start)
 
     @property
     def runs(self) -> list[RunExposures]:
-        """The runs, oldest first."""
-        return list(self._runs.values())
+        """The runs that take exposures, oldest first."""
+        return [run for run in self._runs.values() if not run.is_rejection]
 
-    def accepted(self) -> dict[Key, Exposure]:
-        """Return the exposures of all runs by key, the last one last; of repeated ones, the last."""
-        found: dict[Key, Exposure] = {}
-        for run in self._runs.values():
-            for key, exposure in run.accepted().items():
-                found.pop(key, None)
-                found[key] = exposure
-        return found
+    @property
+    def rejections(self) -> int:
+        """How many runs reject what others took."""
+        return len(self._runs) - len(self.runs)
+
+    @property
+    def exposures(self) -> list[Exposure]:
+        """Every exposure, in any stream, in the order of recording; repeated and rejected ones too."""
+        return [exposure for run in self._runs.values() for exposure in run.recorded()]
+
+    def standing(self, unusable: Collection[Exposure] = frozenset()) -> Standing[Exposure]:
+        """Return what is accepted, waived and missing, but for frames that are known to be damaged."""
+        runs = [run.contribution() for run in self._runs.values()]
+        return standing(self.manifest, runs, unusable)
+
+    def accepted(self) -> Mapping[Key, Exposure]:
+        """Return the exposures that count by key, the one taken last comes last; no frame is read for it."""
+        return self.standing().accepted
+
+    @property
+    def planned(self) -> int:
+        """Exposures planned, without those that are waived."""
+        return self.standing().planned
+
+    @property
+    def angles_planned(self) -> int:
+        """Angles planned, over all azimuths, without those of which every exposure is waived."""
+        waived = frozenset(self.standing().waived)
+        return sum(not waived.issuperset(keys) for keys in self._places.values())
 
     def add(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document of one of its runs."""
         self._runs.setdefault(run_uid, RunExposures()).add(name, doc)
+        if name == "start":
+            self._plan(doc)
 
     def add_run(self, run: RunExposures) -> None:
         """Take a whole run."""
         self._runs[run.start["uid"]] = run
+        self._plan(run.start)
 
     def finished(self) -> dict[tuple[float, float], Angle]:
-        """Return the angles of which every planned exposure is there, by ``(phi, theta)`` as planned.
+        """Return the angles of which every exposure that is not waived is there, by ``(phi, theta)`` as planned.
 
-        The angle that was finished last comes last.
+        The angle that was finished last comes last. Exposures that `read` could not read are passed over where an
+        earlier one of the same key takes their place.
         """
-        accepted = self.accepted()
-        order = {key: number for number, key in enumerate(accepted)}
-        places = [
-            place for place, keys in self._planned.items() if all(key in accepted for key in keys)
-        ]
-        places.sort(key=lambda place: max(order[key] for key in self._planned[place]))
-        references = {uid: _references(run) for uid, run in self._runs.items()}
+        found = self._readable()
+        order = {key: number for number, key in enumerate(found.accepted)}
+        missing = {(key.phi_deg, key.theta_deg) for key in found.missing}
+        taken_keys = {
+            place: [key for key in keys if key in order]
+            for place, keys in self._places.items()
+            if place not in missing
+        }
+        places = [place for place, keys in taken_keys.items() if keys]
+        places.sort(key=lambda place: max(order[key] for key in taken_keys[place]))
+        references = {run.start["uid"]: _references(run) for run in self.runs}
         return {
-            place: self._angle([accepted[key] for key in self._planned[place]], references)
+            place: self._angle([found.accepted[key] for key in taken_keys[place]], references)
             for place in places
         }
+
+    def read(self, angle: Angle, make: Callable[[Angle], T]) -> tuple[Angle, T]:
+        """Make something of the frames of a finished angle; return what it was made of, too.
+
+        Of a key whose last frame cannot be read, the exposure before it is used, if there is one.
+
+        Raises
+        ------
+        FrameError
+            If no exposure of a key can be read, or one of the darks or flats.
+        """
+        while True:
+            try:
+                return angle, make(angle)
+            except UnreadableExposure as problem:
+                self._unreadable.add(problem.exposure)
+                other = self.finished()[angle.phi_deg, angle.theta_deg]
+                if other == angle:
+                    raise
+                angle = other
+
+    def look_again(self) -> None:
+        """Use again what could not be read before, but can now."""
+        self._unreadable = {one for one in self._unreadable if not _readable(one)}
+
+    def _plan(self, start: Mapping[str, Any]) -> None:
+        keys = planned_keys(start)
+        if keys:
+            self.manifest = keys
+            self._places = {}
+            for key in keys:
+                self._places.setdefault((key.phi_deg, key.theta_deg), []).append(key)
+
+    def _readable(self) -> Standing[Exposure]:
+        """Pass over what cannot be read; but where nothing of a key can, keep the last, so that its reader says why."""
+        if not self._unreadable:
+            return self.standing()
+        readable = self.standing(self._unreadable).accepted
+        return self.standing({one for one in self._unreadable if one.key in readable})
 
     def _angle(
         self, exposures: Sequence[Exposure], references: Mapping[str, Sequence[Exposure]]
@@ -109,6 +171,14 @@ class SeriesExposures:
             darks=tuple(one for one in darks_and_flats if one.stream == "dark"),
             stated_phi_deg=float(self._runs[last_run].start["phi_deg"]),
         )
+
+
+def _readable(exposure: Exposure) -> bool:
+    try:
+        exposure.read()
+    except UnreadableExposure:
+        return False
+    return True
 
 
 def taken(runs: Iterable[RunExposures]) -> dict[str, list[int]]:

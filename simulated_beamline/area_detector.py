@@ -56,12 +56,10 @@ VERSION = "3.4.0"
 class Exposer(Protocol):
     """What the camera asks for a frame."""
 
-    async def begin(
-        self, exposure_s: float, index_in_file: int | None, region: Region
-    ) -> Callable[[], Frame]:
+    async def begin(self, exposure_s: float, number: int, region: Region) -> Callable[[], Frame]:
         """Freeze the state of the beamline now; the result renders the frame, in another thread.
 
-        `index_in_file` is None where nothing captures.
+        Exposures of one state differ by their `number`.
         """
 
     async def end(self) -> Callable[[], Frame] | None:

@@ -51,8 +51,8 @@ class _Recent(Generic[Key, Value]):
 class Beamline:
     """Renders the frames of one sample on one beamline; `seed` draws all that is random.
 
-    A frame depends on the seed, the state and the number of the frame in its file: the same three
-    give the same frame, whatever was measured before and however long it took.
+    A frame depends on the seed, the state and the number of the exposure (`index`): the same three
+    give the same frame, whatever was measured before, however long it took and in whatever file it is.
     """
 
     def __init__(
@@ -75,28 +75,20 @@ class Beamline:
         self._transmissions: _Recent[TransmissionKey, Image] = _Recent(
             self._make_transmission, TRANSMISSIONS_KEPT
         )
-        self._last_state: State | None = None
-        self._exposures = 0
-
-    def exposure_index(self, state: State) -> int:
-        """Count the exposures of the same state that no file captures."""
-        self._exposures = self._exposures + 1 if state == self._last_state else 0
-        self._last_state = state
-        return self._exposures
 
     def began_s(self, state: State, index: int) -> float:
         """Return when exposure `index` of a state began, on the clock of the ring, s.
 
         Where time is repeatable, a setting begins at a moment between two injections that it draws
-        itself, and the clock runs on with every exposure in it. An exposure into which an injection
-        is to fall begins half of its duration before one.
+        itself, and the clock runs on with every exposure in it; one that would see an injection waits
+        for it. An exposure into which an injection is to fall begins half of its duration before one.
         """
         period_s = self.settings.ring.top_up_period_s
         if self.settings.clock.kind == "running":
             began_s = state.time_s
         else:
             drawn = entropy("moment", self._seed, *state.setting) / 2**128
-            began_s = drawn * period_s + index * state.exposure_s
+            began_s = _undisturbed_s(drawn * period_s, index, state.exposure_s, period_s)
         if state.injection:
             return math.ceil(began_s / period_s) * period_s - state.exposure_s / 2
         return began_s
@@ -189,7 +181,7 @@ class Beamline:
         return photons_vu
 
     def frame(self, state: State, index: int) -> NDArray[np.uint16]:
-        """Render frame `index` of a file that is taken in `state`; returns counts [v, u]."""
+        """Render exposure `index` of `state`; returns counts [v, u]."""
         photons_vu = self.expected_photons(state, index)
         noise = np.random.Generator(np.random.SFC64(state.entropy("noise", self._seed, index)))
         return self._ccd.read(
@@ -204,7 +196,7 @@ class Beamline:
         )
 
     def expected_counts(self, state: State, index: int) -> Image:
-        """Return what frame `index` would be without noise and cosmic rays, in counts [v, u]."""
+        """Return what exposure `index` would be without noise and cosmic rays, in counts [v, u]."""
         return self._ccd.expected_counts(
             self.expected_photons(state, index),
             state.energy_ev,
@@ -248,6 +240,21 @@ class Beamline:
         return self._zone_plate.image(
             np.exp(-absorbance_vu), PIXEL_NM, defocus_um, view_key[0].theta_deg, energy_ev
         )
+
+
+def _undisturbed_s(first_s: float, index: int, exposure_s: float, period_s: float) -> float:
+    """Return when exposure `index` of a row begins, if none may see one of the periodic injections.
+
+    >>> [_undisturbed_s(80.0, index, 8.0, 100.0) for index in range(4)]
+    [80.0, 88.0, 100.0, 108.0]
+    """
+    if exposure_s <= 0:
+        return first_s
+    before = int((period_s - first_s) // exposure_s)
+    if index < before:
+        return first_s + index * exposure_s
+    periods, rest = divmod(index - before, max(int(period_s // exposure_s), 1))
+    return (1 + periods) * period_s + rest * exposure_s
 
 
 def _limited(pixels: float) -> float:

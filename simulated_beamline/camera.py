@@ -70,6 +70,10 @@ class Camera:
     `time_scale` on the wall. With `NumExposures`, the counts of that many exposures are added to one
     image. `AcquirePeriod` counts from the begin of one image to that of the next. The chip is cold in the
     beginning.
+
+    As in areaDetector's drivers, `ArrayCounter` counts an image before its unique id is taken from it. An
+    image is numbered by the counter before: its unique id less one. What a client writes there is therefore
+    the number of the next image.
     """
 
     def __init__(
@@ -236,14 +240,12 @@ class Camera:
     async def _image(self) -> Counts:
         """Take the exposures of one image, and add them up."""
         exposures = max(int(self._number_of_exposures.value), 1)
-        first: int | None = None
-        if self._file_plugin.capturing:
-            first = exposures * self._file_plugin.next_index
+        first = exposures * int(self._arrays.counter_readback.value)
         region = self._readout.region
         await post(self._exposures_counter, 0)
         counts_vu: Counts = np.empty(0, np.uint16)
         for exposure in range(exposures):
-            frame_vu = await self._expose(None if first is None else first + exposure, region)
+            frame_vu = await self._expose(first + exposure, region)
             if exposures == 1:
                 counts_vu = frame_vu
             elif exposure == 0:
@@ -253,12 +255,12 @@ class Camera:
             await post(self._exposures_counter, exposure + 1)
         return counts_vu
 
-    async def _expose(self, index_in_file: int | None, region: Region) -> Frame:
+    async def _expose(self, number: int, region: Region) -> Frame:
         exposure_s = float(self._exposure_s.value)
         loop = asyncio.get_running_loop()
         await self._show("Acquire", "Acquiring")
         await self._show_temperature()
-        render = await self._exposer.begin(exposure_s, index_in_file, region)
+        render = await self._exposer.begin(exposure_s, number, region)
         rendering = [loop.run_in_executor(self._worker, render)]
         try:
             with self._clock.during(exposure_s):

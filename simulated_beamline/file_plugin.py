@@ -139,11 +139,6 @@ class HDF5FilePlugin:
         return not self._capture_ended.is_set()
 
     @property
-    def next_index(self) -> int:
-        """The index that the next captured frame will have in its file."""
-        return int(self._captured.value) + self.pending
-
-    @property
     def pending(self) -> int:
         """How many arrays have come and are not in their file yet: NumQueuedArrays."""
         return len(self._queue) + self._in_work

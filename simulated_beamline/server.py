@@ -42,7 +42,7 @@ class Exposure:
     """What one frame is made of: the state, and the number that its noise is drawn with."""
 
     state: State
-    index: int
+    number: int
     loses_beam: bool
 
 
@@ -168,21 +168,20 @@ class Server:
             self._place = place
             self._visits += 1
 
-    async def begin(self, exposure_s: float, index_in_file: int | None, region: Region) -> Render:
+    async def begin(self, exposure_s: float, number: int, region: Region) -> Render:
         """Freeze the state for one exposure; publishes the ring current that goes with it."""
         state = replace(
             self.state(exposure_s, region),
             injection=await self._faults.spend("injection"),
             zinger_burst=await self._faults.spend("zinger_burst"),
         )
-        index = self._beamline.exposure_index(state) if index_in_file is None else index_in_file
-        self._exposure = Exposure(state, index, await self._faults.spend("beam_lost"))
+        self._exposure = Exposure(state, number, await self._faults.spend("beam_lost"))
         self._light.begin_exposure()
-        began_s = self._beamline.began_s(state, index)
+        began_s = self._beamline.began_s(state, number)
         self._ring_time_s = began_s + exposure_s
-        await self._light.publish_current(self._beamline.ring_current_ma(state, index))
+        await self._light.publish_current(self._beamline.ring_current_ma(state, number))
         await self._light.publish_to_injection(self._beamline.to_injection_s(began_s))
-        return partial(self._beamline.frame, state, index)
+        return partial(self._beamline.frame, state, number)
 
     async def end(self) -> Render | None:
         """Return another way to render the frame if the light changed since its exposure began."""
@@ -199,12 +198,12 @@ class Server:
             return None
         state = replace(exposure.state, shutter_open=True, lit_fraction=lit)
         self._exposure = replace(exposure, state=state)
-        return partial(self._beamline.frame, state, exposure.index)
+        return partial(self._beamline.frame, state, exposure.number)
 
     async def captured(self, file: str, index: int) -> None:
         """Log the truth of a frame that was written."""
         if self._exposure is not None:
-            self._log.add(file, index, self._exposure.state, self._exposure.index)
+            self._log.add(file, index, self._exposure.state, self._exposure.number)
 
     async def _fault_changed(self, name: str) -> None:
         if name == "server_killed" and self._faults.is_on(name):

@@ -8,7 +8,7 @@ from mistral_txm.simulated_beamline.region import Region
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a frame depends on, apart from the number of the frame.
+    """Everything that a frame depends on, apart from the number of the exposure.
 
     Angles in degrees, stages in micrometres, jaws in millimetres at the distance of the slit, energy
     in eV, exposure and time in seconds. Positions are those of the mechanism, which may differ from

@@ -1,6 +1,7 @@
 """What a data folder holds: `status`, `verify` and `runs`."""
 
 import argparse
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,20 +56,23 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _status(arguments: argparse.Namespace) -> None:
     """Say what is done of each series and what comes next, from the journal alone."""
-    from mistral_txm.services.verification import series_status
+    from mistral_txm.services.verification import series_states, series_status
 
-    entries = series_status(existing_data(arguments), arguments.series)["series"]
+    data = existing_data(arguments)
     if arguments.json:
-        print_json({"series": entries})
+        print_json(series_status(data, arguments.series))
         return
-    for entry in entries:
+    states = series_states(data, arguments.series)
+    for one in states:
+        rejected = f" ({one.rejected} of them rejected)" if one.rejected else ""
+        waived = f", {one.waived} more are not needed" if one.waived else ""
         print(
-            "series {uid}: {state}, {accepted} of {planned} exposures accepted, {missing} missing, "
-            "{repeated} repeated, {damaged} damaged".format(**entry)
+            f"series {one.uid}: {one.state}, {one.accepted} of {one.planned} exposures accepted, "
+            f"{one.missing} missing{rejected}, {one.repeated} repeated, {one.damaged} damaged{waived}"
         )
-        if entry["next"]:
-            print(f"  next: {entry['next']}")
-    if not entries:
+        if one.next:
+            print(f"  next: {one.next}")
+    if not states:
         print("no series here yet")
 
 
@@ -120,7 +124,7 @@ def _list(data: Path, as_json: bool) -> None:
         print_json({"runs": [run.as_dict() for run in runs]})
         return
     print_table(
-        ("run", "series", "started", "plan", "phi", "sample", "exposures", "ended"),
+        ("run", "series", "started", "plan", "phi", "energy", "sample", "exposures", "ended"),
         (
             (
                 run.uid[:8],
@@ -128,21 +132,30 @@ def _list(data: Path, as_json: bool) -> None:
                 datetime.fromtimestamp(run.time).strftime("%Y-%m-%d %H:%M"),
                 run.plan_name,
                 "" if run.phi_deg is None else f"{run.phi_deg:g} deg",
+                "" if run.energy_ev is None else f"{run.energy_ev:g} eV",
                 run.sample or "",
-                run.exposures,
-                run.exit_status,
+                f"{run.rejected} rejected" if run.rejected else run.exposures,
+                f"{run.exit_status}: {_first_line(run.reason)}" if run.reason else run.exit_status,
             )
             for run in runs
         ),
     )
 
 
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
+
+
 def _show(data: Path, uid: str, as_json: bool) -> None:
     """Show a run as the catalog has it: this starts the catalog's server where none runs."""
     from mistral_txm.services.catalog import open_catalog, reading
+    from mistral_txm.services.exposures import RunExposures
+    from mistral_txm.services.journal import read_journal
     from mistral_txm.services.run_export import find_run
 
-    uid = find_run(data, uid).stem
+    journal = find_run(data, uid)
+    uid = journal.stem
+    log = RunExposures.of(read_journal(journal)).log
     run = open_catalog(data)[uid]
     with reading(data, uid):
         streams = {name: _shapes(run[name]) for name in run}
@@ -150,6 +163,7 @@ def _show(data: Path, uid: str, as_json: bool) -> None:
         "start": dict(run.metadata["start"]),
         "stop": run.metadata.get("stop"),
         "streams": streams,
+        "log": [asdict(entry) for entry in log],
     }
     if as_json:
         print_json(shown)
@@ -159,11 +173,17 @@ def _show(data: Path, uid: str, as_json: bool) -> None:
     if "planned_keys" in start:  # a run of a series, and no count or scan
         head += [f"sample {start['sample']['name']}", f"phi {start['phi_deg']:g} deg"]
         head += [f"series {start['series']}"]
+    if "rejected_keys" in start:
+        head += [f"series {start['series']}", f"{len(start['rejected_keys'])} exposures rejected"]
+        head += [_first_line(start["reason"])]
     print(", ".join(head))
     stop = shown["stop"]
     print(f"  ended: {stop['exit_status'] if stop else 'no stop document'}")
     for name, columns in streams.items():
         print(f"  {name}: " + ", ".join(f"{key} {shape}" for key, shape in columns.items()))
+    for entry in log:
+        at = datetime.fromtimestamp(entry.time).strftime("%Y-%m-%d %H:%M:%S")
+        print(f"  {at} {entry.kind}: {entry.text}")
 
 
 def _shapes(stream: Any) -> dict[str, list[int]]:

@@ -65,16 +65,6 @@ def test_the_azimuth_is_the_stated_one_and_the_tilt_the_one_read_back(series):
     assert made.theta_deg == pytest.approx(20.02)
 
 
-@pytest.mark.parametrize("recorded", [0, -1])
-def test_an_exposure_whose_jaws_stood_elsewhere_is_refused(series, recorded):
-    def jaws(stream, data):
-        if stream == "primary" and data["key_helicity"] == 1 and data["key_theta_deg"] == -40.0:
-            data["polarization"] = recorded
-
-    message = refused(series.run(102.0, alter=jaws))
-    assert f"of helicity +1 was taken with the jaws at helicity {recorded:+d}" in message
-
-
 def test_flats_of_the_other_helicity_are_refused(series):
     def jaws(stream, data):
         if stream == "flat":

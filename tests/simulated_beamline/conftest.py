@@ -24,8 +24,8 @@ class NumberingExposer:
         self.changes = {}
         self.told = []
 
-    async def begin(self, exposure_s, index_in_file, region):
-        self.begun.append((exposure_s, index_in_file, region))
+    async def begin(self, exposure_s, number, region):
+        self.begun.append((exposure_s, number, region))
         number = len(self.begun)
         return lambda: np.full(region.shape_vu, number, np.uint16)
 

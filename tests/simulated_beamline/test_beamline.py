@@ -129,6 +129,17 @@ def test_current_falls_from_exposure_to_exposure(stripes):
     assert np.ptp(risen) <= 1
 
 
+@pytest.mark.parametrize("exposure_s", [3.0, 8.0, 20.0])
+def test_no_injection_falls_into_an_exposure_by_itself(stripes, exposure_s):
+    for tilt in range(40):
+        state = replace(POSITIVE, theta_deg=float(tilt), exposure_s=exposure_s)
+        began_s = np.array([stripes.began_s(state, index) for index in range(60)])
+        assert all(stripes.to_injection_s(began) >= exposure_s for began in began_s)
+        waits_s = np.diff(began_s) - exposure_s
+        assert all(waits_s >= -1e-9)
+        assert sum(waits_s > 1e-9) <= 1 + 60 * exposure_s / IDEAL.ring.top_up_period_s
+
+
 def test_counts_follow_the_current(stripes):
     photons = [stripes.expected_photons(POSITIVE, index) for index in (0, 100)]
     currents = [stripes.ring_current_ma(POSITIVE, index) for index in (0, 100)]

@@ -109,19 +109,38 @@ def test_a_second_start_waits_for_the_exposure_that_is_going_on(with_camera):
     with_camera(case)
 
 
-def test_the_exposer_is_told_index_and_region_and_where_its_frame_went(with_camera, tmp_path):
+def test_the_exposer_is_told_number_and_region_and_where_its_frame_went(with_camera, tmp_path):
     async def case(bench):
         await bench.put(C_AcquireTime=2.0, C_Acquire=1)
         close = await stream_into(bench, tmp_path)
         await bench.put(C_MinX=2, C_SizeX=4, C_BinX=2, C_Acquire=1)
         await bench.put(C_Acquire=1)
         region = Region(2, 0, 4, 6, 2, 1)
-        assert bench.exposer.begun[1:] == [(2.0, 0, region), (2.0, 1, region)]
-        assert bench.exposer.begun[0] == (2.0, None, Region(0, 0, 8, 6))
+        assert bench.exposer.begun[1:] == [(2.0, 1, region), (2.0, 2, region)]
+        assert bench.exposer.begun[0] == (2.0, 0, Region(0, 0, 8, 6))
         frames_tvu, unique_ids = await close()
         assert frames_tvu.shape == (2, 6, 2)
         assert unique_ids == [2, 3]
         assert bench.exposer.told == [(f"{tmp_path}/f.h5", 0), (f"{tmp_path}/f.h5", 1)]
+
+    with_camera(case)
+
+
+def test_the_counter_that_a_client_writes_numbers_the_next_image(with_camera, tmp_path):
+    """As a driver does: it counts from what was written, then takes the unique id from it."""
+
+    async def case(bench):
+        close = await stream_into(bench, tmp_path)
+        await bench.put(C_Acquire=1)
+        await bench.put(C_ArrayCounter=17)
+        assert bench.get("C_ArrayCounter_RBV") == 17
+        await bench.put(C_Acquire=1)
+        await bench.put(C_Acquire=1)
+        assert bench.get("C_ArrayCounter_RBV") == bench.get("C_ArrayCounter") == 19
+        await bench.put(C_ArrayCounter=0, C_Acquire=1)
+        assert [number for _, number, _ in bench.exposer.begun] == [0, 17, 18, 0]
+        _, unique_ids = await close()
+        assert unique_ids == [1, 18, 19, 1]
 
     with_camera(case)
 
@@ -146,7 +165,7 @@ def test_exposures_of_one_image_are_added_each_with_noise_of_its_own(with_camera
         await bench.put(C_Acquire=1)
         frames_tvu, _ = await close()
         assert list(frames_tvu[:, 0, 0]) == [1 + 2 + 3, 4 + 5 + 6]
-        assert [index for _, index, _ in bench.exposer.begun] == [0, 1, 2, 3, 4, 5]
+        assert [number for _, number, _ in bench.exposer.begun] == [0, 1, 2, 3, 4, 5]
 
     with_camera(case)
 

@@ -97,11 +97,9 @@ def test_a_stream_is_readable_after_every_array_and_named_when_it_ends(with_came
         await aim(bench, tmp_path, H_NumCapture=2, H_LazyOpen=1, H_TempSuffix=".tmp")
         capture = await start(bench)
         assert bench.get("H_FullFileName_RBV") == ""
-        assert bench.plugin.next_index == 0
         assert await feed(bench, 7) == [(f"{tmp_path}/f_000000.h5", 0)]
         assert bench.get("H_SWMRActive_RBV") == "Active"
         assert numbers_in(tmp_path / "f_000000.h5.tmp", swmr=True) == [7]
-        assert bench.plugin.next_index == 1
         await feed(bench, 9)
         await capture
         assert numbers_in(tmp_path / "f_000000.h5") == [7, 9]
@@ -172,7 +170,7 @@ def test_a_full_queue_drops_and_counts(with_camera, tmp_path):
         await feed(bench, 2, 3, 4, 5)  # 1 is in work, 2 and 3 wait
         assert bench.get("H_DroppedArrays_RBV") == 2
         assert (bench.get("H_QueueUse"), bench.get("H_QueueFree")) == (2, 0)
-        assert bench.plugin.next_index == 3
+        assert bench.plugin.pending == 3
         await bench.plugin.wait_until_idle()
         assert bench.plugin.pending == 0
         await bench.put(H_Capture=0, H_DroppedArrays=0)

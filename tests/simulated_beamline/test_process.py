@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from caproto.sync import client
 
@@ -116,6 +117,44 @@ def test_a_capture_in_progress_survives_the_end_under_its_temporary_name(tmp_pat
     assert [each.name for each in (tmp_path / "frames" / "series").iterdir()] == ["dark.h5.tmp"]
     with h5py.File(tmp_path / "frames" / "series" / "dark.h5.tmp") as file:
         assert file["/entry/data/data"].shape == (2, 256, 256)
+
+
+def expose_into(name, folder, numbers):
+    """Take the exposures of these numbers into a file of their own; returns the frames."""
+    hdf = "SIM:CCD:HDF1:"
+    put(f"{hdf}FilePath", str(folder))
+    put(f"{hdf}FileName", name)
+    put(f"{hdf}FileTemplate", "%s%s.h5")
+    put(f"{hdf}LazyOpen", 1, notify=True)
+    put(f"{hdf}Capture", 1)
+    put("SIM:SHUTTER:Cmd", 1, notify=True)
+    for number in numbers:
+        put("SIM:CCD:cam1:ArrayCounter", number, notify=True)
+        put("SIM:CCD:cam1:Acquire", 1, notify=True)
+    put(f"{hdf}Capture", 0, notify=True)
+    with h5py.File(folder / f"{name}.h5") as file:
+        return file["/entry/data/data"][()]
+
+
+@pytest.mark.slow
+def test_a_row_that_a_kill_cuts_and_another_server_ends_equals_an_undisturbed_one(
+    tmp_path, point_client_to
+):
+    options = ("--seed", "7")
+    with beamline(tmp_path, *options) as (process, ready):
+        point_client_to(ready["port"])
+        whole = expose_into("whole", tmp_path, range(4))
+        first = expose_into("first", tmp_path, range(2))
+        process.kill()
+        process.communicate(timeout=10)
+    with beamline(tmp_path, *options) as (process, ready):
+        point_client_to(ready["port"])
+        rest = expose_into("rest", tmp_path, (2, 3))
+        process.terminate()
+        process.communicate(timeout=10)
+    np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
+    assert len({frame.tobytes() for frame in whole}) == 4
+    assert whole.mean() > 1000  # there was light
 
 
 @pytest.mark.slow
