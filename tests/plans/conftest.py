@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +94,16 @@ class Player:
     def play(
         self, plan: Generator[Msg, Any, Any], fail_at: int = -1, failure: Exception | None = None
     ) -> Any:
-        """Run to the end; throw `failure` in place of the answer to message `fail_at`."""
+        """Run to the end; throw `failure` in place of the answer to message `fail_at`.
+
+        In a thread: bluesky writes down the stack of each stub, which takes long below pytest's own.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._play, plan, fail_at, failure).result()
+
+    def _play(
+        self, plan: Generator[Msg, Any, Any], fail_at: int, failure: Exception | None
+    ) -> Any:
         answer: Any = None
         throw: Exception | None = None
         while True:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mistral_txm.devices.configuration import ConfigurationError, read_toml
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import (
+    PRESETS,
     Darks,
     ExposureControl,
     Flats,
@@ -247,14 +248,13 @@ def test_presets_are_found_by_name_and_the_script_exposes_longer_at_high_tilt() 
     script = load_measurement("script_2018")
     assert {script.exposures_at(t).repeats for t in script.angles_deg} == {15, 20, 25}
     assert script.exposures_at(-45.0).repeats == 25
-    with pytest.raises(ConfigurationError, match="papers: no such measurement; .* paper"):
+    with pytest.raises(ConfigurationError, match=r"papers: no such measurement; .* paper"):
         load_measurement("papers")
 
 
 def test_a_mistake_in_a_region_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "measurement.toml"
-    text = tomli_w.dumps(small().to_dict())
-    lines = text.splitlines()
+    lines = (PRESETS / "small.toml").read_text().splitlines()
     third = [n for n, line in enumerate(lines, start=1) if line == "[[tilts]]"][2]
     lines[third + 3] = "exposure_s = 1000.0"
     path.write_text("\n".join(lines))
