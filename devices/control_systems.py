@@ -100,6 +100,10 @@ class CcdDevice(ReadableDevice, Protocol):
     """Has ``acquire_time``: to be set to an exposure time, in s."""
     frame_file: Any
     """Set to a name to open a file, to None to close it."""
+    discard: Any
+    """Set to a reason to forget the frame that was taken last but not collected."""
+    exposure_number: Any
+    """The number of the exposure that comes next: one that is taken again has the same."""
     frames_directory: Path
 
     @property
