@@ -8,10 +8,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
@@ -94,6 +94,15 @@ _EXPOSING: dict[str, Any] = {
     "dark_repeats": {"min": 2, "max": 1000},
 }
 _DEGREES = {"min": -360, "max": 360}
+_HELICITY = {"min": -1, "max": 1}
+
+_Plan = TypeVar("_Plan", bound=Callable[..., MsgGenerator[Any]])
+
+
+def _checked(parameters: dict[str, Any]) -> Callable[[_Plan], _Plan]:
+    """Let the queue server check parameters of a plan further than by their types."""
+    decorator: Callable[[_Plan], _Plan] = parameter_annotation_decorator({"parameters": parameters})
+    return decorator
 
 
 class QueuePlans:
@@ -103,7 +112,7 @@ class QueuePlans:
         self._session = session
         self._instrument = session.instrument
 
-    @parameter_annotation_decorator({"parameters": {"measurement": _MEASUREMENT}})
+    @_checked({"measurement": _MEASUREMENT})
     def measure(
         self, measurement: str | dict[str, Any], series: str = ""
     ) -> MsgGenerator[tuple[str, ...]]:
@@ -139,18 +148,10 @@ class QueuePlans:
         left = [each for each in found if each.missing]
         if not left:
             raise PlanError(f"series {series or 'any'}: nothing is missing")
-        uids: tuple[str, ...] = yield from self._take(left[-1].uid, frozenset(left[-1].accepted))
+        uids: tuple[str, ...] = yield from self._take(left[-1].uid, left[-1].done)
         return uids
 
-    @parameter_annotation_decorator(
-        {
-            "parameters": {
-                "phi_deg": _DEGREES,
-                "theta_deg": {"min": -90, "max": 90},
-                "helicity": {"min": -1, "max": 1},
-            }
-        }
-    )
+    @_checked({"phi_deg": _DEGREES, "theta_deg": {"min": -90, "max": 90}, "helicity": _HELICITY})
     def retake_angle(
         self, phi_deg: float, theta_deg: float, helicity: int = 0, series: str = ""
     ) -> MsgGenerator[tuple[str, ...]]:
@@ -170,7 +171,7 @@ class QueuePlans:
         record = read_series(self._session.data, series or None)[-1]
         again = {
             key
-            for key in record.planned
+            for key in record.manifest
             if (key.phi_deg, key.theta_deg) == (phi_deg, theta_deg)
             and helicity in (0, key.helicity)
         }
@@ -179,11 +180,11 @@ class QueuePlans:
                 f"series {record.uid}: plans nothing at phi = {phi_deg:g}, theta = {theta_deg:g} deg"
             )
         uids: tuple[str, ...] = yield from self._take(
-            record.uid, frozenset(set(record.planned) - again)
+            record.uid, frozenset(record.manifest) - again
         )
         return uids
 
-    @parameter_annotation_decorator({"parameters": {"phi_deg": _DEGREES}})
+    @_checked({"phi_deg": _DEGREES})
     def next_azimuth(self, phi_deg: float) -> MsgGenerator[None]:
         """Ask for the sample to be turned, unless it stands so; the plan pauses until somebody says `mounted`.
 
@@ -194,7 +195,7 @@ class QueuePlans:
         """
         yield from turn_sample(self._instrument, phi_deg)
 
-    @parameter_annotation_decorator({"parameters": _EXPOSING})
+    @_checked(_EXPOSING)
     def energy_scan(
         self,
         energies_ev: list[float],
@@ -232,9 +233,7 @@ class QueuePlans:
         )
         return uid
 
-    @parameter_annotation_decorator(
-        {"parameters": {**_EXPOSING, "helicity": {"min": -1, "max": 1}}}
-    )
+    @_checked({**_EXPOSING, "helicity": _HELICITY})
     def focus_series(
         self,
         helicity: int,
@@ -276,7 +275,7 @@ class QueuePlans:
         )
         return uid
 
-    @parameter_annotation_decorator({"parameters": {"exposure_s": _SECONDS}})
+    @_checked({"exposure_s": _SECONDS})
     def snapshot(self, exposure_s: float = 1.0) -> MsgGenerator[str]:
         """Expose once, with everything where it stands.
 
@@ -300,13 +299,13 @@ class QueuePlans:
         found: list[Verification] = read.result()
         return found
 
-    def _take(self, series: str, skip: Iterable[Key]) -> MsgGenerator[tuple[str, ...]]:
+    def _take(self, series: str, skip: frozenset[Key]) -> MsgGenerator[tuple[str, ...]]:
         (record,) = read_series(self._session.data, series)
         uids: tuple[str, ...] = yield from plans.vector_tomography(
             self._instrument,
             Measurement.from_dict(record.runs[-1].start["measurement"]),
             series=series,
-            skip=frozenset(skip),
+            skip=skip,
         )
         return uids
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.profile_collection import startup
@@ -24,7 +24,7 @@ from mistral_txm.profile_collection.session import DATA_VARIABLE, data_folder
 PORT = 60615
 """Where `qserver` looks if nobody says otherwise; what the console prints is published 10 above."""
 HOST = "127.0.0.1"
-ANSWER_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_MS = 2000
 END_TIMEOUT_S = 120.0
 """How long a plan may take to put everything back before the queue server is ended all the same, s."""
 _MANAGER = (
@@ -80,7 +80,7 @@ def _queue(arguments: argparse.Namespace) -> None:
             print(f"the queue of {folder}: qserver{_address(arguments.port)} status", flush=True)
             manager.wait()
         finally:
-            with handling((signal.SIGINT, *SIGNALS), signal.SIG_IGN):
+            with handling((signal.SIGINT, *SIGNALS), _insist):
                 _end(manager, arguments.port)
     if manager.returncode:
         raise CommandFailed(f"the queue server ended with exit code {manager.returncode}")
@@ -164,9 +164,9 @@ def _ask(port: int, method: str, **parameters: Any) -> dict[str, Any]:
         channel.linger = 0
         channel.connect(f"tcp://{HOST}:{port}")
         channel.send_json({"method": method, "params": parameters})
-        if not channel.poll(ANSWER_TIMEOUT_S * 1000):
+        if not channel.poll(ANSWER_TIMEOUT_MS):
             raise CommandFailed("the queue server does not answer")
-        answer: dict[str, Any] = channel.recv_json()
+        answer = cast(dict[str, Any], channel.recv_json())
     if not answer.get("success", True):
         raise CommandFailed(f"the queue server refused {method}: {answer['msg']}")
     return answer
@@ -201,3 +201,7 @@ def _address(port: int) -> str:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _insist(number: int, frame: FrameType | None) -> None:
+    print("everything is being put back and ended; please wait", file=sys.stderr)

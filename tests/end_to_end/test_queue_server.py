@@ -151,14 +151,18 @@ def test_a_queue_measures_is_cut_and_goes_on(queue, tmp_path, processes_about):
         "queue", "add", "plan", plan("measure", measurement=str(description), series="first")
     )
     queue.qserver("queue", "add", "plan", plan("measure", measurement=TINY, series="second"))
+    again = plan("retake_angle", phi_deg=102.0, theta_deg=45.0, helicity=-1, series="second")
+    queue.qserver("queue", "add", "plan", again)
     queue.qserver("queue", "start")
-    queue.wait_for(lambda now: now["manager_state"] == "idle" and now["items_in_history"] == 2)
-    assert queue.items() == [("measure", "completed")] * 2
+    queue.wait_for(lambda now: now["manager_state"] == "idle" and now["items_in_history"] == 3)
+    assert queue.items() == [*[("measure", "completed")] * 2, ("retake_angle", "completed")]
     found = {series.uid: series for series in verify(queue.data)}
     assert [(uid, len(one.accepted), one.missing) for uid, one in found.items()] == [
         ("first", EXPOSURES, []),
         ("second", EXPOSURES, []),
     ]
+    assert found["first"].repeated == []
+    assert found["second"].repeated == [(102.0, 45.0, -1, repeat) for repeat in range(3)]
 
     begun = queue.documents()
     queue.qserver("queue", "add", "plan", plan("measure", measurement=LONGER, series="third"))
@@ -180,8 +184,8 @@ def test_a_queue_measures_is_cut_and_goes_on(queue, tmp_path, processes_about):
     queue.qserver("queue", "item", "remove", "front")
     queue.qserver("queue", "add", "plan", plan("resume_series", series="third"))
     queue.qserver("queue", "start")
-    queue.wait_for(lambda now: now["manager_state"] == "idle" and now["items_in_history"] == 4)
-    assert queue.items()[2:] == [("measure", "failed"), ("resume_series", "completed")]
+    queue.wait_for(lambda now: now["manager_state"] == "idle" and now["items_in_history"] == 5)
+    assert queue.items()[3:] == [("measure", "failed"), ("resume_series", "completed")]
     third = verify(queue.data, "third")[0]
     assert (len(third.accepted), third.missing, third.damaged) == (160, [], [])
     assert len(third.repeated) <= 1
