@@ -1,1 +1,1 @@
-"""Speed of the reconstruction, against peers in the same run."""
+"""Speed of the reconstruction against peers in the same run, of simulation and acquisition against limits."""

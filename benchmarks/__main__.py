@@ -5,6 +5,7 @@ import time
 
 import numba
 
+from benchmarks.acquisition import acquisition_lines
 from benchmarks.journal import LIMIT_MS, journal_ms
 from benchmarks.projector import direct_seconds, live_seconds, projector_lines
 from benchmarks.simulated_beamline import simulated_beamline_lines
@@ -35,7 +36,9 @@ def main() -> None:
         f"journal, a document synced to disk: median {median_ms:.2f} ms, 99th percentile {p99_ms:.2f} ms "
         f"(limit {LIMIT_MS:g} ms)"
     )
-    print("", *simulated_beamline_lines(), sep="\n")
+    print("", *simulated_beamline_lines(), "", sep="\n", flush=True)
+    for text in acquisition_lines():
+        print(text, flush=True)
     print(
         f"\n{time.perf_counter() - start:.0f} s in all; a ratio above 1 means that ours is faster"
     )

@@ -1,6 +1,7 @@
 """The CCD: an areaDetector camera whose server writes frames, and proof that they are on disk."""
 
 import itertools
+import logging
 import os
 import threading
 import time
@@ -10,15 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ophyd import Component, Device, Signal
 from ophyd.areadetector import ADComponent, EpicsSignalWithRBV
 from ophyd.areadetector.cam import CamBase
 from ophyd.areadetector.plugins import HDF5Plugin_V34
+from ophyd.status import DeviceStatus
 
 from mistral_txm.devices.configuration import CcdSettings
-from mistral_txm.devices.frame_store import TEMPORARY_SUFFIX, FrameRefused, OpenFile
-from mistral_txm.devices.motion import Interrupted, Motion, last_seen
+from mistral_txm.devices.frame_store import (
+    TEMPORARY_SUFFIX,
+    FrameNumbers,
+    FrameRefused,
+    OpenFile,
+)
+from mistral_txm.devices.motion import Interrupted, Motion, Setting, last_seen
+
+logger = logging.getLogger(__name__)
 
 MONITOR_TIMEOUT_S = 2.0
 """How much later than the end of an exposure its counters may arrive."""
@@ -48,6 +56,7 @@ class Camera(CamBase):  # type: ignore[misc]  # ophyd is untyped
     _default_configuration_attrs = ("gain", "manufacturer", "model", "temperature")
     acquire = ADComponent(EpicsSignalWithRBV, "Acquire", auto_monitor=True)
     acquire_time = ADComponent(Remembered, "AcquireTime")
+    array_counter = ADComponent(EpicsSignalWithRBV, "ArrayCounter", auto_monitor=True)
 
     def stage(self) -> list[object]:
         """Stage nothing: the CCD sets what it needs."""
@@ -84,6 +93,21 @@ class FrameFile(Device):  # type: ignore[misc]  # ophyd is untyped
         return self._motion.start()
 
 
+class Discard(Device):  # type: ignore[misc]  # ophyd is untyped
+    """Set to a reason, in one line, to forget the frame that was taken last but not collected.
+
+    The frame stays in its file, and no Event refers to it. Nothing happens where there is none.
+    """
+
+    def set(self, reason: str, **_: Any) -> DeviceStatus:
+        """Forget the frame; the next trigger exposes again."""
+        ccd: Ccd = self.parent
+        ccd.discard_frame(reason)
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+
 class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
     """One exposure per trigger into the open frame file, one frame per reading.
 
@@ -93,7 +117,11 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
     A frame that was taken but not collected (a pause came between) is not taken again: the next
     trigger hands it over. An exposure that is given up because of a pause leaves no frame.
     Therefore the frames of a file and the Events that refer to it match one to one, in order,
-    apart from frames that were refused: those have no Event.
+    apart from frames that were refused or discarded: those have no Event.
+
+    Exposures are numbered: the camera counts from `exposure_number`, so that the unique id of the frame has
+    to be the number after. A plan sets it before it triggers; left alone, it counts up by itself with each
+    frame. An exposure that is taken again has the same number.
 
     After a failure, the next trigger writes the settings again, and goes on in another file (the
     name gets a number) where the server does not capture any more, as after its restart.
@@ -101,16 +129,20 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
     Of the server, areaDetector's documented behaviour is used: the put-callback of `Acquire`
     completes when the plug-in, which blocks, has written the frame; `NumCaptured_RBV` counts frames
     that were written, `WriteStatus` and `WriteMessage` tell of others; in SWMR mode a frame is
-    flushed when it is written, and the file has `TempSuffix` until `Capture` is put to 0.
+    flushed when it is written, and the file has `TempSuffix` until `Capture` is put to 0. The driver counts a
+    frame in `ArrayCounter`, which may be written, and takes the frame's unique id from it.
     """
 
     cam = Component(Camera, "cam1:", kind="config")
     hdf1 = Component(FrameWriter, "HDF1:", kind="omitted")
     frame_file = Component(FrameFile, "", kind="omitted")
+    discard = Component(Discard, "", kind="omitted")
+    exposure_number = Component(Setting, value=0, kind="omitted")
     frame_number = Component(Signal, value=-1, kind="normal")
     frame_crc32 = Component(Signal, value=0, kind="normal")
     exposure_s = Component(Signal, value=0.0, kind="normal")
     saturated_fraction = Component(Signal, value=0.0, kind="normal")
+    bright_counts = Component(Signal, value=0, kind="normal")
     mean_counts = Component(Signal, value=0.0, kind="hinted")
 
     def __init__(
@@ -150,7 +182,10 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             signal.subscribe(lambda **_: None)
         self._file: OpenFile | None = None
         self._frames = 0
-        self._unique_id: int | None = None
+        self._last_id: int | None = None
+        self._counter: int | None = None
+        self._last_frame: tuple[int, int] | None = None
+        self._may_repeat = False
         self._documents: list[tuple[str, dict[str, Any]]] = []
         self._resource_is_sent = False
         self._exposure: Motion | None = None
@@ -197,6 +232,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             cam.bin_x,
             cam.bin_y,
             cam.temperature,
+            cam.array_counter,
             cam.max_size.max_size_x,
             cam.max_size.max_size_y,
             self.hdf1.capture,
@@ -233,8 +269,8 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         """Expose once; the status is done when the frame has been read back from the file.
 
         The status fails with `CameraNotReady` if region, binning, data type or temperature are not
-        those that are expected, with `FrameRefused` if the frame is missing, repeated or of another
-        size or type, with `TimeoutError` if the camera does not finish; it is stopped then.
+        those that are expected, with `FrameRefused` if the frame is missing, repeated, or has another
+        unique id, size or type, with `TimeoutError` if the camera does not finish; it is stopped then.
 
         Raises
         ------
@@ -257,6 +293,17 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         """Hand over the documents of the frame that was taken last, once."""
         documents, self._documents = self._documents, []
         yield from documents
+
+    def discard_frame(self, reason: str) -> None:
+        """Forget the frame that was taken last, if its documents have not been collected."""
+        documents, self._documents = self._documents, []
+        if not documents:
+            return
+        self._resource_is_sent = documents[0][0] != "stream_resource"
+        self._may_repeat = True
+        assert self._last_frame is not None
+        self.exposure_number.put(self._last_frame[1])
+        logger.info("%s: frame %d is discarded: %s", self.name, self.frame_number.get(), reason)
 
     def give_up_exposure(self) -> None:
         """End an exposure in progress without a frame; nothing to do where there is none.
@@ -321,6 +368,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self._file = OpenFile(name, path, str(uuid.uuid4()), self._sensor_shape())
         self._frames = 0
         self._resource_is_sent = False
+        self._may_repeat = True
 
     def _close(self) -> None:
         if self._file is None:
@@ -362,7 +410,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         capturing = self.hdf1.capture.get(use_monitor=False) == 1
         if not capturing or int(self.hdf1.num_captured.get()) != self._frames:
             self._write(self.hdf1.capture, 0)
-            self._unique_id = None
+            self._last_id = self._counter = None
             self._begin(self._file.name)
 
     def _check_format(self) -> None:
@@ -413,6 +461,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             ended.set()
             motion.notify()
 
+        number = self._number_exposure()
         with motion.uninterrupted():
             if self._given_up:
                 self._write(self.hdf1.enable, "Enable")
@@ -433,7 +482,17 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
                 ) from None
             if int(self.hdf1.num_captured.get()) == self._frames:
                 raise
-        self._accept(exposure_s)
+        self._accept(exposure_s, number)
+
+    def _number_exposure(self) -> int:
+        """Let the camera count from the number of this exposure; costs nothing where it does already."""
+        number, counter = int(self.exposure_number.get()), self.cam.array_counter
+        # A monitor may be a moment old, what the last frame said may be outdated: both have to agree.
+        counts = self._counter == number == int(counter.get(use_monitor=True))
+        self._counter = None
+        if not counts and int(counter.get(use_monitor=False)) != number:
+            self._write(counter, number)
+        return number
 
     def _stop(self, ended: threading.Event) -> str:
         """Stop an exposure that does not end by itself, without a frame; returns what came of it."""
@@ -448,7 +507,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             return "the camera was stopped: take the exposure again"
         return f"the camera does not stop either: check {self.cam.acquire.setpoint_pvname}"
 
-    def _accept(self, exposure_s: float) -> None:
+    def _accept(self, exposure_s: float, exposure_number: int) -> None:
         """Check the frame that the server says it has written, and prepare its documents."""
         file, hdf1, number = self._file, self.hdf1, self._frames
         assert file is not None
@@ -467,30 +526,53 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
                 f"{hdf1.dropped_arrays.get()}; take the exposure again"
             )
         self._frames = captured
-        if not _becomes(lambda: int(hdf1.unique_id.get()) != self._unique_id, MONITOR_TIMEOUT_S):
-            raise FrameRefused(
-                f"{self.name}: {hdf1.unique_id.pvname} is still {self._unique_id}: the camera "
-                "handed out its previous frame again; take the exposure again"
-            )
-        self._unique_id = int(hdf1.unique_id.get())
+        self._check_unique_id(exposure_number + 1)
         frame_vu = file.read(number)
         crc32 = zlib.crc32(frame_vu.astype("<u2", copy=False).tobytes())
-        if number and crc32 == self.frame_crc32.get() and frame_vu.min() != frame_vu.max():
+        numbers = FrameNumbers.of(frame_vu, self.settings.saturation_counts)
+        if not numbers.is_uniform and self._is_the_last_one(crc32, exposure_number):
             raise FrameRefused(
                 f"{self.name}: frame {number} of {file.path.name} equals the one before bit by "
                 "bit; take the exposure again"
             )
-        saturated = int(np.count_nonzero(frame_vu >= self.settings.saturation_counts))
+        self._counter = exposure_number + 1
+        self._last_frame, self._may_repeat = (crc32, exposure_number), False
+        self.exposure_number.put(exposure_number + 1)
         self.frame_number.put(number)
         self.frame_crc32.put(crc32)
         self.exposure_s.put(exposure_s)
-        self.saturated_fraction.put(saturated / frame_vu.size)
-        self.mean_counts.put(float(frame_vu.mean()))
+        self.saturated_fraction.put(numbers.saturated_fraction)
+        self.bright_counts.put(numbers.bright_counts)
+        self.mean_counts.put(numbers.mean_counts)
         documents = [("stream_datum", file.datum(number))]
         if not self._resource_is_sent:
             documents.insert(0, ("stream_resource", file.resource()))
             self._resource_is_sent = True
         self._documents = documents
+
+    def _check_unique_id(self, expected: int) -> None:
+        """Refuse a frame that the camera did not count as this exposure."""
+        signal = self.hdf1.unique_id
+        found, last = int(signal.get()), self._last_id
+        if found != expected and _becomes(lambda: int(signal.get()) == expected, MONITOR_TIMEOUT_S):
+            found = expected
+        self._last_id = found
+        if found != expected:
+            why = (
+                "the camera handed out its previous frame again"
+                if found == last
+                else "somebody else exposes, or sets the camera's counter"
+            )
+            raise FrameRefused(
+                f"{self.name}: {signal.pvname} = {found}, expected {expected}: {why}; take the "
+                "exposure again"
+            )
+
+    def _is_the_last_one(self, crc32: int, exposure_number: int) -> bool:
+        """Whether a frame is the last one again; an exposure that was taken again may equal itself."""
+        if self._last_frame is None or crc32 != self._last_frame[0]:
+            return False
+        return not self._may_repeat or exposure_number != self._last_frame[1]
 
     def _sensor_shape(self) -> tuple[int, int]:
         size = self.cam.max_size

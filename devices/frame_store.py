@@ -15,9 +15,43 @@ DATASET = "/entry/data/data"
 TEMPORARY_SUFFIX = ".tmp"
 """What a file's name ends with until the file is complete."""
 
+COUNTS = 2**16
+"""How many numbers of counts a pixel can have."""
+
+BRIGHT_FRACTION = 0.999
+"""How much of a frame is not brighter than what is called its bright counts."""
+
 
 class FrameRefused(RuntimeError):
     """A frame is not what was asked for; one line says what was found and expected."""
+
+
+@dataclass(frozen=True)
+class FrameNumbers:
+    """What is said of a frame in numbers: a thousandth of its pixels is brighter than `bright_counts`.
+
+    >>> numbers = FrameNumbers.of(np.arange(10_000, dtype=np.uint16), saturation_counts=9000)
+    >>> numbers.mean_counts, numbers.bright_counts, numbers.saturated_fraction, numbers.is_uniform
+    (4999.5, 9989, 0.1, False)
+    """
+
+    mean_counts: float
+    bright_counts: int
+    saturated_fraction: float
+    is_uniform: bool
+
+    @classmethod
+    def of(cls, frame_vu: NDArray[np.uint16], saturation_counts: int) -> "FrameNumbers":
+        """Count the pixels of each number of counts, once for all."""
+        pixels = np.bincount(frame_vu.ravel(), minlength=COUNTS)
+        not_brighter = np.cumsum(pixels)
+        bright_counts = int(np.searchsorted(not_brighter, BRIGHT_FRACTION * frame_vu.size))
+        return cls(
+            mean_counts=float(np.arange(COUNTS) @ pixels) / frame_vu.size,
+            bright_counts=bright_counts,
+            saturated_fraction=float(pixels[saturation_counts:].sum()) / frame_vu.size,
+            is_uniform=int(pixels.max()) == frame_vu.size,
+        )
 
 
 @dataclass(frozen=True)

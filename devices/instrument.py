@@ -181,6 +181,7 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
             name="sample_position",
             places=configuration.sample_position,
             x=sample_x,
+            y=sample_y,
             z=sample_z,
         ),
         azimuth=Azimuth(name="azimuth"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from ophyd.signal import AttributeSignal, Signal
-from ophyd.status import DeviceStatus
+from ophyd.status import DeviceStatus, Status
 
 if TYPE_CHECKING:  # the control systems are made of what stands here
     from mistral_txm.devices.control_systems import AxisDevice
@@ -147,8 +147,23 @@ def move_together(motion: Motion, targets: "Sequence[tuple[AxisDevice, float]]")
     return bool(started)
 
 
-class Quantity(Signal):  # type: ignore[misc]  # ophyd is untyped
-    """A number in a unit, which a plan or a person sets."""
+class Setting(Signal):  # type: ignore[misc]  # ophyd is untyped
+    """What a plan or a person sets, at once.
+
+    (A plain Signal takes its value in a thread, and refuses the next while that goes on: a plan that is
+    repeated from a checkpoint sets again at any time.)
+    """
+
+    def set(self, value: Any, **_: Any) -> Status:
+        """Take a value; the status is done."""
+        self.put(value)
+        status = Status(self)
+        status.set_finished()
+        return status
+
+
+class Quantity(Setting):
+    """A number in a unit."""
 
     def __init__(self, *, unit: str, **options: Any) -> None:
         super().__init__(**options)

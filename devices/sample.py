@@ -16,8 +16,9 @@ from mistral_txm.devices.motion import DerivedSignal, Motion, Quantity, move_tog
 class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
     """Set to ``in`` or ``out``: brings the sample to its place, or out of the beam's way.
 
-    The sample's place is a pair of signals, `in_x_um` and `in_z_um`; they begin with the
-    configuration's values. The readback is derived from the stages: ``in``, ``out`` or ``between``.
+    The sample's place is three signals, `in_x_um`, `in_y_um` and `in_z_um`; they begin with the
+    configuration's values. Out of the way it goes across and along the beam alone: its height stays. The
+    readback is derived from the stages: ``in``, ``out`` or ``between``.
     """
 
     readback = Component(DerivedSignal, "where", kind="hinted")
@@ -27,10 +28,12 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
     out_x_um = Component(Quantity, unit="um", kind="config")
     out_z_um = Component(Quantity, unit="um", kind="config")
 
-    def __init__(self, *, name: str, places: SamplePlaces, x: AxisDevice, z: AxisDevice) -> None:
+    def __init__(
+        self, *, name: str, places: SamplePlaces, x: AxisDevice, y: AxisDevice, z: AxisDevice
+    ) -> None:
         super().__init__(name=name)
         self.readback.name = name
-        self.x, self.z = x, z
+        self.x, self.y, self.z = x, y, z
         for key, value in places.model_dump().items():
             getattr(self, key).put(value)
         self._motion: Motion | None = None
@@ -39,13 +42,12 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
     def where(self) -> str:
         """``in``, ``out`` or ``between``, as the stages stand."""
         for place in ("in", "out"):
-            x_um, z_um = self._place(place)
-            if self.x.is_at(x_um) and self.z.is_at(z_um):
+            if all(axis.is_at(target_um) for axis, target_um in self._place(place)):
                 return place
         return "between"
 
     def set(self, new_position: str, **_: Any) -> Motion:
-        """Move both stages; the status fails if one did not arrive.
+        """Move the stages; the status fails if one did not arrive.
 
         Raises
         ------
@@ -54,23 +56,29 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
         """
         if new_position not in ("in", "out"):
             raise ValueError(f"{self.name}: {new_position!r}: expected 'in' or 'out'")
-        x_um, z_um = self._place(new_position)
+        place = self._place(new_position)
 
         def steps(motion: Motion) -> None:
-            move_together(motion, ((self.x, x_um), (self.z, z_um)))
+            move_together(motion, place)
 
         self._motion = Motion(self, steps, after=self._motion)
         return self._motion.start()
 
     def stop(self, *, success: bool = False) -> None:
-        """Stop both stages where they are."""
+        """Stop the stages where they are."""
         if self._motion is not None and not self._motion.done:
             self._motion.interrupt(success=success)
-            self.x.stop(success=success)
-            self.z.stop(success=success)
+            for axis in (self.x, self.y, self.z):
+                axis.stop(success=success)
 
-    def _place(self, place: str) -> tuple[float, float]:
-        return getattr(self, f"{place}_x_um").get(), getattr(self, f"{place}_z_um").get()
+    def _place(self, place: str) -> tuple[tuple[AxisDevice, float], ...]:
+        if place == "out":
+            return (self.x, self.out_x_um.get()), (self.z, self.out_z_um.get())
+        return (
+            (self.x, self.in_x_um.get()),
+            (self.y, self.in_y_um.get()),
+            (self.z, self.in_z_um.get()),
+        )
 
 
 class Azimuth(Device):  # type: ignore[misc]  # ophyd is untyped

@@ -11,8 +11,8 @@ from mistral_txm.plans.steps import Step
 
 SATURATED_FRACTION = 0.001
 """More saturated pixels than this are told; hot pixels and cosmic rays are fewer."""
-LEAST_FLAT = 0.01
-"""A flat with less than this part of the range is dark."""
+LEAST_PHOTONS = 1.0
+"""A flat with fewer for each pixel is dark."""
 LEAST_TRANSMISSION = 0.01
 """A view with less than this part of its flats is dark."""
 
@@ -69,7 +69,7 @@ class Seen:
             return ""
         dark = self.dark_counts(exposure_s)
         if step.stream == "flat":
-            least = LEAST_FLAT * (self._ccd.saturation_counts - dark)
+            least = LEAST_PHOTONS / self._ccd.photons(1.0, step.energy_ev)
         else:
             flat_per_s = self._flat_per_s.get((step.energy_ev, step.helicity), 0.0)
             least = LEAST_TRANSMISSION * flat_per_s * exposure_s

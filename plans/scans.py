@@ -45,7 +45,8 @@ class State:
     """A state of the beamline and how often it is exposed, into one file.
 
     `helicity` is that of the jaws; 0 where `jaws_mm`, lower and upper edge, says where they stand, and
-    for dark frames. The energy stays where it is if it is None.
+    for dark frames. Energy, focus and tilt stay where they are if they are None, and so do the jaws and the focus
+    if `light_stays`. The sample stands at `stage_um`, x, y and z of its stages; at its place if that is None.
     """
 
     stream: Literal["dark", "flat", "primary"]
@@ -56,6 +57,9 @@ class State:
     jaws_mm: tuple[float, float] | None = None
     energy_ev: float | None = None
     zone_plate_z_um: float | None = None
+    theta_deg: float | None = None
+    stage_um: tuple[float, float, float] | None = None
+    light_stays: bool = False
 
 
 def energy_scan(
@@ -101,14 +105,14 @@ def energy_scan(
         or nobody has said how the sample is mounted; nothing has moved then.
     """
     exposing = Exposing(exposure_s, repeats, flat_exposure_s, flat_repeats, dark_repeats)
-    _check_exposing(exposing, fewest_repeats=1)
-    _check_ascending("energies_ev", energies_ev, fewest=1)
+    check_exposing(exposing, fewest_repeats=1)
+    check_ascending("energies_ev", energies_ev, fewest=1)
     configuration = instrument.configuration
     check_range("energy", configuration.axes.energy, energies_ev)
     states = tuple(energy_states(configuration, energies_ev, exposing))
     _check_states(configuration, states)
     scan = {"motor": "energy", "unit": "eV", "positions": [float(e) for e in energies_ev]}
-    uid = yield from _scan(instrument, "energy_scan", scan, states, md)
+    uid = yield from scan_run(instrument, "energy_scan", scan, states, md)
     return uid
 
 
@@ -139,10 +143,10 @@ def focus_series(
         At least 2 for each position: their noise differs, their image is the same.
     """
     exposing = Exposing(exposure_s, repeats, flat_exposure_s, flat_repeats, dark_repeats)
-    _check_exposing(exposing, fewest_repeats=2)
+    check_exposing(exposing, fewest_repeats=2)
     if helicity not in (1, -1):
         raise PlanError(f"helicity {helicity!r}: expected +1 or -1")
-    _check_ascending("z_um", z_um, fewest=FEWEST_FOCUS_POSITIONS)
+    check_ascending("z_um", z_um, fewest=FEWEST_FOCUS_POSITIONS)
     states = tuple(focus_states(helicity, z_um, exposing))
     _check_states(instrument.configuration, states)
     scan = {
@@ -151,7 +155,7 @@ def focus_series(
         "positions": [float(z) for z in z_um],
         "helicity": helicity,
     }
-    uid = yield from _scan(instrument, "focus_series", scan, states, md)
+    uid = yield from scan_run(instrument, "focus_series", scan, states, md)
     return uid
 
 
@@ -183,12 +187,12 @@ def polarization_scan(
         Distance of the jaws in mm.
     """
     exposing = Exposing(exposure_s, repeats, flat_exposure_s, flat_repeats, dark_repeats)
-    _check_exposing(exposing, fewest_repeats=1)
-    _check_ascending("heights_mm", heights_mm, fewest=1)
+    check_exposing(exposing, fewest_repeats=1)
+    check_ascending("heights_mm", heights_mm, fewest=1)
     configuration = instrument.configuration
     axes = configuration.axes
     least_mm = axes.jaw_up.tolerance + axes.jaw_down.tolerance
-    if not (_is_number(opening_mm) and opening_mm > least_mm):
+    if not (is_number(opening_mm) and opening_mm > least_mm):
         raise PlanError(
             f"opening_mm = {opening_mm!r}: expected more than {least_mm:g} mm, which the jaws' "
             "tolerances allow for"
@@ -205,7 +209,7 @@ def polarization_scan(
         "opening_mm": float(opening_mm),
         "slit_distance_m": configuration.polarization.slit_distance_m,
     }
-    uid = yield from _scan(instrument, "polarization_scan", scan, states, md)
+    uid = yield from scan_run(instrument, "polarization_scan", scan, states, md)
     return uid
 
 
@@ -213,7 +217,7 @@ def energy_states(
     configuration: Configuration, energies_ev: Sequence[float], exposing: Exposing
 ) -> Iterator[State]:
     """Yield what an energy scan exposes, in order: decided before anything moves."""
-    yield from _darks(exposing)
+    yield from dark_states(exposing)
     for index, energy_ev in enumerate(energies_ev):
         for helicity in (1, -1) if index % 2 == 0 else (-1, 1):
             yield from _flat_and_sample(
@@ -227,7 +231,7 @@ def energy_states(
 
 def focus_states(helicity: int, z_um: Sequence[float], exposing: Exposing) -> Iterator[State]:
     """Yield what a focus series exposes, in order."""
-    yield from _darks(exposing)
+    yield from dark_states(exposing)
     middle_um = float(z_um[len(z_um) // 2])
     times = exposing.flat_exposure_s, exposing.flat_repeats
     yield State(
@@ -252,7 +256,7 @@ def jaw_states(
     exposing: Exposing,
 ) -> Iterator[State]:
     """Yield what a polarization scan exposes, in order: both helicities, then the heights."""
-    yield from _darks(exposing)
+    yield from dark_states(exposing)
     positions = configuration.polarization
     for helicity in (1, -1):
         yield from _flat_and_sample(
@@ -276,7 +280,8 @@ def jaw_states(
         )
 
 
-def _darks(exposing: Exposing) -> Iterator[State]:
+def dark_states(exposing: Exposing) -> Iterator[State]:
+    """Yield the dark frames of both exposure times."""
     for exposure_s in sorted({exposing.exposure_s, exposing.flat_exposure_s}):
         yield State("dark", f"dark_{exposure_s:g}s", exposure_s, exposing.dark_repeats)
 
@@ -290,10 +295,17 @@ def _side(helicity: int) -> str:
     return "plus" if helicity > 0 else "minus"
 
 
-def _check_exposing(exposing: Exposing, fewest_repeats: int) -> None:
+def check_exposing(exposing: Exposing, fewest_repeats: int) -> None:
+    """Refuse times and repeats that make no scan.
+
+    Raises
+    ------
+    PlanError
+        Naming the first of them.
+    """
     for name in ("exposure_s", "flat_exposure_s"):
         seconds = getattr(exposing, name)
-        if not (_is_number(seconds) and 0 < seconds <= 600):
+        if not (is_number(seconds) and 0 < seconds <= 600):
             raise PlanError(f"{name} = {seconds!r}: expected seconds, more than 0, at most 600")
     for name, fewest in (("repeats", fewest_repeats), ("flat_repeats", 2), ("dark_repeats", 2)):
         count = getattr(exposing, name)
@@ -301,11 +313,18 @@ def _check_exposing(exposing: Exposing, fewest_repeats: int) -> None:
             raise PlanError(f"{name} = {count!r}: expected a whole number from {fewest} to 1000")
 
 
-def _check_ascending(name: str, values: Sequence[float], fewest: int) -> None:
+def check_ascending(name: str, values: Sequence[float], fewest: int) -> None:
+    """Refuse positions that are too few, no numbers, or not ascending.
+
+    Raises
+    ------
+    PlanError
+        Naming the first of them.
+    """
     values = list(values)
     if len(values) < fewest:
         raise PlanError(f"{name}: {len(values)} given, expected at least {fewest}")
-    if wrong := [value for value in values if not _is_number(value)]:
+    if wrong := [value for value in values if not is_number(value)]:
         raise PlanError(f"{name}: {wrong[0]!r} is not a finite number")
     for low, high in pairwise(values):
         if not low < high:
@@ -314,7 +333,8 @@ def _check_ascending(name: str, values: Sequence[float], fewest: int) -> None:
             )
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a finite number, and no text or truth value."""
     try:
         return not isinstance(value, bool | str) and math.isfinite(float(value))  # type: ignore[arg-type]  # tried
     except (TypeError, ValueError):
@@ -333,18 +353,25 @@ def _check_states(configuration: Configuration, states: Sequence[State]) -> None
     check("jaw_up", axes.jaw_up, [up for _, up in jaws_mm])
 
 
-def _scan(
+def scan_run(
     instrument: Instrument,
     plan_name: str,
     scan: Mapping[str, Any],
     states: Sequence[State],
     md: Mapping[str, Any] | None,
 ) -> MsgGenerator[str]:
+    """Take states as one run and return its uid; `scan` says what is scanned.
+
+    Raises
+    ------
+    PlanError
+        If the metadata cannot be written, or nobody has said how the sample is mounted; nothing has moved then.
+    """
     check_metadata(md or {})
     phi_deg = yield from stated_azimuth(instrument)
     theta_deg = yield from bps.rd(instrument.theta, default_value=0.0)
     ccd = instrument.configuration.ccd
-    dimension = {"jaws": "jaw_up"}.get(scan["motor"], scan["motor"])
+    dimensions = {"jaws": ["jaw_up"], "stage": ["sample_x", "sample_y"]}
     metadata = {
         **(md or {}),
         "plan_name": plan_name,
@@ -353,7 +380,7 @@ def _scan(
         "n_planned": sum(state.repeats for state in states if state.stream == "primary"),
         "pixel_nm": ccd.pixel_nm,
         "saturation_counts": ccd.saturation_counts,
-        "hints": {"dimensions": [[[dimension], "primary"]]},
+        "hints": {"dimensions": [[dimensions.get(scan["motor"], [scan["motor"]]), "primary"]]},
     }
     read = (
         *columns(instrument),
@@ -361,6 +388,9 @@ def _scan(
         instrument.zone_plate_z,
         instrument.jaw_down,
         instrument.jaw_up,
+        instrument.sample_x,
+        instrument.sample_y,
+        instrument.sample_z,
     )
 
     def body(uid: str) -> MsgGenerator[None]:
@@ -371,8 +401,9 @@ def _scan(
         for state in states:
             first = taken[state.stream, state.helicity]
             taken[state.stream, state.helicity] += state.repeats
+            tilt_deg = float(theta_deg if state.theta_deg is None else state.theta_deg)
             keys = tuple(
-                Key(phi_deg, float(theta_deg), state.helicity, first + repeat)
+                Key(phi_deg, tilt_deg, state.helicity, first + repeat)
                 for repeat in range(state.repeats)
             )
             moved = state.jaws_mm is not None and state.jaws_mm != jaws_mm
@@ -400,16 +431,24 @@ def _take(
         # when a pause stops them.
         polarization = instrument.polarization
         focus = {1: polarization.focus_positive_um, -1: polarization.focus_negative_um}
-        if state.helicity in focus:
-            yield from bps.abs_set(focus[state.helicity], state.zone_plate_z_um, group=group)
-            yield from bps.wait(group)
+        if state.helicity in focus and not state.light_stays:
+            if state.zone_plate_z_um is not None:
+                yield from bps.abs_set(focus[state.helicity], state.zone_plate_z_um, group=group)
+                yield from bps.wait(group)
             yield from bps.abs_set(polarization, state.helicity, group=group)
         if state.jaws_mm is not None:
             yield from bps.abs_set(instrument.jaw_down, state.jaws_mm[0], group=group)
             yield from bps.abs_set(instrument.jaw_up, state.jaws_mm[1], group=group)
             yield from bps.abs_set(instrument.zone_plate_z, state.zone_plate_z_um, group=group)
-        place = "out" if state.stream == "flat" else "in"
-        yield from bps.abs_set(instrument.sample_position, place, group=group)
+        if state.stage_um is None:
+            place = "out" if state.stream == "flat" else "in"
+            yield from bps.abs_set(instrument.sample_position, place, group=group)
+        else:
+            stages = instrument.sample_x, instrument.sample_y, instrument.sample_z
+            for stage, target_um in zip(stages, state.stage_um, strict=True):
+                yield from bps.abs_set(stage, target_um, group=group)
+        if state.theta_deg is not None:
+            yield from bps.abs_set(instrument.theta, state.theta_deg, group=group)
         if state.energy_ev is not None:
             yield from bps.abs_set(instrument.energy, state.energy_ev, group=group)
         yield from bps.wait(group)

@@ -13,6 +13,7 @@ from mistral_txm.profile_collection.commands import (
     analysis,
     catalog,
     measurement,
+    queue,
     services,
 )
 
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, dest="name"
     )
-    for group in (measurement, services, catalog, analysis):
+    for group in (measurement, queue, services, catalog, analysis):
         group.add_commands(commands)
     return parser
 

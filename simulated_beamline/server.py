@@ -73,7 +73,6 @@ class Server:
         settings = beamline.settings
         self._clock = Clock()
         self._time_scale = time_scale
-        self._ring_time_s = 0.0
         self._place: tuple[float, ...] = ()
         self._visits = 0
         self._time_is_running = settings.clock.kind == "running"
@@ -188,6 +187,8 @@ class Server:
         exposure = self._exposure
         if exposure is None:
             return None
+        if not self._time_is_running and exposure.state.injection:
+            await self._publish_ring()
         before = exposure.state.lit_fraction * exposure.state.shutter_open
         lit = self._light.lit_share()
         if exposure.loses_beam:
@@ -229,7 +230,7 @@ class Server:
             now = self._clock.activity()
             if now == before and now[0] == 0:
                 with self._clock.during(idle_s):
-                    self._ring_time_s += idle_s
+                    pass
                 now = self._clock.activity()
                 await self._publish_ring()
             before = now
@@ -237,10 +238,13 @@ class Server:
 
     async def _publish_ring(self) -> None:
         if self._time_is_running:
-            self._ring_time_s = self._clock.time_s
-            await self._light.publish_current(self._beamline.current_ma(self._ring_time_s))
-        # Where time is repeatable, the current stays that of the last exposure until the next one.
-        await self._light.publish_to_injection(self._beamline.to_injection_s(self._ring_time_s))
+            time_s = self._clock.time_s
+            await self._light.publish_current(self._beamline.current_ma(time_s))
+            await self._light.publish_to_injection(self._beamline.to_injection_s(time_s))
+        else:
+            # Where time is repeatable, the current stays that of the last exposure until the next one,
+            # and no injection comes but into an exposure that a fault says.
+            await self._light.publish_to_injection(self._beamline.to_injection_s(0.0))
 
     async def run(
         self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]

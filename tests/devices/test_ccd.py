@@ -81,6 +81,7 @@ def test_a_frame_is_on_disk_when_the_trigger_is_done(ccd: Any, tmp_path: Path) -
         assert read["ccd_mean_counts"] == pytest.approx(frame_vu.mean())
         assert read["ccd_exposure_s"] == 0.2
         assert read["ccd_saturated_fraction"] == 0
+        assert read["ccd_bright_counts"] == np.quantile(frame_vu, 0.999, method="inverted_cdf")
         names = [name for name, _ in ccd.collect_asset_docs()]
         assert names == ["stream_resource"] * (number == 0) + ["stream_datum"]
         assert list(ccd.collect_asset_docs()) == []
@@ -117,6 +118,105 @@ def test_a_frame_that_nobody_collected_is_handed_over_again(ccd: Any, tmp_path: 
     assert len(list(ccd.collect_asset_docs())) == 2
     ccd.trigger().wait(5)
     assert values(ccd)["ccd_frame_number"] == 1
+
+
+def counts_written(ccd: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect what is written to the camera's counter."""
+    written: list[int] = []
+    put = ccd.cam.array_counter.put
+
+    def spy(value: int, **options: Any) -> None:
+        written.append(value)
+        put(value, **options)
+
+    monkeypatch.setattr(ccd.cam.array_counter, "put", spy)
+    return written
+
+
+def test_the_camera_counts_from_the_number_of_the_exposure(
+    ccd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = counts_written(ccd, monkeypatch)
+    ccd.frame_file.set(f"{tmp_path.name}/numbered").wait(5)
+    for number, expected_writes in ((70, [70]), (71, [70]), (72, [70]), (70, [70, 70])):
+        ccd.exposure_number.set(number).wait(5)
+        values_after(ccd)
+        assert ccd.hdf1.unique_id.get() == ccd.cam.array_counter.get() == number + 1
+        assert written == expected_writes
+    assert ccd.exposure_number.get() == 71  # left alone, it counts by itself
+    values_after(ccd)
+    assert written == [70, 70]
+    assert "ccd_exposure_number" not in ccd.read()
+
+
+def test_a_counter_that_somebody_else_moved_is_set_back(ccd: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/moved").wait(5)
+    ccd.exposure_number.put(5)
+    values_after(ccd)
+    set_to(ccd.cam.array_counter, 1000)
+    values_after(ccd)
+    assert ccd.hdf1.unique_id.get() == 7
+
+
+def test_a_frame_that_was_not_counted_as_this_exposure_is_refused(
+    ccd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/deaf_counter").wait(5)
+    ccd.exposure_number.put(5)
+    values_after(ccd)
+    monkeypatch.setattr(
+        ccd.cam.array_counter, "put", lambda value, callback=None, **_: callback and callback()
+    )
+    ccd.exposure_number.put(30)
+    line = refusal(ccd, FrameRefused)
+    assert "SIM:CCD:HDF1:UniqueId_RBV = 7, expected 31: somebody else exposes" in line
+    monkeypatch.undo()
+    values_after(ccd)
+    assert ccd.hdf1.unique_id.get() == 31
+
+
+def frames_of(ccd: Any, folder: Path, name: str) -> Any:
+    ccd.frame_file.set(None).wait(5)
+    with h5py.File(ccd.frames_directory / folder.name / f"{name}.h5") as file:
+        return file[DATASET][()]
+
+
+def test_the_same_exposure_is_the_same_frame_in_whatever_file(ccd: Any, tmp_path: Path) -> None:
+    """So a row of exposures that was cut in the middle of a file goes on as if it had not been."""
+    rows = {"whole": range(4), "cut": range(2), "rest": (2, 3)}
+    frames = {}
+    for name, numbers in rows.items():
+        ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(5)
+        for number in numbers:
+            ccd.exposure_number.put(number)
+            values_after(ccd)
+        frames[name] = frames_of(ccd, tmp_path, name)
+    np.testing.assert_array_equal(np.concatenate([frames["cut"], frames["rest"]]), frames["whole"])
+    assert len({frame_vu.tobytes() for frame_vu in frames["whole"]}) == 4
+
+
+def test_a_discarded_frame_is_forgotten_and_taken_again(ccd: Any, tmp_path: Path) -> None:
+    ccd.frame_file.set(f"{tmp_path.name}/discarded").wait(5)
+    ccd.exposure_number.put(3)
+    ccd.discard.set("nothing has been taken yet").wait(5)
+    for expected_number in (0, 1):
+        ccd.trigger().wait(5)
+        assert values(ccd)["ccd_frame_number"] == expected_number
+        ccd.discard.set("the light was lost").wait(5)
+        assert list(ccd.collect_asset_docs()) == []
+    ccd.trigger().wait(5)
+    documents = dict(ccd.collect_asset_docs())
+    assert list(documents) == ["stream_resource", "stream_datum"]
+    assert documents["stream_datum"]["indices"] == {"start": 2, "stop": 3}
+    assert values(ccd)["ccd_frame_number"] == 2
+    ccd.discard.set("too late: it was collected").wait(5)
+    assert ccd.exposure_number.get() == 4
+    values_after(ccd)
+    frames_tvu = frames_of(ccd, tmp_path, "discarded")
+    # Three times the same exposure: the simulated noise is drawn by its number.
+    np.testing.assert_array_equal(frames_tvu[0], frames_tvu[1])
+    np.testing.assert_array_equal(frames_tvu[0], frames_tvu[2])
+    assert not np.array_equal(frames_tvu[2], frames_tvu[3])
 
 
 def test_an_exposure_needs_a_file(ccd: Any) -> None:
@@ -190,7 +290,10 @@ def test_a_camera_that_does_not_even_stop_is_told(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("ccd_repeated_id", r"UniqueId_RBV is still \d+: the camera handed out its previous frame"),
+        (
+            "ccd_repeated_id",
+            r"UniqueId_RBV = 9, expected 10: the camera handed out its previous frame again; take",
+        ),
         ("ccd_repeated_frame", r"frame 1 of .*h5 equals the one before bit by bit"),
     ],
 )
@@ -198,10 +301,29 @@ def test_the_previous_frame_is_refused(
     ccd: Any, fault: Any, tmp_path: Path, name: str, reason: str
 ) -> None:
     ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(5)
+    ccd.exposure_number.put(8)
     values_after(ccd)
     fault(name, 1)
     assert re.search(reason, refusal(ccd, FrameRefused))
     assert values_after(ccd)["ccd_frame_number"] == 2  # the refused one is in the file, too
+    assert ccd.hdf1.unique_id.get() == 10
+
+
+@pytest.mark.parametrize("name", ["ccd_repeated_id", "ccd_repeated_frame"])
+def test_the_previous_frame_is_refused_under_the_number_that_it_had(
+    ccd: Any, fault: Any, tmp_path: Path, name: str
+) -> None:
+    """As in a scan with one exposure at each point, where all of them have the number 0."""
+    ccd.frame_file.set(f"{tmp_path.name}/{name}_0").wait(5)
+    for exposure_s in (0.2, 0.3):
+        ccd.cam.acquire_time.set(exposure_s).wait(5)
+        ccd.exposure_number.put(0)
+        values_after(ccd)
+    ccd.cam.acquire_time.set(0.2).wait(5)
+    ccd.exposure_number.put(0)
+    fault(name, 1)
+    assert "equals the one before bit by bit" in refusal(ccd, FrameRefused)
+    assert values_after(ccd)["ccd_exposure_s"] == 0.2
 
 
 def test_a_dropped_frame_is_missed(ccd: Any, fault: Any, tmp_path: Path) -> None:

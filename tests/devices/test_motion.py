@@ -297,9 +297,13 @@ def test_only_two_helicities_can_be_set(polarization: Polarization, helicity: in
 
 
 def test_the_sample_is_in_or_out_by_where_the_stages_stand() -> None:
-    x, z = Mechanism("sample_x"), Mechanism("sample_z")
+    x, y, z = (Mechanism(f"sample_{name}") for name in "xyz")
     sample = SamplePosition(
-        name="sample_position", places=CONFIGURATION.sample_position, x=x.axis, z=z.axis
+        name="sample_position",
+        places=CONFIGURATION.sample_position,
+        x=x.axis,
+        y=y.axis,
+        z=z.axis,
     )
     assert sample.read()["sample_position"]["value"] == "in"
     sample.set("out").wait(2)
@@ -309,6 +313,12 @@ def test_the_sample_is_in_or_out_by_where_the_stages_stand() -> None:
     sample.in_x_um.put(37.0)
     sample.set("in").wait(2)
     assert (sample.where, x.axis.position) == ("in", 37.0)
+    sample.in_y_um.put(-12.0)
+    assert sample.where == "between"
+    sample.set("out").wait(2)
+    assert (sample.where, y.visited) == ("out", [])  # its height stays
+    sample.set("in").wait(2)
+    assert (sample.where, y.axis.position) == ("in", -12.0)
     with pytest.raises(ValueError, match="expected 'in' or 'out'"):
         sample.set("aside")
 

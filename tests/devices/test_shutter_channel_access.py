@@ -1,6 +1,7 @@
 """The shutter on the simulated beamline, when it sticks, over real Channel Access."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,26 @@ def test_a_shutter_that_sticks_closed_is_told_and_does_not_open_later(
     assert shutter.status.get(use_monitor=False) == "Closed"
     shutter.set("open").wait(5)
     assert shutter.is_open
+
+
+def test_an_exposure_that_a_stuck_shutter_stopped_is_taken_when_it_moves_again(
+    instrument: Any, shutter: Shutter, stuck: dict[str, EpicsSignal], tmp_path: Path
+) -> None:
+    ccd = instrument.ccd
+    ccd.stage()
+    ccd.cam.acquire_time.set(0.2).wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/stuck").wait(5)
+    stuck["closed"].set(1).wait(5)
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match=r"shutter: not open within 0.2 s"):
+            shutter.set("open").wait(5)
+    shutter.stop(success=False)
+    stuck["closed"].set(0).wait(5)
+    shutter.set("open").wait(5)
+    ccd.trigger().wait(5)
+    assert ccd.mean_counts.get() > 400  # there was light: 300 without
+    assert ccd.frame_number.get() == 0
+    ccd.unstage()
 
 
 def test_a_shutter_that_sticks_open_is_told(

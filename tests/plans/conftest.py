@@ -101,9 +101,7 @@ class Player:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(self._play, plan, fail_at, failure).result()
 
-    def _play(
-        self, plan: Generator[Msg, Any, Any], fail_at: int, failure: Exception | None
-    ) -> Any:
+    def _play(self, plan: Generator[Msg, Any, Any], fail_at: int, failure: Exception | None) -> Any:
         answer: Any = None
         throw: Exception | None = None
         while True:

@@ -160,9 +160,8 @@ def test_everything_is_put_back_whatever_message_fails(
     last_body = max(index for index, command in enumerate(commands) if command == "trigger")
     for fail_at in range(last_body + 1):
         scene = player()
+        again = type(failure)(*failure.args)  # the traceback of one that was raised only grows
         with pytest.raises(type(failure)):
-            # A new one each time: the traceback of a raised one only grows.
-            again = type(failure)(*failure.args)
             scene.play(tilt_series(stub_instrument, short, 0.0, series="s"), fail_at, again)
         assert final_state(scene) == before, f"after a failure of message {fail_at}"
         assert scene.stream is None

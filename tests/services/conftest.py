@@ -4,7 +4,7 @@ tests."""
 import os
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +160,13 @@ def measure(
     groups: list[tuple[float, float, int, int]],
     series: str = "a-series",
     hook: Callable[[int], Any] | None = None,
+    *,
+    keys: Container[tuple[float, float, int, int]] | None = None,
+    flats: int = 0,
+    md: dict[str, Any] | None = None,
 ) -> Any:
-    """Plan of one run: a dark, then each group ``(phi, theta, helicity, repeats)`` in a file of its
-    own."""
+    """Plan of one run: a dark, flats of each helicity, then each group ``(phi, theta, helicity, repeats)`` in a file
+    of its own; only those ``keys`` if they are given."""
 
     def expose(stream: str, key: tuple[float, float, int, int]) -> Any:
         yield from bps.checkpoint()
@@ -184,18 +188,64 @@ def measure(
             "planned_keys": [list(group) for group in groups],
             "n_planned": sum(group[3] for group in groups),
             "measurement": {"azimuths": np.array([phi_deg])},
+            **(md or {}),
         }
     )
     def inner() -> Any:
         camera.open_file(f"dark-{uuid.uuid4()}.h5")
         yield from expose("dark", (phi_deg, 0.0, 0, 0))
+        for helicity in (1, -1):
+            for repeat in range(flats):
+                yield from expose("flat", (phi_deg, 0.0, helicity, repeat))
         for group in groups:
             camera.open_file(f"{'_'.join(map(str, group[:3]))}-{uuid.uuid4()}.h5")
             for repeat in range(group[3]):
-                yield from expose("primary", (*group[:3], repeat))
+                if keys is None or (*group[:3], repeat) in keys:
+                    yield from expose("primary", (*group[:3], repeat))
         camera.close_file()
 
     return (yield from inner())
+
+
+class Said:
+    """Something that is read into an Event of its own: a line of the log, or a waived key."""
+
+    parent = None
+
+    def __init__(self, name: str, values: dict[str, Any]) -> None:
+        self.name = name
+        self._values = {f"{name}_{key}": value for key, value in values.items()}
+
+    def read(self) -> dict[str, Any]:
+        return {key: {"value": value, "timestamp": 1.0} for key, value in self._values.items()}
+
+    def describe(self) -> dict[str, Any]:
+        kinds = {str: "string", int: "integer", float: "number"}
+        return {
+            key: {"source": "SOFT", "dtype": kinds[type(value)], "shape": []}
+            for key, value in self._values.items()
+        }
+
+    def read_configuration(self) -> dict[str, Any]:
+        return {}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        return {}
+
+
+def say(kind: str, text: str) -> Any:
+    """Record a line in the log of the run."""
+    yield from bps.create("log")
+    yield from bps.read(Said("log", {"kind": kind, "text": text}))
+    yield from bps.save()
+
+
+def waive(phi_deg: float, theta_deg: float, helicity: int, repeat: int) -> Any:
+    """Record that this repeat and all higher ones are not needed."""
+    values = {"phi_deg": phi_deg, "theta_deg": theta_deg, "helicity": helicity, "repeat": repeat}
+    yield from bps.create("waived")
+    yield from bps.read(Said("waived", values))
+    yield from bps.save()
 
 
 class Beamline:
@@ -211,6 +261,23 @@ class Beamline:
     def measure(self, *args: Any, **kwargs: Any) -> str:
         """Run one measurement and return the uid of the run."""
         (uid,) = self.engine(measure(self.camera, *args, **kwargs))
+        return str(uid)
+
+    def reject(
+        self,
+        keys: Iterable[tuple[float, float, int, int]],
+        series: str = "a-series",
+        reason: str = "the film slipped",
+    ) -> str:
+        """Reject exposures of a series and return the uid of the run."""
+        rejected = [list(key) for key in keys]
+        md = {"plan_name": "reject", "series": series, "rejected_keys": rejected, "reason": reason}
+
+        def plan() -> Any:
+            yield from bps.open_run(md)
+            yield from bps.close_run()
+
+        (uid,) = self.engine(plan())
         return str(uid)
 
 
@@ -468,3 +535,9 @@ class WrittenSeries:
 def written_series() -> type[WrittenSeries]:
     """The class, so that a test chooses what is planned."""
     return WrittenSeries
+
+
+@pytest.fixture(scope="session")
+def beamline_class() -> type[Beamline]:
+    """The class, so that a test chooses where its data go."""
+    return Beamline

@@ -83,8 +83,8 @@ def test_a_count_befalls_as_many_exposures(make_server, fault):
         server = make_server()
         await put(server, fault, 2)
         found = []
-        for _ in range(3):
-            render = await server.begin(1.0, None, REGION)
+        for number in range(3):
+            render = await server.begin(1.0, number, REGION)
             found.append(getattr(render.args[0], fault))
             await server.end()
         return found
@@ -95,7 +95,7 @@ def test_a_count_befalls_as_many_exposures(make_server, fault):
 def test_an_exposure_that_loses_its_beam_has_half_of_the_light(make_server):
     async def exposed():
         server = make_server(shutter_stuck_open=1, beam_lost=1)
-        render = await server.begin(8.0, None, REGION)
+        render = await server.begin(8.0, 0, REGION)
         changed = await server.end()
         return render(), changed(), server.database["SIM:FAULT:beam_dump"].value
 

@@ -1,0 +1,1 @@
+"""What a queue server or IPython runs first."""
