@@ -251,6 +251,9 @@ def waive(phi_deg: float, theta_deg: float, helicity: int, repeat: int) -> Any:
 class Beamline:
     """A RunEngine with a journal and a camera, on one data folder."""
 
+    say = staticmethod(say)
+    waive = staticmethod(waive)
+
     def __init__(self, data: Path) -> None:
         self.data = data
         self.camera = SoftCamera(data / "frames")
