@@ -37,6 +37,7 @@ def moved(instrument: Instrument) -> tuple[Any, ...]:
     return (
         instrument.theta,
         instrument.sample_x,
+        instrument.sample_y,
         instrument.sample_z,
         instrument.zone_plate_z,
         instrument.jaw_down,
