@@ -59,6 +59,10 @@ class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
         self._has_asked = False
         self._news = asyncio.Event()
 
+    def __repr__(self) -> str:
+        """Say what is watched, and what is wrong with it."""
+        return f"<{type(self).__name__} of {self._why or self._sig.name}>"
+
     @property
     def tripped(self) -> bool:
         """Whether no light can come, by this signal."""
