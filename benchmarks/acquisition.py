@@ -4,6 +4,8 @@ Measured at a simulated beamline at time scale 0, each part in a process of its 
 control server. By hand, with all settings: ``python -m benchmarks.acquisition``.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal

@@ -56,7 +56,7 @@ class Camera(CamBase):  # type: ignore[misc]  # ophyd is untyped
     _default_configuration_attrs = ("gain", "manufacturer", "model", "temperature")
     acquire = ADComponent(EpicsSignalWithRBV, "Acquire", auto_monitor=True)
     acquire_time = ADComponent(Remembered, "AcquireTime")
-    array_counter = ADComponent(EpicsSignalWithRBV, "ArrayCounter", auto_monitor=True)
+    array_counter = ADComponent(EpicsSignalWithRBV, "ArrayCounter")
 
     def stage(self) -> list[object]:
         """Stage nothing: the CCD sets what it needs."""
@@ -203,6 +203,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             *self._monitored,
             cam.acquire,
             cam.acquire_time,
+            cam.array_counter,
             cam.temperature_actual,
             hdf1.dropped_arrays,
             hdf1.file_name,
@@ -232,7 +233,6 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             cam.bin_x,
             cam.bin_y,
             cam.temperature,
-            cam.array_counter,
             cam.max_size.max_size_x,
             cam.max_size.max_size_y,
             self.hdf1.capture,
@@ -241,6 +241,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
     def stage(self) -> list[object]:
         """Stop whatever the camera does, and set it up for single exposures into files."""
         self._write(self.cam.acquire, 0)
+        self._counter = None
         staged: list[object] = super().stage()
         return staged
 
@@ -368,6 +369,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self._file = OpenFile(name, path, str(uuid.uuid4()), self._sensor_shape())
         self._frames = 0
         self._resource_is_sent = False
+        self._counter = None
         self._may_repeat = True
 
     def _close(self) -> None:
@@ -410,7 +412,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         capturing = self.hdf1.capture.get(use_monitor=False) == 1
         if not capturing or int(self.hdf1.num_captured.get()) != self._frames:
             self._write(self.hdf1.capture, 0)
-            self._last_id = self._counter = None
+            self._last_id = None
             self._begin(self._file.name)
 
     def _check_format(self) -> None:
@@ -485,13 +487,11 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self._accept(exposure_s, number)
 
     def _number_exposure(self) -> int:
-        """Let the camera count from the number of this exposure; costs nothing where it does already."""
-        number, counter = int(self.exposure_number.get()), self.cam.array_counter
-        # A monitor may be a moment old, what the last frame said may be outdated: both have to agree.
-        counts = self._counter == number == int(counter.get(use_monitor=True))
-        self._counter = None
-        if not counts and int(counter.get(use_monitor=False)) != number:
-            self._write(counter, number)
+        """Let the camera count from the number of this exposure; within a file it does so by itself."""
+        number = int(self.exposure_number.get())
+        counted, self._counter = self._counter, None  # unknown until there is a frame
+        if counted != number and int(self.cam.array_counter.get()) != number:
+            self._write(self.cam.array_counter, number)
         return number
 
     def _stop(self, ended: threading.Event) -> str:

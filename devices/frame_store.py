@@ -15,9 +15,6 @@ DATASET = "/entry/data/data"
 TEMPORARY_SUFFIX = ".tmp"
 """What a file's name ends with until the file is complete."""
 
-COUNTS = 2**16
-"""How many numbers of counts a pixel can have."""
-
 BRIGHT_FRACTION = 0.999
 """How much of a frame is not brighter than what is called its bright counts."""
 
@@ -42,15 +39,13 @@ class FrameNumbers:
 
     @classmethod
     def of(cls, frame_vu: NDArray[np.uint16], saturation_counts: int) -> "FrameNumbers":
-        """Count the pixels of each number of counts, once for all."""
-        pixels = np.bincount(frame_vu.ravel(), minlength=COUNTS)
-        not_brighter = np.cumsum(pixels)
-        bright_counts = int(np.searchsorted(not_brighter, BRIGHT_FRACTION * frame_vu.size))
+        """Take them from a frame."""
+        not_brighter = np.cumsum(np.bincount(frame_vu.ravel()))  # faster than to sort
         return cls(
-            mean_counts=float(np.arange(COUNTS) @ pixels) / frame_vu.size,
-            bright_counts=bright_counts,
-            saturated_fraction=float(pixels[saturation_counts:].sum()) / frame_vu.size,
-            is_uniform=int(pixels.max()) == frame_vu.size,
+            mean_counts=float(frame_vu.mean()),
+            bright_counts=int(np.searchsorted(not_brighter, BRIGHT_FRACTION * frame_vu.size)),
+            saturated_fraction=int(np.count_nonzero(frame_vu >= saturation_counts)) / frame_vu.size,
+            is_uniform=bool(frame_vu.min() == frame_vu.max()),
         )
 
 

@@ -1,25 +1,39 @@
 """Runs a plan for somebody who is not at a prompt: every way out leaves the engine idle and the beamline put back."""
 
+import logging
 import os
 import signal
 import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from bluesky import Msg, RunEngine
-from bluesky.utils import FailedStatus, RunEngineInterrupted
+from bluesky.utils import (
+    DefaultDuringTask,
+    FailedStatus,
+    RunEngineInterrupted,
+    TransitionError,
+)
+
+logger = logging.getLogger("bluesky")
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Ask a process to end: a reboot, a lost terminal. They are treated as Ctrl-C is, but do not wait for a checkpoint."""
+"""Ask a process to end: a reboot, a lost terminal. They end a plan at once, where Ctrl-C waits for a checkpoint."""
 PATIENCE = 10
 """Signals after which a process stops putting things back: a person who insists is never stuck."""
 PAUSE_TIMEOUT_S = 10.0
-"""How long a plan may take to pause before it is left alone, s."""
+"""How long a plan may take to pause before it is aborted as it is, s."""
+END_TIMEOUT_S = 600.0
+"""How long such a plan may take to put back what it moved, s; one that pauses may take as long as it needs."""
+WAKE_S = 0.1
+POLL_S = 0.01
+
+Documents = Mapping[str, Any]
 
 
 class MeasurementFailed(Exception):
@@ -30,50 +44,166 @@ class MeasurementInterrupted(KeyboardInterrupt):
     """Ctrl-C or a signal ended a measurement; everything was put back before this was raised."""
 
 
+class Ended(SystemExit):
+    """A signal asked this process to end."""
+
+
+class Awake(DefaultDuringTask):  # type: ignore[misc]  # bluesky is untyped
+    """What the main thread does while a plan runs: it wakes up now and then, and sees what signals came.
+
+    The kernel may hand a signal to any thread, and Python runs its handler in the main one alone. That would sleep
+    on, for as long as the plan runs, if it waited without end.
+    """
+
+    def block(self, blocking_event: threading.Event) -> None:
+        """Wait for the plan; Qt, where there is one, keeps the thread awake by itself."""
+        if "matplotlib" in sys.modules:
+            import matplotlib
+
+            if "qt" in matplotlib.get_backend().lower():
+                super().block(blocking_event)
+                return
+        while not blocking_event.wait(WAKE_S):
+            pass
+
+
+class PauseReason:
+    """Why a plan paused itself: what it noted last, if that is a pause. A subscriber of the RunEngine."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._logs: set[str] = set()
+
+    def __call__(self, name: str, doc: Documents) -> None:
+        """Take a document."""
+        if name == "descriptor" and doc["name"] == "log":
+            self._logs.add(doc["uid"])
+        elif name == "event":
+            data = doc["data"] if doc["descriptor"] in self._logs else {}
+            self.text = data["log_text"] if data.get("log_kind") == "pause" else ""
+        elif name in ("start", "stop"):
+            self.text = ""
+
+
 def acquire(RE: RunEngine, plan: Generator[Msg, Any, Any]) -> tuple[str, ...]:
     """Run a plan to its end and return the uids of its runs.
 
     Ctrl-C ends it at the next checkpoint, SIGTERM and SIGHUP at once, as an abort: the plan puts back what it
-    moved, which further signals do not disturb, and the runs get their stop documents.
+    moved, which further signals do not disturb, and the runs get their stop documents. So ends a plan that pauses
+    itself: nobody is there to put right what it complains of.
 
     Raises
     ------
     MeasurementInterrupted
         If a person or the operating system ended it.
     MeasurementFailed
-        If the plan raised; one line with the cause, and with what could not be put back. The cause is chained.
+        If the plan raised, or paused itself; one line with the cause, and with what could not be put back.
+        The cause is chained.
     """
     uids: list[str] = []
-    token = RE.subscribe(lambda _, start: uids.append(start["uid"]), "start")
+    reason = PauseReason()
+    tokens = [
+        RE.subscribe(lambda _, start: uids.append(start["uid"]), "start"),
+        RE.subscribe(reason),
+    ]
     try:
-        with _pausing(RE):
+        with ending_by_signals(RE):
             RE(plan)
+    except Ended:
+        raise MeasurementInterrupted from None
     except RunEngineInterrupted:
-        end_plan(RE)
+        why = reason.text
+        notes = end_plan(RE)
+        if why:
+            raise MeasurementFailed(f"the measurement stopped: {_line(why, notes)}") from None
         raise MeasurementInterrupted from None
     except Exception as error:  # whatever a plan or a device may raise becomes one line
-        raise MeasurementFailed(f"the measurement stopped: {_told(error)}") from error
+        raise MeasurementFailed(f"the measurement stopped: {told(error)}") from error
     finally:
-        RE.unsubscribe(token)
+        for token in tokens:
+            RE.unsubscribe(token)
     return tuple(uids)
 
 
-def end_plan(RE: RunEngine) -> None:
-    """Abort the plan that is paused or runs, if there is one; return when everything is put back.
+@contextmanager
+def ending_by_signals(RE: RunEngine) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end what the engine runs, as an abort; `Ended` is raised when everything is put back."""
+    before = RE.context_managers
+    RE.context_managers = [*before, *([] if _EndingInOrder in before else [_EndingInOrder])]
+    try:
+        yield
+    finally:
+        RE.context_managers = before
 
-    A plan that runs is paused first, from another thread: the engine may be waited for in this one.
+
+class _EndingInOrder:
+    """What the engine enters while it runs a plan, in the thread that waits for it.
+
+    The handler of a signal does nothing but raise, once: it may have interrupted that thread anywhere. The plan is
+    ended later, when the engine leaves this context.
+    """
+
+    def __init__(self, RE: RunEngine) -> None:
+        self._RE = RE
+        self._exits = ExitStack()
+        self._is_ending = False
+
+    def __enter__(self) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self._exits.enter_context(handling(SIGNALS if in_main_thread else (), self._leave))
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        with self._exits:
+            if isinstance(error, Ended):
+                end_plan(self._RE)
+
+    def _leave(self, number: int, _frame: FrameType | None) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            raise Ended(128 + number)
+
+
+def end_plan(RE: RunEngine) -> list[str]:
+    """Abort the plan that is paused or runs, if there is one, and return when everything is put back.
+
+    A plan that runs is paused first: that stops what moves, and closes the shutter.
+
+    Returns
+    -------
+    list of str
+        What was not put back.
     """
     _leave_lost_terminal()
-    if RE.state == "running":
-        pausing = threading.Thread(target=RE.request_pause, daemon=True)
-        pausing.start()
-        pausing.join(PAUSE_TIMEOUT_S)
-        deadline_s = time.monotonic() + PAUSE_TIMEOUT_S
-        while RE.state not in ("paused", "idle") and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-    if RE.state == "paused":  # it is idle, where there was no checkpoint to pause at
-        with _undisturbed(RE):
+    with _undisturbed(RE):
+        if RE.state not in ("idle", "panicked", "paused"):
+            threading.Thread(target=_pause, args=(RE,), daemon=True).start()
+            _wait_until(RE, ("paused", "idle", "panicked"), PAUSE_TIMEOUT_S)
+        if RE.state in ("idle", "panicked"):  # idle, where there was no checkpoint to pause at
+            return []
+        try:
             RE.abort(reason="ended by the operator or by the system")
+            _wait_until(RE, ("idle", "panicked"), END_TIMEOUT_S)
+        except (
+            Exception
+        ) as failure:  # the run has its stop document; what matters is what stands where
+            logger.exception("a plan did not end in order")
+            return [told(failure)]
+    return []
+
+
+def _pause(RE: RunEngine) -> None:
+    """Ask for a pause until the engine takes it: while it suspends, it takes none."""
+    while RE.state in ("running", "suspending"):
+        with suppress(TransitionError):
+            RE.request_pause()
+            return
+        time.sleep(POLL_S)
+
+
+def _wait_until(RE: RunEngine, states: Sequence[str], timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while RE.state not in states and time.monotonic() < deadline_s:
+        time.sleep(POLL_S)
 
 
 def _leave_lost_terminal() -> None:
@@ -83,18 +213,6 @@ def _leave_lost_terminal() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, output)
             os.close(nowhere)
-
-
-@contextmanager
-def _pausing(RE: RunEngine) -> Iterator[None]:
-    """Turn the signals that end a process into a pause of the RunEngine, asked for outside the handler."""
-
-    def pause(number: int, frame: FrameType | None) -> None:
-        _leave_lost_terminal()
-        threading.Thread(target=RE.request_pause, daemon=True).start()
-
-    with handling(SIGNALS, pause):
-        yield
 
 
 @contextmanager
@@ -112,12 +230,11 @@ def _undisturbed(RE: RunEngine) -> Iterator[None]:
             file=sys.stderr,
         )
 
-    managers, RE.context_managers = (
-        RE.context_managers,
-        [],
-    )  # the engine's own takes Ctrl-C for a pause
+    # The engine's own managers take Ctrl-C for a pause.
+    managers, RE.context_managers = RE.context_managers, []
+    in_main_thread = threading.current_thread() is threading.main_thread()
     try:
-        with handling((signal.SIGINT, *SIGNALS), insist):
+        with handling((signal.SIGINT, *SIGNALS) if in_main_thread else (), insist):
             yield
     finally:
         RE.context_managers = managers
@@ -136,10 +253,13 @@ def handling(
             signal.signal(number, previous)
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """Say in one line why a plan failed, and what it could not put back."""
     cause = error.__cause__ or error if isinstance(error, FailedStatus) else error
-    text = str(cause) or type(cause).__name__
-    if notes := getattr(error, "__notes__", []):
-        text += f"; not put back: {'; '.join(notes)}"
+    return _line(str(cause) or type(cause).__name__, getattr(error, "__notes__", []))
+
+
+def _line(text: str, not_put_back: Sequence[str]) -> str:
+    if not_put_back:
+        text += f"; not put back: {'; '.join(not_put_back)}"
     return " ".join(text.split())

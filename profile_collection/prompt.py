@@ -17,6 +17,7 @@ from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.sample import Azimuth
 from mistral_txm.devices.shutter import Shutter
 from mistral_txm.plans import snapshot
+from mistral_txm.profile_collection.acquire import Ended, PauseReason
 
 if TYPE_CHECKING:  # a real beamline has none
     from mistral_txm.profile_collection.simulated_faults import Faults
@@ -33,16 +34,44 @@ def dress(
     for command in (commands.wa, commands.mov, commands.movr, commands.ct):
         shell.register_magic_function(command)
     shell.InteractiveTB.set_mode("Minimal")
-    shell.set_custom_exc((FailedStatus,), _tell_cause)
+    reason = PauseReason()
+    RE.subscribe(reason)
+
+    def tell(
+        shell: InteractiveShell, kind: type[BaseException], error: BaseException, *_: Any, **__: Any
+    ) -> None:
+        if isinstance(error, Ended):
+            shell.ask_exit()  # within a cell, IPython takes SystemExit for a mistake
+        elif isinstance(error, RunEngineInterrupted):
+            print(_paused(RE.state, reason.text))
+        else:
+            _tell_cause(error)
+
+    shell.set_custom_exc((FailedStatus, RunEngineInterrupted, Ended), tell)
 
 
-def _tell_cause(
-    shell: InteractiveShell, kind: type[BaseException], error: BaseException, *_: Any, **__: Any
-) -> None:
+def _tell_cause(error: BaseException) -> None:
     """Say why a device did not do what it should: a status of ophyd hides it one level down."""
     cause = error.__cause__ or error
     notes = "".join(f"\nnot put back: {note}" for note in getattr(error, "__notes__", ()))
     print(f"{type(cause).__name__}: {cause}{notes}")
+
+
+def _paused(state: str, reason: str) -> str:
+    """Say in one line that a plan was interrupted, and what can be done now.
+
+    >>> _paused("paused", "ccd: no frame within 38 s")
+    'paused: ccd: no frame within 38 s; RE.resume() when it is put right, RE.abort() to end'
+    >>> _paused("paused", "")
+    'paused; RE.resume() to go on, RE.abort() to end'
+    >>> _paused("idle", "")
+    'ended; everything is put back'
+    """
+    if state != "paused":
+        return "ended; everything is put back"
+    if not reason:
+        return "paused; RE.resume() to go on, RE.abort() to end"
+    return f"paused: {reason}; RE.resume() when it is put right, RE.abort() to end"
 
 
 class OperatorCommands:

@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -99,9 +101,11 @@ def start(
     """Start an acquisition and return the operator's namespace.
 
     It holds ``RE`` (the RunEngine), ``cat`` (the databroker catalog), ``instrument`` and each of its
-    devices under its own name, the plans, and ``data`` (the data folder); of a simulated beamline also
+    devices under its own name, the plans, what is done with a series (``resume``, ``retake``, ``reject``,
+    ``next_azimuth``, ``status``, ``find``, ``arrays``), and ``data`` (the data folder); of a simulated beamline also
     ``faults``, the device that lets things go wrong. The catalog, the live reconstruction and the monitor page
-    run in processes of their own; the RunEngine needs none of them.
+    run in processes of their own; the RunEngine needs none of them. One more closes the shutter when this
+    one is gone. Where the light is lost, the suspenders of ``RE`` wait until it is back.
 
     Parameters
     ----------
@@ -137,7 +141,7 @@ def start(
     try:
         configuration = load_configuration(None if config is None else Path(config))
         exits.enter_context(acquisition_lease(folder))
-        simulation = None
+        simulation, in_folder = None, ["--data", str(folder)]
         if simulated:
             if configuration.simulation is None:
                 raise ConfigurationError(
@@ -151,16 +155,20 @@ def start(
                 time_scale=time_scale,
             )
             options = [word for fault in usable_faults(faults) for word in ("--fault", fault)]
-            options += simulation.options()
+            options += [*in_folder, *simulation.options()]
             _start_service(session, "simulated_beamline", SIMULATED_BEAMLINE, folder, options)
         for name in ("catalog", "live", "monitor"):
-            _start_service(session, name, f"mistral_txm.services.{name}", folder)
+            _start_service(session, name, f"mistral_txm.services.{name}", folder, in_folder)
         exits.callback(session.terminate)
         if simulated:
             ready = session.services["simulated_beamline"].wait_ready(READY_TIMEOUT_S)
             use_control_server(int(ready["port"]))
+        # It closes the shutter when this process is gone: nothing may move before it is there.
+        options = [] if config is None else ["--config", str(Path(config).resolve())]
+        _start_service(session, "watchdog", "mistral_txm.services.watchdog", folder, options)
         exits.enter_context(_logging_to(folder / "logs" / "acquisition.log"))
         _wire(session, folder, configuration, simulation)
+        session.services["watchdog"].wait_ready(READY_TIMEOUT_S)
         exits.enter_context(_ending_in_order(session.RE))
         if (shell := _shell()) is not None:
             from mistral_txm.profile_collection.prompt import dress
@@ -174,11 +182,10 @@ def start(
 
 
 def _start_service(
-    session: Session, name: str, module: str, data: Path, options: Sequence[str] = ()
+    session: Session, name: str, module: str, data: Path, options: Sequence[str]
 ) -> None:
     """Start one helper process without waiting for it; the session's end ends it."""
-    arguments = ["--data", str(data), "--lifeline", *options]
-    service = ServiceProcess(module, arguments, log=data / "logs" / f"{name}.log")
+    service = ServiceProcess(module, ["--lifeline", *options], log=data / "logs" / f"{name}.log")
     session.services[name] = session._exits.enter_context(service)
 
 
@@ -189,16 +196,19 @@ def _ending_in_order(RE: Any) -> Iterator[None]:
     The plan puts back what it moved, the shutter first, and its run gets a stop document. The signals then end
     this process. (Unhandled, they would do that at once, and leave the shutter open.)
     """
-    from mistral_txm.profile_collection.acquire import SIGNALS, end_plan, handling
+    from mistral_txm.profile_collection.acquire import (
+        SIGNALS,
+        Ended,
+        end_plan,
+        ending_by_signals,
+        handling,
+    )
 
     def leave(number: int, frame: FrameType | None) -> None:
-        end_plan(RE)
-        if (shell := _shell()) is not None:
-            shell.ask_exit()  # within a cell, IPython takes SystemExit for a mistake
-        raise SystemExit(128 + number)
+        raise Ended(128 + number)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    with handling(SIGNALS if in_main_thread else (), leave):
+    with handling(SIGNALS if in_main_thread else (), leave), ending_by_signals(RE):
         try:
             yield
         finally:
@@ -223,20 +233,40 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+class _Screen(logging.Handler):
+    """Shows the operator a line with its time, above the line of the progress, which renews itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a line; one that cannot be shown is in the file."""
+        with suppress(OSError, ValueError):
+            clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+            time_of_day = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+            print(f"{clear}{time_of_day} {record.getMessage()}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Keep what bluesky and ophyd log in a file: an operator reads lines, not stack traces."""
-    handler = _LogFile(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("bluesky", "ophyd")]
-    for logger in loggers:
+    """Keep what is logged in a file; the operator reads the lines of a measurement, not stack traces."""
+    file = _LogFile(path, delay=True)
+    file.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    screen = _Screen()
+    measurement = logging.getLogger("mistral_txm.measurement")
+    level = measurement.level
+    measurement.setLevel(logging.INFO)
+    handlers = [
+        *((logging.getLogger(name), file) for name in ("bluesky", "ophyd")),
+        (measurement, file),
+        (measurement, screen),
+    ]
+    for logger, handler in handlers:
         logger.addHandler(handler)
     try:
         yield
     finally:
-        for logger in loggers:
+        for logger, handler in handlers:
             logger.removeHandler(handler)
-        handler.close()
+        measurement.setLevel(level)
+        file.close()
 
 
 def _wire(
@@ -250,31 +280,44 @@ def _wire(
 
     from mistral_txm import plans
     from mistral_txm.devices.instrument import make_instrument
+    from mistral_txm.profile_collection import suspenders
+    from mistral_txm.profile_collection.acquire import Awake
+    from mistral_txm.profile_collection.operator_plans import OperatorPlans
+    from mistral_txm.services.catalog_search import find
     from mistral_txm.services.journal import JournalWriter
+    from mistral_txm.services.series_arrays import series_arrays
 
     instrument = make_instrument(configuration, data / "frames")
     instrument.connect(configuration.connection_timeout_s)
-    RE = RunEngine({})  # the name that every Bluesky operator types
+    RE = RunEngine({}, during_task=Awake())  # the name that every Bluesky operator types
+    suspenders.install(RE, suspenders.light_suspenders(instrument))
     RE.subscribe(session._exits.enter_context(JournalWriter(data / "journal")))
+    turn = None
     if simulation is not None and configuration.simulation is not None:
         from mistral_txm.profile_collection.simulated_faults import make_faults
         from mistral_txm.profile_collection.simulated_operator import SimulatedOperator
 
         RE.md["simulation"] = simulation.metadata()
-        RE.register_command("input", SimulatedOperator(configuration.simulation))
+        operator = SimulatedOperator(configuration.simulation)
+        turn = operator.turn
+        RE.register_command("input", operator)
         session["faults"] = faults = make_faults(configuration.simulation.faults_address)
         faults.wait_for_connection(timeout=configuration.connection_timeout_s)
         # The simulated beamline ends before this process: that is no fault to be printed.
         session._exits.callback(epics.ca.disable_ca_messages)
+    cat = _catalog(data)
     session.update(
         RE=RE,
-        cat=_catalog(data),
+        cat=cat,
+        find=partial(find, cat),
+        arrays=partial(series_arrays, cat),
         bp=bluesky.plans,
         bps=bluesky.plan_stubs,
         data=data,
         instrument=instrument,
         **instrument.devices,
         **{name: getattr(plans, name) for name in plans.__all__},
+        **OperatorPlans(instrument, data, turn).names,
     )
 
 

@@ -29,5 +29,9 @@ class SimulatedOperator:
         phi_deg = planned_azimuth_deg(prompt)
         if phi_deg is None:
             raise RuntimeError(f"the simulated operator does not understand {prompt!r}")
-        self._azimuth.put(phi_deg, wait=True)
+        self.turn(phi_deg)
         return f"{phi_deg:g}"
+
+    def turn(self, phi_deg: float) -> None:
+        """Turn the sample by hand."""
+        self._azimuth.put(phi_deg, wait=True)

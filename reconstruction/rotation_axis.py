@@ -87,9 +87,8 @@ class AxisFit:
         >>> AxisFit(100.0, 200.0, 7.0, 1.0, 1.0, 1.0, 0.0, False).u_nm([0.0, 90.0]).round(6)
         array([ 107., -193.])
         """
-        return _columns(np.asarray(theta_deg, dtype=np.float64)) @ np.array(
-            [self.u0_nm, self.x_nm, self.z_nm]
-        )
+        columns = _columns(np.asarray(theta_deg, dtype=np.float64))
+        return np.asarray(columns @ np.array([self.u0_nm, self.x_nm, self.z_nm]))
 
 
 def fit_axis(path: RegionPath) -> AxisFit:
@@ -168,9 +167,7 @@ def follow_region(
     slope: float | None = None
     # From both sides in turns: the first steps of one tell where those of the other lead.
     steps = sorted(
-        (number, int(a), int(b))
-        for side in sides
-        for number, (a, b) in enumerate(pairwise(side))
+        (number, int(a), int(b)) for side in sides for number, (a, b) in enumerate(pairwise(side))
     )
     for _number, known, view in steps:
         if not np.isfinite(s[known]):
@@ -266,8 +263,8 @@ def _solve(
     run_out2 = 0.0
     for _ in range(_ROUNDS):
         weight = 1 / (std**2 + run_out2 + 1e-6)
-        covariance = np.linalg.inv((matrix.T * weight) @ matrix + prior)
-        solution = covariance @ (matrix.T * weight) @ u
+        covariance = np.asarray(np.linalg.inv((matrix.T * weight) @ matrix + prior), np.float64)
+        solution = np.asarray(covariance @ (matrix.T * weight) @ u)
         left2 = (u - matrix @ solution) ** 2
         freedom = len(u) - unknowns
         excess = float(np.sum(left2)) / freedom - float(np.mean(std**2))

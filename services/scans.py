@@ -39,7 +39,13 @@ from mistral_txm.services.journal import read_journal
 from mistral_txm.services.run_export import find_run
 
 Place = tuple[int, float | None]
-"""Helicity of the jaws (0: at neither), and the planned position; None where nothing was scanned."""
+"""Helicity of the jaws (0: at neither), and the planned position; None where nothing was scanned.
+
+The position of a field of view of a mosaic is its number.
+"""
+
+FIXED_FLATS = ("zone_plate_z", "theta", "stage")
+"""Scans whose open beam is exposed once."""
 
 
 LEAST_LIGHT_COUNTS = 20.0
@@ -61,6 +67,8 @@ class Scan:
     sample: Mapping[Place, tuple[Exposure, ...]]
     readbacks: Mapping[Place, float]
     """Where what was scanned stood on average, in its own unit, during the exposures of the sample."""
+    stages_um: Mapping[Place, tuple[float, float]]
+    """Where the sample's stages stood on average, x and y; empty in runs that did not read them."""
 
     @property
     def name(self) -> str:
@@ -156,26 +164,35 @@ def scan_of(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> Scan:
     darks: dict[float, list[Exposure]] = {}
     lit: dict[str, dict[Place, list[Exposure]]] = {"flat": {}, "primary": {}}
     found: dict[Place, list[float]] = {}
+    stages: dict[Place, list[tuple[float, float]]] = {}
     for exposure, row in taken.values():
         if exposure.stream == "dark":
             darks.setdefault(exposure.exposure_s, []).append(exposure)
             continue
-        stood = _stood(scan["motor"], row)
+        stood = _stood(scan, row)
         helicity = exposure.key.helicity
         fixed = scan["motor"] == "jaws" and helicity != 0
-        if fixed or (exposure.stream == "flat" and scan["motor"] == "zone_plate_z"):
+        if fixed or (exposure.stream == "flat" and scan["motor"] in FIXED_FLATS):
             place: Place = (helicity, None)
+        elif scan["motor"] == "stage":
+            place = (helicity, stood)
         else:
             place = (helicity, float(positions[np.argmin(np.abs(positions - stood))]))
         lit[exposure.stream].setdefault(place, []).append(exposure)
         if exposure.stream == "primary":
             found.setdefault(place, []).append(stood)
+            if "sample_x" in row:
+                stages.setdefault(place, []).append((row["sample_x"], row["sample_y"]))
     return Scan(
         start=run.start,
         darks={time_s: tuple(of_it) for time_s, of_it in darks.items()},
         flats={place: tuple(of_it) for place, of_it in lit["flat"].items()},
         sample={place: tuple(of_it) for place, of_it in lit["primary"].items()},
         readbacks={place: float(np.mean(values)) for place, values in found.items()},
+        stages_um={
+            place: (float(np.mean([x for x, _ in at])), float(np.mean([y for _, y in at])))
+            for place, at in stages.items()
+        },
     )
 
 
@@ -193,8 +210,8 @@ def evaluate_energy_scan(scan: Scan) -> dict[int, EnergyScan]:
     FrameError
         If a frame cannot be read or is damaged.
     """
-    _expect(scan, "energy")
-    rates = _Rates(scan)
+    expect(scan, "energy")
+    rates = Rates(scan)
     complete = [
         position
         for position in _positions(scan)
@@ -248,8 +265,8 @@ def evaluate_focus_series(scan: Scan) -> FocusSeries:
     FrameError
         If a frame cannot be read or is damaged.
     """
-    _expect(scan, "zone_plate_z")
-    rates = _Rates(scan)
+    expect(scan, "zone_plate_z")
+    rates = Rates(scan)
     helicity = int(scan.start["scan"]["helicity"])
     places = [place for place, of_it in scan.sample.items() if len(of_it) >= 2]
     flat = rates.flat((helicity, None))
@@ -275,8 +292,8 @@ def evaluate_polarization_scan(scan: Scan) -> PolarizationScan:
     FrameError
         If a frame cannot be read or is damaged.
     """
-    _expect(scan, "jaws")
-    rates = _Rates(scan)
+    expect(scan, "jaws")
+    rates = Rates(scan)
     nominal: list[Place] = [(1, None), (-1, None)]
     complete: list[Place] = [
         (0, position) for position in _positions(scan) if (0, position) in scan.sample
@@ -313,18 +330,29 @@ def evaluate_polarization_scan(scan: Scan) -> PolarizationScan:
     )
 
 
-class _Rates:
-    """Counts per mA s of the exposures of a scan, darks and noise taken from the scan itself."""
+class Rates:
+    """Counts per mA s of the exposures of a scan, darks and noise taken from the scan itself.
+
+    A flat that lacks, or has no light, is a `ScanError`; a frame that cannot be read a `FrameError`.
+    """
 
     def __init__(self, scan: Scan) -> None:
         self._scan = scan
         self._saturation_counts = float(scan.start["saturation_counts"])
         self._darks: dict[float, Dark] = {}
         self._gains: dict[Place, float] = {}
+        self._open: dict[Place, Rate] = {}
 
     def pair(self, place: Place) -> tuple[Rate, Rate]:
         """Return the mean rate with the sample and that of the open beam; both noises are the flats'."""
         return self._rate(self._scan.sample[place], self._gain(place)), self.flat(place)
+
+    def transmittance(self, place: Place, flat: Place) -> NDArray[np.float32]:
+        """Return the mean transmittance at a place, normalized by the open beam of another; NaN where unknown."""
+        sample = self._rate(self._scan.sample[place], self._gain(flat))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quotient_vu = sample.rate_vu / self.flat(flat).rate_vu
+        return np.where(np.isfinite(quotient_vu), quotient_vu, np.nan).astype(np.float32)
 
     def signals(self, position: float | None) -> Signals:
         """Return the signals of both helicities at a position."""
@@ -333,7 +361,10 @@ class _Rates:
 
     def flat(self, place: Place) -> Rate:
         """Return the mean rate of the open beam."""
-        return self._rate(self._flats(place), self._gain(place))
+        if place not in self._open:
+            self._open.clear()  # one is enough: frames are large
+            self._open[place] = self._rate(self._flats(place), self._gain(place))
+        return self._open[place]
 
     def repeats(self, place: Place) -> NDArray[np.float64]:
         """Return the rate of each exposure of the sample; NaN where a pixel is hot or saturated."""
@@ -391,13 +422,24 @@ class _Rates:
         return self._darks[time_s]
 
 
-def _stood(motor: str, row: Mapping[str, Any]) -> float:
+def _stood(scan: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    motor = scan["motor"]
+    if motor == "stage":
+        x_um, y_um = np.transpose(scan["positions"])
+        return float(np.argmin(np.hypot(x_um - row["sample_x"], y_um - row["sample_y"])))
     if motor == "jaws":
         return (float(row["jaw_down"]) + float(row["jaw_up"])) / 2
     return float(row[motor])
 
 
-def _expect(scan: Scan, motor: str) -> None:
+def expect(scan: Scan, motor: str) -> None:
+    """Refuse a scan of something else.
+
+    Raises
+    ------
+    ScanError
+        Saying what it scans.
+    """
     found = scan.start["scan"]["motor"]
     if found != motor:
         raise ScanError(f"{scan.name}: it scans {found}, expected a scan of {motor}")

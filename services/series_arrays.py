@@ -180,7 +180,7 @@ def _variables(
         return made
 
     times = [np.datetime64(round(row.time * 1e9), "ns") for row in rows]
-    return {
+    made = {
         name: ((*dims, "y", "x"), frames.lazy(rows, number), {"units": "counts"}),
         f"{prefix}taken": (dims, number >= 0),
         f"{prefix}theta_readback": (
@@ -197,3 +197,6 @@ def _variables(
         f"{prefix}time": (dims, column(times, np.datetime64("NaT"), "M8[ns]")),
         f"{prefix}run": (dims, column([row.run_uid for row in rows], "", "U36")),
     }
+    return {
+        label: made[label] for label in made if label not in axes
+    }  # the time of darks is an axis

@@ -153,9 +153,15 @@ def test_a_counter_that_somebody_else_moved_is_set_back(ccd: Any, tmp_path: Path
     ccd.frame_file.set(f"{tmp_path.name}/moved").wait(5)
     ccd.exposure_number.put(5)
     values_after(ccd)
-    set_to(ccd.cam.array_counter, 1000)
+    ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=5)
+    line = refusal(ccd, FrameRefused)
+    assert "SIM:CCD:HDF1:UniqueId_RBV = 1001, expected 7: somebody else exposes, or sets" in line
     values_after(ccd)
     assert ccd.hdf1.unique_id.get() == 7
+    ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=5)
+    ccd.frame_file.set(f"{tmp_path.name}/moved_before").wait(5)
+    values_after(ccd)
+    assert ccd.hdf1.unique_id.get() == 8
 
 
 def test_a_frame_that_was_not_counted_as_this_exposure_is_refused(

@@ -1,5 +1,6 @@
 """Every way out of a measurement: the engine idle, everything put back, one line for the operator."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from ophyd.status import Status
 
 from mistral_txm.profile_collection.acquire import (
     PATIENCE,
+    Awake,
     MeasurementFailed,
     MeasurementInterrupted,
     acquire,
@@ -27,7 +29,7 @@ class Recorder:
     """A RunEngine, the ends of its runs, and what the plans below put back."""
 
     def __init__(self):
-        self.RE = RunEngine({})
+        self.RE = RunEngine({}, during_task=Awake())
         self.ends = []
         self.RE.subscribe(lambda _, doc: self.ends.append(doc["exit_status"]), "stop")
         self.put_back = []
@@ -148,6 +150,92 @@ def test_a_signal_where_no_pause_is_possible_still_interrupts(recorder, number):
     assert recorder.put_back == [True]
 
 
+def test_a_signal_that_another_thread_gets_ends_the_run(recorder):
+    """The kernel may choose any thread; the main one sleeps, and has to wake up for its handler."""
+
+    def elsewhere():
+        engine_thread = threading.get_ident()
+        threading.Timer(0.05, signal.pthread_kill, (engine_thread, signal.SIGTERM)).start()
+        yield from bps.null()
+
+    with pytest.raises(MeasurementInterrupted):
+        acquire(recorder.RE, recorder.measure(elsewhere()))
+    assert recorder.ends == ["abort"]
+    assert recorder.put_back == [True]
+
+
+def test_a_signal_while_the_plan_is_suspended_ends_the_run(recorder):
+    async def forever():
+        await asyncio.sleep(60)
+
+    def suspend():
+        recorder.RE.request_suspend(forever)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        yield from bps.null()
+
+    with pytest.raises(MeasurementInterrupted):
+        acquire(recorder.RE, recorder.measure(suspend()))
+    assert recorder.ends == ["abort"]
+    assert recorder.put_back == [True]
+
+
+@pytest.fixture
+def log():
+    """What a plan notes, in the form of the device that holds it."""
+
+    class Log:
+        name = "log"
+        parent = None
+        line = "note", ""
+
+        def read(self):
+            return {
+                name: {"value": value, "timestamp": 0.0}
+                for name, value in zip(("log_kind", "log_text"), self.line, strict=True)
+            }
+
+        def describe(self):
+            return {
+                name: {"source": "plan", "dtype": "string", "shape": []}
+                for name in ("log_kind", "log_text")
+            }
+
+    return Log()
+
+
+def noting(log, kind, text):
+    log.line = kind, text
+    yield from bps.create("log")
+    yield from bps.read(log)
+    yield from bps.save()
+    yield from bps.checkpoint()
+
+
+def test_a_plan_that_pauses_itself_ends_with_its_reason(recorder, log):
+    def complain():
+        yield from noting(log, "pause", "ccd: no frame within 38 s;\n check the camera")
+        yield from bps.pause()
+
+    with pytest.raises(MeasurementFailed) as raised:
+        acquire(recorder.RE, recorder.measure(complain()))
+    assert str(raised.value) == (
+        "the measurement stopped: ccd: no frame within 38 s; check the camera"
+    )
+    assert recorder.ends == ["abort"]
+    assert recorder.put_back == [True]
+    assert recorder.RE.state == "idle"
+
+
+def test_a_reason_of_earlier_is_not_that_of_ctrl_c(recorder, log):
+    def waited():
+        yield from noting(log, "pause", "front_end: closed")
+        yield from noting(log, "go_on", "front_end: open")
+        yield from send(signal.SIGINT)
+
+    with pytest.raises(MeasurementInterrupted):
+        acquire(recorder.RE, recorder.measure(waited()))
+
+
 def test_a_plan_that_raises_becomes_one_line_with_what_was_not_put_back(recorder):
     def broken():
         error = ValueError("theta:\n  stands at 3 deg, expected 5 deg")
@@ -181,7 +269,7 @@ def test_the_subscription_ends_with_the_measurement(recorder):
     seen = []
     token = recorder.RE.subscribe(lambda *_: seen.append(1), "start")
     acquire(recorder.RE, bps.null())
-    assert recorder.RE.subscribe(lambda *_: None, "start") - token == 2
+    assert recorder.RE.subscribe(lambda *_: None, "start") - token == 3
 
 
 LOSE_TERMINAL = """

@@ -251,6 +251,9 @@ def waive(phi_deg: float, theta_deg: float, helicity: int, repeat: int) -> Any:
 class Beamline:
     """A RunEngine with a journal and a camera, on one data folder."""
 
+    say = staticmethod(say)
+    waive = staticmethod(waive)
+
     def __init__(self, data: Path) -> None:
         self.data = data
         self.camera = SoftCamera(data / "frames")
@@ -387,12 +390,13 @@ class WrittenSeries:
         flats_at_end: bool = False,
         stop: bool = True,
         stated_phi_deg: float | None = None,
+        waived: Iterable[tuple[float, float, int, int]] = (),
         alter: Callable[[str, dict[str, Any]], None] = lambda stream, data: None,
     ) -> list[tuple[str, dict[str, Any]]]:
         """Write the frames of one run and return its documents.
 
         ``keys``: what of the plan it takes, by default all of its azimuth. ``alter`` may change the
-        data of an Event.
+        data of an Event. ``waived``: repeats that are not needed from there on.
         """
         self.runs += 1
         run_uid = f"{self.uid}-run{self.runs}"
@@ -508,11 +512,40 @@ class WrittenSeries:
             take("primary", group, f"{theta:g}_{helicity:+d}")
         if flats_at_end:
             flats(4)
+        documents += self._waived(run_uid, waived)
         if stop:
             documents.append(
                 ("stop", {"uid": f"{run_uid}-stop", "run_start": run_uid, "exit_status": "success"})
             )
         return documents
+
+    @staticmethod
+    def _waived(
+        run_uid: str, waived: Iterable[tuple[float, float, int, int]]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        stream = {"uid": f"{run_uid}-waived", "run_start": run_uid, "name": "waived"}
+        yield "descriptor", stream | {"data_keys": {"waived_phi_deg": {}}}
+        columns = ("waived_phi_deg", "waived_theta_deg", "waived_helicity", "waived_repeat")
+        for number, key in enumerate(waived):
+            event = {"uid": f"{run_uid}-waived-{number}", "descriptor": f"{run_uid}-waived"}
+            data = dict(zip(columns, key, strict=True))
+            yield "event", event | {"seq_num": number + 1, "time": 1.0, "data": data}
+
+    def reject(
+        self, keys: Iterable[tuple[float, float, int, int]]
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Return the documents of a run that rejects exposures."""
+        self.runs += 1
+        start = {
+            "uid": f"{self.uid}-run{self.runs}",
+            "time": 1000.0 * self.runs,
+            "plan_name": "reject",
+            "series": self.uid,
+            "rejected_keys": [list(key) for key in keys],
+            "reason": "the film slipped",
+        }
+        stop = {"uid": f"{start['uid']}-stop", "run_start": start["uid"], "exit_status": "success"}
+        return [("start", start), ("stop", stop)]
 
     def record(self, documents: list[tuple[str, dict[str, Any]]]) -> Path:
         """Write the documents of one run into the journal; return the file."""

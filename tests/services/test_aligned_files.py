@@ -137,3 +137,22 @@ def test_a_damaged_frame_is_refused(series, tmp_path):
     with pytest.raises(FrameError, match="checksum"):
         process(["written"], tmp_path / "out.h5", series.data)
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_rejected_angle_is_left_out_also_of_its_run_alone(series, tmp_path):
+    series.record(series.run(0.0))
+    series.record(series.reject([(0.0, 20.0, 1, 0)]))
+    for uid in ("written", "written-run1"):
+        process([uid], tmp_path / "out.h5", series.data)
+        assert read_aligned(tmp_path / "out.h5").theta_deg.tolist() == [-30.0]
+
+
+def test_the_exposure_before_a_damaged_one_is_used(series, tmp_path):
+    series.record(series.run(0.0))
+    process(["written"], tmp_path / "first.h5", series.data)
+    again = series.run(0.0, keys=[(0.0, 20.0, 1, 0)])
+    series.record(again)
+    series.damage(again)
+    process(["written"], tmp_path / "out.h5", series.data)
+    first, found = (read_aligned(tmp_path / name) for name in ("first.h5", "out.h5"))
+    np.testing.assert_array_equal(found.dichroic_tvu, first.dichroic_tvu)

@@ -220,6 +220,117 @@ def test_a_key_that_was_damaged_and_exposed_again_heals_the_series(short):
     assert status_of(short)["state"] == "complete"
 
 
+def test_a_key_whose_second_exposure_is_damaged_uses_the_first(short, monkeypatch):
+    first = short.run(0.0)
+    again = short.run(0.0, keys=[(0.0, 20.0, -1, 1)])
+    damaged = short.damage(again)
+    feed(follower := LiveReconstruction(short.data), first)
+    feed(follower, again)
+    follower.update()
+    assert status_of(short)["state"] == "complete"
+    # The darks and flats are of the run that finished the angle, here as if the second had not been.
+    assert volume_bytes(short) == reconstruct(short, first)
+    with h5py.File(damaged, "r+") as file:  # the storage is back
+        file["/entry/data/data"][0] -= 1
+    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    follower.update()
+    assert volume_bytes(short) == reconstruct(short, first, again)
+
+
+def test_a_rejected_angle_leaves_the_volume_until_it_is_taken_again(series):
+    first, other = series.run(0.0), series.run(102.0)
+    rejected = [(0.0, 20.0, -1, 1)]
+    rejection, again = series.reject(rejected), series.run(0.0, keys=rejected)
+    follower = LiveReconstruction(series.data)
+    for documents in (first, other):
+        feed(follower, documents)
+    follower.update()
+    whole = volume_bytes(series)
+    feed(follower, rejection)
+    follower.update()
+    status = status_of(series)
+    assert (status["state"], status["angles_done"], status["frames_seen"]) == ("following", 3, 15)
+    assert status["lag_frames"] == 15 - 3 * 4
+    assert volume_bytes(series) == reconstruct(series, first, other, rejection) != whole
+    feed(follower, again)
+    follower.update()
+    assert status_of(series)["state"] == "complete"
+    assert volume_bytes(series) == reconstruct(series, first, other, rejection, again)
+
+
+def test_the_pair_of_a_rejected_angle_makes_way_for_the_one_before(short):
+    documents = short.run(0.0)
+    feed(follower := LiveReconstruction(short.data), documents)
+    follower.update()
+    assert read_pair(short.data / LIVE / short.uid / PAIR).theta_deg == 20.0
+    feed(follower, short.reject([(0.0, 20.0, 1, 0)]))
+    follower.update()
+    assert read_pair(short.data / LIVE / short.uid / PAIR).theta_deg == -30.0
+    assert status_of(short)["theta_deg"] == -30.0
+
+
+def test_without_any_angle_left_there_is_no_volume(short):
+    documents = short.run(0.0)
+    feed(follower := LiveReconstruction(short.data), documents)
+    follower.update()
+    feed(follower, short.reject([(0.0, theta, 1, 0) for theta in (-30.0, 20.0)]))
+    follower.update()
+    status = status_of(short)
+    assert (status["state"], status["angles_done"], status["theta_deg"]) == ("waiting", 0, None)
+    assert not (short.data / LIVE / short.uid / VOLUME).exists()
+    feed(follower, short.run(0.0))
+    follower.update()
+    assert status_of(short)["state"] == "complete"
+
+
+def test_a_rejection_after_the_end_is_taken_up_by_a_process_that_starts_later(short):
+    documents, rejection = short.run(0.0), short.reject([(0.0, 20.0, 1, 0)])
+    feed(first := LiveReconstruction(short.data), documents)
+    first.update()
+    feed(second := LiveReconstruction(short.data), documents)
+    second.update()
+    assert status_of(short)["updates"] == 1
+    feed(second, rejection)
+    second.update()
+    assert (status_of(short)["state"], status_of(short)["angles_done"]) == ("following", 1)
+
+
+def test_waived_exposures_are_not_waited_for(short):
+    keys = [(0.0, theta, h, 0) for theta in (-30.0, 20.0) for h in (1, -1)]
+    waived = [(0.0, theta, h, 1) for theta in (-30.0, 20.0) for h in (1, -1)]
+    documents = short.run(0.0, keys=keys, waived=waived)
+    feed(follower := LiveReconstruction(short.data), documents)
+    follower.update()
+    status = status_of(short)
+    assert (status["state"], status["frames_seen"], status["frames_planned"]) == ("complete", 4, 4)
+
+
+def test_jaws_that_stood_elsewhere_are_told(short):
+    def jaws(stream, data):
+        if stream == "primary" and data["key_theta_deg"] == 20.0 and data["key_helicity"] == 1:
+            data["polarization"] = 0
+
+    feed(follower := LiveReconstruction(short.data), short.run(0.0, alter=jaws))
+    follower.update()
+    status = status_of(short)
+    assert (status["state"], status["angles_done"]) == ("following", 1)
+    assert status["message"].startswith(
+        "phi 0 deg, theta 20 deg, helicity +1, repeat 1: taken with the jaws elsewhere"
+    )
+
+
+def test_two_runs_open_at_once_are_two_volumes(short, written_series):
+    other = written_series(short.data, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0), uid="cobalt")
+    runs = [short.run(0.0), other.run(0.0)]
+    follower = LiveReconstruction(short.data)
+    for entries in zip(*runs, strict=True):
+        for documents, (name, doc) in zip(runs, entries, strict=True):
+            follower.add(documents[0][1]["uid"], name, doc)
+    follower.update()
+    assert status_of(short)["state"] == status_of(other)["state"] == "complete"
+    assert volume_bytes(short) == reconstruct(short, runs[0])
+
+
 def test_a_damaged_frame_in_mid_series_does_not_stop_it(series):
     documents = series.run(0.0)
     series.damage(documents)

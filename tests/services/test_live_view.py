@@ -48,14 +48,16 @@ def folder(tmp_path):
 class Run:
     """Documents of a run of one angle, with frames in one file, into a journal."""
 
-    def __init__(self, data: Path, uid: str = "run-1", started_at: float = 1000.0) -> None:
+    def __init__(
+        self, data: Path, uid: str = "run-1", started_at: float = 1000.0, series: str = SERIES
+    ) -> None:
         self.path = data / "frames.h5"
         self.frames = np.arange(8 * 12, dtype="<u2").reshape(8, 3, 4)
         with h5py.File(self.path, "w") as file:
             file["frames"] = self.frames
         self.uid = uid
         self.journal = JournalWriter(data / "journal")
-        start = {"uid": uid, "time": started_at, "series": SERIES, "planned_keys": GROUPS}
+        start = {"uid": uid, "time": started_at, "series": series, "planned_keys": GROUPS}
         self.journal("start", start | {"sample": {"name": "a film"}})
         descriptor = {"uid": "d", "name": "primary", "run_start": uid}
         self.journal("descriptor", descriptor | {"data_keys": {"key_phi_deg": {}}})
@@ -191,6 +193,41 @@ def test_a_run_of_another_plan_is_left_out(tmp_path):
     with LiveView(tmp_path, poll_s=0.01) as view:
         followed(view, lambda snapshot: snapshot.progress is not None)
         assert view.snapshot.progress.series == SERIES
+
+
+def test_of_two_runs_open_at_once_the_one_that_began_last_is_shown(tmp_path):
+    runs = [Run(tmp_path, "run-1", series="iron"), Run(tmp_path, "run-2", 1001.0, series="cobalt")]
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        for number in range(3):
+            for run in runs:
+                run.expose(number, 1010.0 + number, +1, number)
+        followed(view, lambda s: s.progress is not None and s.progress.taken == 2)
+        assert view.snapshot.progress.series == "cobalt"
+        assert view.snapshot.progress.state == "measuring"
+        assert view.snapshot.problems == ()
+
+
+def test_rejected_exposures_are_not_counted_and_their_series_does_not_come_to_the_front(tmp_path):
+    old = Run(tmp_path, "run-1", series="old")
+    old.expose(0, 1010.0, +1, 0)
+    old.journal("stop", {"uid": "stop", "run_start": old.uid, "exit_status": "success"})
+    run = Run(tmp_path, "run-2", started_at=2000.0)
+    run.expose(0, 2010.0, +1, 0)
+    run.expose(1, 2020.0, +1, 1)
+
+    def reject(uid, series):
+        start = {"uid": uid, "time": 3000.0, "plan_name": "reject", "series": series}
+        run.journal("start", start | {"rejected_keys": [[0.0, -30.0, 1, 0]], "reason": "blurred"})
+        run.journal("stop", {"uid": f"{uid}-stop", "run_start": uid, "exit_status": "success"})
+
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        followed(view, lambda s: s.progress is not None and s.progress.taken == 2)
+        reject("reject-1", SERIES)
+        followed(view, lambda s: s.progress.taken == 1)
+        assert view.snapshot.progress.planned == 8
+        reject("reject-2", "old")
+        followed(view, lambda s: view._series["old"].rejections == 1)
+        assert view.look().progress.series == SERIES
 
 
 def test_no_pace_before_the_second_exposure():

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of what draws pages and judges volumes are right."""
+"""The examples in the docstrings of what draws pages, judges volumes, and tells what there is, are right."""
 
 import doctest
 import importlib
@@ -6,7 +6,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["figures", "live_files", "monitor", "truth"])
+@pytest.mark.parametrize(
+    "module", ["catalog_search", "figures", "live_files", "monitor", "runs", "standing", "truth"]
+)
 def test_examples(module):
     result = doctest.testmod(importlib.import_module(f"mistral_txm.services.{module}"))
     assert result.attempted > 0

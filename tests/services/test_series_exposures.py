@@ -1,8 +1,9 @@
 """Which angles of a series are finished, and which darks and flats count for them."""
 
+import h5py
 import pytest
 
-from mistral_txm.services.exposures import RunExposures
+from mistral_txm.services.exposures import RunExposures, UnreadableExposure
 from mistral_txm.services.series_exposures import SeriesExposures, taken
 
 
@@ -73,6 +74,77 @@ def test_an_angle_of_two_runs_takes_darks_and_flats_of_the_later_run_whatever_th
     (angle,) = collect(first, second).finished().values()
     used = [*angle.darks, *angle.flats[1], *angle.flats[-1]]
     assert {one.run_uid for one in used} == {"written-run2"}
+
+
+def test_an_angle_is_finished_without_what_is_waived(series):
+    keys = [(0.0, -20.0, 1, 0), (0.0, -20.0, -1, 0), (0.0, -20.0, -1, 1)]
+    unwaived = collect(series.run(0.0, keys=keys))
+    assert (unwaived.planned, list(unwaived.finished())) == (16, [])
+    collected = collect(series.run(0.0, keys=keys, waived=[(0.0, -20.0, 1, 1)]))
+    assert (collected.planned, collected.angles_planned) == (15, 4)
+    (angle,) = collected.finished().values()
+    assert {helicity: len(each) for helicity, each in angle.exposures.items()} == {1: 1, -1: 2}
+
+
+def test_an_angle_of_which_all_is_waived_is_not_planned(series):
+    waived = [(0.0, -20.0, 1, 0), (0.0, -20.0, -1, 0)]
+    collected = collect(series.run(0.0, keys=[], waived=waived))
+    assert (collected.planned, collected.angles_planned, collected.finished()) == (12, 3, {})
+
+
+def test_a_rejected_angle_is_gone_until_it_is_taken_again(series):
+    again = [(0.0, -20.0, 1, 1)]
+    first, rejection, second = series.run(0.0), series.reject(again), series.run(0.0, keys=again)
+    assert list(collect(first, rejection).finished()) == [(0.0, 20.0)]
+    assert [run.start["uid"] for run in collect(first, rejection).runs] == ["written-run1"]
+    assert collect(first, rejection).rejections == 1
+    assert list(collect(first, rejection, second).finished()) == [(0.0, 20.0), (0.0, -20.0)]
+
+
+@pytest.mark.parametrize("recorded", [0, -1])
+def test_an_exposure_whose_jaws_stood_elsewhere_does_not_count(series, recorded):
+    def jaws(stream, data):
+        if stream == "primary" and data["key_helicity"] == 1 and data["key_theta_deg"] == -20.0:
+            data["polarization"] = recorded
+
+    collected = collect(series.run(0.0, alter=jaws))
+    assert list(collected.finished()) == [(0.0, 20.0)]
+    assert collected.standing().unassigned == ((0.0, -20.0, 1, 0), (0.0, -20.0, 1, 1))
+
+
+def test_a_frame_that_cannot_be_read_gives_way_to_the_one_before(series):
+    first = series.run(0.0)
+    again = series.run(0.0, keys=[(0.0, 20.0, -1, 1)])
+    collected = collect(first, again)
+    series.damage(again)
+    angle = collected.finished()[0.0, 20.0]
+
+    def runs(angle):
+        for exposures in (*angle.exposures.values(), angle.darks):
+            for one in exposures:
+                one.read()
+        return [one.run_uid for one in angle.exposures[-1]]
+
+    used, made = collected.read(angle, runs)
+    assert made == ["written-run1", "written-run1"]
+    assert used == collected.finished()[0.0, 20.0] != angle
+    collected.look_again()
+    assert collected.finished()[0.0, 20.0] == used
+    path = angle.exposures[-1][1].path
+    with h5py.File(path, "r+") as file:  # the storage is back
+        file["/entry/data/data"][0] -= 1
+    collected.look_again()
+    assert collected.finished()[0.0, 20.0] == angle
+
+
+def test_where_nothing_of_a_key_can_be_read_its_reader_says_why(series):
+    documents = series.run(0.0)
+    series.damage(documents)
+    collected = collect(documents)
+    angle = collected.finished()[0.0, 20.0]
+    with pytest.raises(UnreadableExposure, match="checksum"):
+        collected.read(angle, lambda angle: [one.read() for one in angle.exposures[-1]])
+    assert collected.finished()[0.0, 20.0] == angle
 
 
 def test_flats_at_the_end_count_once_the_run_has_ended(series):

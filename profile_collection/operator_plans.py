@@ -1,0 +1,336 @@
+"""What an operator types between a measurement's begin and its end: resume, retake, reject, the next azimuth, status.
+
+Whatever returns a plan looks at the data first, and refuses in one line: nothing has moved then.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+from bluesky.utils import MsgGenerator
+
+from mistral_txm.devices.instrument import Instrument
+from mistral_txm.devices.key import Key
+from mistral_txm.plans import Measurement, PlanError, tilt_series, vector_tomography
+from mistral_txm.services.series_exposures import SeriesExposures
+from mistral_txm.services.verification import read_series, verify
+
+NEAR_DEG = 0.05
+"""How far a tilt may be from the one that is meant."""
+AGREEMENT_DEG = 1.0
+"""How far the sample may be mounted from a planned azimuth."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement that was begun: its series, one for each photon energy, which are resumed together."""
+
+    uid: str
+    """Of the series; of several, what their names begin with."""
+    measurement: Measurement
+    series: Mapping[float, SeriesExposures]
+    """By photon energy; without those that were not begun."""
+
+    @property
+    def keys(self) -> dict[Key, None]:
+        """All keys of all its series, in the order of the plan."""
+        return dict.fromkeys(key for one in self.series.values() for key in one.manifest)
+
+    def all_but(self, again: frozenset[Key]) -> dict[float, frozenset[Key]]:
+        """Return what to skip, by energy, so that only some keys are taken."""
+        skipped = frozenset(self.keys) - again
+        return dict.fromkeys(self.measurement.energies_ev, skipped)
+
+    def missing(self) -> dict[float, int]:
+        """Return how many exposures are missing, by energy, from the journal alone."""
+        whole = len(self.keys)
+        return {
+            energy_ev: len(self.series[energy_ev].standing().missing)
+            if energy_ev in self.series
+            else whole
+            for energy_ev in self.measurement.energies_ev
+        }
+
+    def verified(self, data: Path) -> dict[float, frozenset[Key]]:
+        """Read every frame, and return by energy which keys are not to be taken any more."""
+        done = {}
+        for energy_ev, one in self.series.items():
+            (found,) = verify(data, one.uid)
+            done[energy_ev] = found.done
+        return done
+
+
+def measured(data: Path) -> list[Measured]:
+    """Return the measurements of a data folder; the one that was measured last comes last."""
+    groups: dict[str, dict[float, SeriesExposures]] = {}
+    for record in read_series(data):
+        if not record.manifest:
+            continue
+        start = record.runs[-1].start
+        energy_ev = float(start["energy_ev"])
+        uid = record.uid.removesuffix(f"-{energy_ev:g}eV")
+        groups[uid] = {**groups.pop(uid, {}), energy_ev: record}
+    return [_measured(uid, group) for uid, group in groups.items()]
+
+
+def _measured(uid: str, group: Mapping[float, SeriesExposures]) -> Measured:
+    newest = list(group.values())[-1].runs[-1].start
+    whole = dict(newest["measurement"])
+    whole["energies_ev"] = newest.get("energies_ev", whole["energies_ev"])
+    measurement = Measurement.from_dict(whole)
+    by_energy = {each: group[each] for each in measurement.energies_ev if each in group}
+    return Measured(uid, measurement, by_energy)
+
+
+class OperatorPlans:
+    """The functions for one session; `names` are those that the operator types.
+
+    Parameters
+    ----------
+    instrument
+        The devices.
+    data
+        The data folder.
+    turn
+        Turns the sample where nobody else does: at a simulated beamline.
+    """
+
+    def __init__(
+        self, instrument: Instrument, data: Path, turn: Callable[[float], None] | None = None
+    ) -> None:
+        self._instrument = instrument
+        self._data = data
+        self._turn = turn
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The functions by name."""
+        names = ("resume", "retake", "reject", "next_azimuth", "status")
+        return {name: getattr(self, name) for name in names}
+
+    def resume(self, series: str | None = None) -> MsgGenerator[tuple[str, ...]]:
+        """Take what is missing of a series: ``RE(resume())``. All its frames are read and compared first.
+
+        Parameters
+        ----------
+        series
+            Its uid, or the first characters; by default the newest that is not complete.
+
+        Raises
+        ------
+        PlanError
+            If there is no such series, or nothing is missing.
+        """
+        found = self._found(series)
+        incomplete = [each for each in found if any(each.missing().values())]
+        chosen = (incomplete or found)[-1]
+        skip = chosen.verified(self._data)
+        left = sum(
+            len(set(chosen.keys) - skip.get(each, set())) for each in chosen.measurement.energies_ev
+        )
+        if not left:
+            raise PlanError(f"series {chosen.uid}: nothing is missing")
+        print(f"series {chosen.uid}: {left} exposures are missing")
+        plan: MsgGenerator[tuple[str, ...]] = vector_tomography(
+            self._instrument, chosen.measurement, series=chosen.uid, skip=skip
+        )
+        return plan
+
+    def retake(
+        self,
+        theta: float,
+        helicity: int | None = None,
+        phi: float | None = None,
+        series: str | None = None,
+    ) -> MsgGenerator[tuple[str, ...]]:
+        """Take an angle again: ``RE(retake(-44, helicity=-1))``. What was taken before stays on the disk.
+
+        Parameters
+        ----------
+        theta
+            Tilt in degrees.
+        helicity
+            +1 or -1; by default both.
+        phi
+            Azimuth in degrees; by default that of the sample as it is mounted.
+        series
+            Its uid, or the first characters; by default the newest.
+
+        Raises
+        ------
+        PlanError
+            If there is no such series or angle; the message names the angles beside it.
+        """
+        chosen = self._found(series)[-1]
+        again = self._keys(chosen, theta, helicity, phi)
+        plan: MsgGenerator[tuple[str, ...]] = vector_tomography(
+            self._instrument,
+            chosen.measurement,
+            series=chosen.uid,
+            skip=chosen.all_but(frozenset(again)),
+        )
+        return plan
+
+    def reject(
+        self,
+        theta: float,
+        helicity: int | None = None,
+        phi: float | None = None,
+        repeat: int | None = None,
+        *,
+        reason: str,
+        series: str | None = None,
+    ) -> MsgGenerator[None]:
+        """Let exposures count no more: ``RE(reject(-44, reason="sample moved"))``. ``RE(resume())`` takes them again.
+
+        Parameters
+        ----------
+        theta, helicity, phi, series
+            As those of `retake`.
+        repeat
+            Which exposure, from 1 as the progress shows it; by default all.
+        reason
+            Why: it is kept with the data.
+
+        Raises
+        ------
+        PlanError
+            As `retake`; also if nothing was taken that could be rejected.
+        """
+        if not reason.strip():
+            raise PlanError("reason: expected a text that says why, such as 'sample moved'")
+        chosen = self._found(series)[-1]
+        keys = [
+            key
+            for key in self._keys(chosen, theta, helicity, phi)
+            if repeat is None or key.repeat == repeat - 1
+        ]
+        rejected = {
+            one.uid: [key for key in keys if key in one.accepted()]
+            for one in chosen.series.values()
+        }
+        if not any(rejected.values()):
+            raise PlanError(
+                f"series {chosen.uid}: nothing accepted at theta = {theta:g} deg that could be rejected"
+            )
+        return _reject(rejected, reason)
+
+    def next_azimuth(self, phi: float) -> MsgGenerator[str | None]:
+        """Say how the sample is mounted now, and take the rest of the newest series there: ``RE(next_azimuth(102))``.
+
+        Parameters
+        ----------
+        phi
+            Azimuth in degrees as the sample stands, within 1 deg of a planned one.
+
+        Raises
+        ------
+        PlanError
+            If no planned azimuth is so near, or nothing is missing there.
+        """
+        chosen = self._found(None)[-1]
+        planned = chosen.measurement.azimuths_deg
+        nearest = min(planned, key=lambda each: abs(each - phi))
+        if abs(nearest - phi) > AGREEMENT_DEG:
+            raise PlanError(
+                f"phi = {phi:g} deg is not within {AGREEMENT_DEG:g} deg of a planned azimuth ({_angles(planned)} deg)"
+            )
+        skip = chosen.verified(self._data)
+        here = [key for key in chosen.keys if key.phi_deg == nearest]
+        if not any(
+            set(here) - skip.get(energy_ev, set()) for energy_ev in chosen.measurement.energies_ev
+        ):
+            raise PlanError(f"series {chosen.uid}: nothing is missing at phi = {nearest:g} deg")
+        return self._next_azimuth(chosen, nearest, phi, skip)
+
+    def _next_azimuth(
+        self,
+        chosen: Measured,
+        azimuth_deg: float,
+        phi_deg: float,
+        skip: Mapping[float, frozenset[Key]],
+    ) -> MsgGenerator[str | None]:
+        if self._turn is not None:
+            self._turn(phi_deg)
+        yield from bps.mv(self._instrument.azimuth, phi_deg)
+        return (
+            yield from tilt_series(
+                self._instrument,
+                chosen.measurement,
+                azimuth_deg,
+                series=chosen.uid,
+                skip=skip,
+            )
+        )
+
+    def status(self) -> None:
+        """Print what is done of each series and what comes next, as ``mistral-txm status`` does."""
+        from mistral_txm.profile_collection.command_line import main
+
+        main(["status", "--data", str(self._data)])
+
+    def _found(self, series: str | None) -> list[Measured]:
+        found = measured(self._data)
+        chosen = [each for each in found if each.uid.startswith(series or "")]
+        if series is not None and len(chosen) > 1:
+            raise PlanError(
+                f"series {series}: {len(chosen)} series begin so; type more of the name"
+            )
+        if not chosen:
+            known = ", ".join(each.uid for each in found) or "none"
+            raise PlanError(f"series {series or 'any'}: no such series here; known are: {known}")
+        return chosen
+
+    def _keys(
+        self, chosen: Measured, theta_deg: float, helicity: int | None, phi_deg: float | None
+    ) -> list[Key]:
+        """Return the planned keys of an angle."""
+        if helicity not in (None, 1, -1):
+            raise PlanError(f"helicity: {helicity}, expected 1 or -1")
+        azimuth_deg = self._azimuth(chosen.measurement, phi_deg)
+        here = [key for key in chosen.keys if key.phi_deg == azimuth_deg]
+        tilts = sorted({key.theta_deg for key in here}, key=lambda each: abs(each - theta_deg))
+        if not tilts or abs(tilts[0] - theta_deg) > NEAR_DEG:
+            raise PlanError(
+                f"theta = {theta_deg:g} deg is not planned; beside it are {_angles(sorted(tilts[:2]))} deg"
+            )
+        return [
+            key for key in here if key.theta_deg == tilts[0] and helicity in (None, key.helicity)
+        ]
+
+    def _azimuth(self, measurement: Measurement, phi_deg: float | None) -> float:
+        """Return the planned azimuth that is meant; by default that at which the sample is mounted."""
+        planned = measurement.azimuths_deg
+        if phi_deg is None and len(planned) == 1:
+            return planned[0]
+        meant_deg = self._instrument.azimuth.phi_deg if phi_deg is None else phi_deg
+        near = [each for each in planned if abs(each - meant_deg) <= AGREEMENT_DEG]
+        if not near:
+            said = "phi" if phi_deg is None else f"phi = {phi_deg:g} deg"
+            raise PlanError(f"{said}: expected one of {_angles(planned)} deg")
+        return min(near, key=lambda each: abs(each - meant_deg))
+
+
+def _reject(rejected: Mapping[str, list[Key]], reason: str) -> MsgGenerator[None]:
+    for series, keys in rejected.items():
+        if keys:
+            yield from bps.open_run(
+                {
+                    "plan_name": "reject",
+                    "series": series,
+                    "rejected_keys": [list(key) for key in keys],
+                    "reason": reason,
+                }
+            )
+            yield from bps.close_run()
+
+
+def _angles(angles_deg: Any) -> str:
+    """Name angles.
+
+    >>> _angles((0.0, 102.0))
+    '0, 102'
+    """
+    return ", ".join(f"{each:g}" for each in angles_deg)
