@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.plans.acquisition import PlanError
+from mistral_txm.plans.checks import PlanError, check_range
 from mistral_txm.plans.scans import (
     Exposing,
     State,
@@ -18,7 +18,6 @@ from mistral_txm.plans.scans import (
     is_number,
     scan_run,
 )
-from mistral_txm.plans.tomography import check_range
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument

@@ -301,11 +301,12 @@ class QueuePlans:
 
     def _take(self, series: str, skip: frozenset[Key]) -> MsgGenerator[tuple[str, ...]]:
         (record,) = read_series(self._session.data, series)
+        start = record.runs[-1].start
         uids: tuple[str, ...] = yield from plans.vector_tomography(
             self._instrument,
-            Measurement.from_dict(record.runs[-1].start["measurement"]),
+            Measurement.from_dict(start["measurement"]),
             series=series,
-            skip=skip,
+            skip={start["energy_ev"]: skip},
         )
         return uids
 

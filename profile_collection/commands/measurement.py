@@ -189,7 +189,9 @@ def _measure(
             with stage("measurement"), ProgressLine(data / "journal"):
                 acquire(
                     session.RE,
-                    session.vector_tomography(session.instrument, what, series=series, skip={what.energies_ev[0]: done}),
+                    session.vector_tomography(
+                        session.instrument, what, series=series, skip={what.energies_ev[0]: done}
+                    ),
                 )
             summary = conclude(data, series, session.services["live"], stage, stage.seconds)
     except MeasurementInterrupted:
