@@ -7,10 +7,9 @@ measurement is checked there, too: the text of its annotation names `CheckedMeas
 import asyncio
 import logging
 import os
-import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import bluesky.plan_stubs as bps
@@ -19,18 +18,16 @@ from bluesky_queueserver import parameter_annotation_decorator
 from pydantic import AfterValidator, ValidationError
 
 from mistral_txm import plans
-from mistral_txm.devices.configuration import explain, load_configuration, read_toml
-from mistral_txm.devices.key import Key
-from mistral_txm.plans import Measurement, PlanError, check_positions
+from mistral_txm.devices.configuration import explain, load_configuration
+from mistral_txm.plans import Measurement, PlanError, check_positions, load_measurement
 from mistral_txm.plans.operator import turn_sample
+from mistral_txm.profile_collection.acquire import Ended
 from mistral_txm.profile_collection.session import Session
-from mistral_txm.services.verification import Verification, read_series, verify
 
 CONFIG_VARIABLE = "MISTRAL_TXM_CONFIG"
 """The environment variable that names the configuration."""
 SIMULATED_VARIABLE = "MISTRAL_TXM_SIMULATED"
 """The environment variable that, being 1, asks for a simulated beamline."""
-PRESETS = ("small", "medium", "paper")
 
 
 class Refusal(Exception):
@@ -48,20 +45,12 @@ def described(measurement: str | dict[str, Any]) -> Measurement:
     ValueError, OSError
         If there is no such preset or file, or the description is wrong; one line.
     """
-    if isinstance(measurement, dict):
-        try:
-            return Measurement.from_dict(measurement)
-        except ValidationError as refusal:
-            raise ValueError(explain(refusal.errors()[0], Measurement)) from None
-    if measurement in PRESETS:
-        preset: Measurement = getattr(plans, measurement)()
-        return preset
-    path = Path(measurement).absolute()
-    if not path.is_file():
-        raise ValueError(
-            f"{measurement!r}: neither a preset ({', '.join(PRESETS)}) nor a file ({path})"
-        )
-    return read_toml(path, Measurement)
+    if isinstance(measurement, str):
+        return load_measurement(measurement)
+    try:
+        return Measurement.from_dict(measurement)
+    except ValidationError as refusal:
+        raise ValueError(explain(refusal.errors()[0], Measurement)) from None
 
 
 def check_measurement(measurement: str | dict[str, Any]) -> str | dict[str, Any]:
@@ -110,7 +99,6 @@ class QueuePlans:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._instrument = session.instrument
 
     @_checked({"measurement": _MEASUREMENT})
     def measure(
@@ -125,14 +113,16 @@ class QueuePlans:
         series
             A name for the series. Without one each start of the item is a new series.
         """
+        from mistral_txm.profile_collection.operator_plans import measured  # imports ophyd
+
         wanted = described(measurement)
-        known = {record.uid: record for record in read_series(self._session.data)}
-        if series in known:
-            if Measurement.from_dict(known[series].runs[-1].start["measurement"]) != wanted:
+        begun = {each.uid: each.measurement for each in measured(self._session.data)}
+        if series in begun:
+            if begun[series] != wanted:
                 raise PlanError(f"series {series}: is another measurement; choose another name")
             return (yield from self.resume_series(series))
         uids: tuple[str, ...] = yield from plans.vector_tomography(
-            self._instrument, wanted, series=series or None
+            self._session.instrument, wanted, series=series or None
         )
         return uids
 
@@ -144,11 +134,14 @@ class QueuePlans:
         series
             Uid of the series, or its first characters; the newest that is not complete if empty.
         """
-        found = yield from self._verified(series)
-        left = [each for each in found if each.missing]
-        if not left:
-            raise PlanError(f"series {series or 'any'}: nothing is missing")
-        uids: tuple[str, ...] = yield from self._take(left[-1].uid, left[-1].done)
+
+        def reading() -> asyncio.Future[MsgGenerator[tuple[str, ...]]]:
+            # In a thread: the engine's own has to stay free.
+            loop = asyncio.get_running_loop()
+            return loop.run_in_executor(None, self._session.resume, series or None)
+
+        (found,) = yield from bps.wait_for([reading])
+        uids: tuple[str, ...] = yield from found.result()
         return uids
 
     @_checked({"phi_deg": _DEGREES, "theta_deg": {"min": -90, "max": 90}, "helicity": _HELICITY})
@@ -168,24 +161,36 @@ class QueuePlans:
         series
             Uid of the series, or its first characters; the newest if empty.
         """
-        record = read_series(self._session.data, series or None)[-1]
-        again = {
-            key
-            for key in record.manifest
-            if (key.phi_deg, key.theta_deg) == (phi_deg, theta_deg)
-            and helicity in (0, key.helicity)
-        }
-        if not again:
-            raise PlanError(
-                f"series {record.uid}: plans nothing at phi = {phi_deg:g}, theta = {theta_deg:g} deg"
-            )
-        uids: tuple[str, ...] = yield from self._take(
-            record.uid, frozenset(record.manifest) - again
+        uids: tuple[str, ...] = yield from self._session.retake(
+            theta_deg, helicity or None, phi_deg, series or None
         )
         return uids
 
+    @_checked({"phi_deg": _DEGREES, "theta_deg": {"min": -90, "max": 90}, "helicity": _HELICITY})
+    def reject_angle(
+        self, phi_deg: float, theta_deg: float, reason: str, helicity: int = 0, series: str = ""
+    ) -> MsgGenerator[None]:
+        """Let an angle of a series count no more; `resume_series` takes it again.
+
+        Parameters
+        ----------
+        phi_deg
+            Azimuth as planned, in degrees.
+        theta_deg
+            Tilt in degrees.
+        reason
+            Why: it is kept with the data.
+        helicity
+            +1 or -1; both if 0.
+        series
+            Uid of the series, or its first characters; the newest if empty.
+        """
+        yield from self._session.reject(
+            theta_deg, helicity or None, phi_deg, reason=reason, series=series or None
+        )
+
     @_checked({"phi_deg": _DEGREES})
-    def next_azimuth(self, phi_deg: float) -> MsgGenerator[None]:
+    def turn_sample(self, phi_deg: float) -> MsgGenerator[None]:
         """Ask for the sample to be turned, unless it stands so; the plan pauses until somebody says `mounted`.
 
         Parameters
@@ -193,7 +198,7 @@ class QueuePlans:
         phi_deg
             Azimuth in degrees.
         """
-        yield from turn_sample(self._instrument, phi_deg)
+        yield from turn_sample(self._session.instrument, phi_deg)
 
     @_checked(_EXPOSING)
     def energy_scan(
@@ -223,7 +228,7 @@ class QueuePlans:
             Dark frames for each exposure time.
         """
         uid: str = yield from plans.energy_scan(
-            self._instrument,
+            self._session.instrument,
             energies_ev,
             exposure_s=exposure_s,
             repeats=repeats,
@@ -264,7 +269,7 @@ class QueuePlans:
             Dark frames for each exposure time.
         """
         uid: str = yield from plans.focus_series(
-            self._instrument,
+            self._session.instrument,
             helicity,
             z_um,
             exposure_s=exposure_s,
@@ -284,62 +289,52 @@ class QueuePlans:
         exposure_s
             Exposure time in s.
         """
-        uid: str = yield from plans.snapshot(self._instrument, exposure_s)
+        uid: str = yield from plans.snapshot(self._session.instrument, exposure_s)
         return uid
-
-    def _verified(self, series: str) -> MsgGenerator[list[Verification]]:
-        """Read all frames in a thread: the engine's own has to stay free."""
-
-        def reading() -> asyncio.Future[list[Verification]]:
-            return asyncio.get_running_loop().run_in_executor(
-                None, verify, self._session.data, series or None
-            )
-
-        (read,) = yield from bps.wait_for([reading])
-        found: list[Verification] = read.result()
-        return found
-
-    def _take(self, series: str, skip: frozenset[Key]) -> MsgGenerator[tuple[str, ...]]:
-        (record,) = read_series(self._session.data, series)
-        start = record.runs[-1].start
-        uids: tuple[str, ...] = yield from plans.vector_tomography(
-            self._instrument,
-            Measurement.from_dict(start["measurement"]),
-            series=series,
-            skip={start["energy_ev"]: skip},
-        )
-        return uids
 
 
 def serve(session: Session) -> dict[str, Any]:
     """Return what the queue server sees of a session: `RE`, the devices, the plans of the queue, `mounted`.
 
-    At a beamline, prompts pause the plan. When this process is asked to end, a plan that runs is aborted first.
-    (When the environment is closed, the process has half a second: the services notice its end by themselves.)
+    At a beamline, prompts pause the plan. A signal that ends a plan ends this process then, too.
     """
     azimuth = session.instrument.azimuth
     if "faults" not in session:  # not a simulated beamline, whose simulated operator answers
         from mistral_txm.profile_collection.absent_operator import AbsentOperator
 
         session.RE.register_command("input", AbsentOperator(session.RE, azimuth))
+    session.RE.context_managers.insert(0, partial(_Leaving, session))
 
     def mounted(phi_deg: float) -> None:
         """Say how the sample stands now: its azimuth in degrees."""
         azimuth.set(phi_deg).wait()
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        session.close()
-        logging.shutdown()
-        os._exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
     return {
         "RE": session.RE,
         **session.instrument.devices,
         **queue_plans(session),
         "mounted": mounted,
     }
+
+
+class _Leaving:
+    """What the engine enters while it runs a plan: a process that was asked to end does, after the plan has.
+
+    (The queue server would take its end for that of the plan alone, and go on.)
+    """
+
+    def __init__(self, session: Session, RE: Any) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """End in order: services, logs, process."""
+        if isinstance(error, Ended):
+            self._session.close()
+            logging.shutdown()
+            os._exit(int(error.code or 0))
 
 
 def queue_plans(session: Session) -> dict[str, Callable[..., MsgGenerator[Any]]]:

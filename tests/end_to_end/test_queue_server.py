@@ -22,15 +22,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TINY = {
     "sample": {"name": "tiny"},
-    "angles_deg": [-45.0, 45.0],
+    "tilts": [
+        {"first_deg": -45.0, "last_deg": 45.0, "step_deg": 90.0, "exposure_s": 8.0, "repeats": 3}
+    ],
     "azimuths_deg": [0.0, 102.0],
-    "exposures": [{"up_to_deg": 55.0, "exposure_s": 8.0, "repeats": 3}],
     "flats": {"exposure_s": 3.0, "repeats": 4},
     "darks": {"repeats": 3},
-    "energy_ev": 707.4,
+    "energies_ev": [707.4],
 }
 EXPOSURES = 2 * 2 * 2 * 3
-LONGER = {**TINY, "exposures": [{"up_to_deg": 55.0, "exposure_s": 8.0, "repeats": 20}]}
+LONGER = {**TINY, "tilts": [{**TINY["tilts"][0], "repeats": 20}]}
 SOMEBODY = {"user": "somebody", "user_group": "primary"}
 
 
@@ -138,12 +139,12 @@ def test_a_queue_measures_is_cut_and_goes_on(queue, tmp_path, processes_about):
     description.write_text(tomli_w.dumps(TINY))
     queue.wait_for(idle_with_environment)
 
-    wrong = {"name": "measure", "kwargs": {"measurement": {**TINY, "angle": 1}}}
+    wrong = {"name": "measure", "kwargs": {"measurement": {**TINY, "tilt": 1}}}
     answer = queue.ask("queue_item_add", item={**wrong, "item_type": "plan"}, **SOMEBODY)
     assert (
         answer["msg"]
         .split("\n")[0]
-        .endswith("measurement: unknown key 'angle'; the nearest valid key is 'angles_deg'")
+        .endswith("measurement: unknown key 'tilt'; the nearest valid key is 'tilts'")
     )
     assert queue.ask("status")["items_in_queue"] == 0
 
