@@ -26,7 +26,8 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
     does one after which the record tells of a problem, a stall, a limit switch in the way or an
     invalid alarm. One that does not end in time is stopped. A record that would not move (SPMG), or
     would take the target for a calibration (SET), is not asked. An axis with an `approach` takes up
-    its backlash: it arrives from below, at least that far.
+    its backlash: it arrives from below, at least that far; where it has arrived so, and stands still
+    there, it is not moved again.
     """
 
     user_setpoint = Component(EpicsSignal, ".VAL", limits=True, auto_monitor=True, kind="omitted")
@@ -39,6 +40,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
         super().__init__(prefix, name=name)
         self.settings = settings
         self._motion: Motion | None = None
+        self._arrived_at: float | None = None
 
     def set(self, new_position: float, **_: Any) -> Motion:
         """Start a move; the status fails if the axis does not arrive.
@@ -59,9 +61,13 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
             )
 
         def steps(motion: Motion) -> None:
-            if approach and target - self.position < approach:
-                self._move_and_check(motion, target - approach)
-            self._move_and_check(motion, target)
+            arrived_at, self._arrived_at = self._arrived_at, None
+            asked_for = self.user_setpoint.get(use_monitor=False)
+            if not (approach and arrived_at == target == asked_for and self.is_at(target)):
+                if approach and target - self.position < approach:
+                    self._move_and_check(motion, target - approach)
+                self._move_and_check(motion, target)
+            self._arrived_at = target
 
         self._motion = Motion(self, steps, after=self._motion)
         return self._motion.start()

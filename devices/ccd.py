@@ -221,6 +221,12 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         return bool(self._documents)
 
     @property
+    def frame_bytes(self) -> int:
+        """How many bytes a frame takes."""
+        ny, nx = self._sensor_shape()
+        return 2 * ny * nx
+
+    @property
     def _monitored(self) -> tuple[Any, ...]:
         """What is looked at before every exposure, and changes rarely."""
         cam = self.cam

@@ -118,6 +118,10 @@ class CcdDevice(ReadableDevice, Protocol):
         """The signals that have to answer before the first exposure."""
 
     @property
+    def frame_bytes(self) -> int:
+        """How many bytes a frame takes."""
+
+    @property
     def has_frame(self) -> bool:
         """Whether a frame was taken that nobody has collected yet."""
 

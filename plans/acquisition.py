@@ -12,13 +12,18 @@ from bluesky import Msg
 from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException, short_uid
 
 from mistral_txm.devices.key import Key
-from mistral_txm.plans.exposing import expose, note, record
+from mistral_txm.plans.checks import disk_trouble
+from mistral_txm.plans.exposing import ask_for_help, expose, note, record, until_done
 from mistral_txm.plans.exposure_control import SATURATED_FRACTION, Seen
 from mistral_txm.plans.measurement import Measurement
 from mistral_txm.plans.steps import Step
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
+
+
+SPARE_ANGLES = 3
+"""A measurement asks for room before its disk has less than this many angles need."""
 
 
 def columns(instrument: Instrument) -> tuple[Any, ...]:
@@ -90,17 +95,23 @@ def take(
 ) -> MsgGenerator[None]:
     """Bring the beamline to the state of a step and take its exposures into one file.
 
-    The shutter is open during the exposures alone, and not at all for dark frames. Where the measurement
-    allows it, the counts that were seen choose the exposure time and end the repeats.
+    The shutter is open during the exposures alone, and not at all for dark frames. What does not arrive
+    is moved once more, then a person is asked; so it is where the disk is nearly full. Where the
+    measurement allows it, the counts that were seen choose the exposure time and end the repeats.
     """
-    group, control = short_uid("state"), measurement.exposure_control
-    yield from bps.checkpoint()
-    if step.stream != "dark":
-        place = "out" if step.stream == "flat" else "in"
-        yield from bps.abs_set(instrument.sample_position, place, group=group)
-        yield from bps.abs_set(instrument.theta, step.theta_deg, group=group)
-        yield from bps.abs_set(instrument.polarization, step.helicity, group=group)
+    control = measurement.exposure_control
     exposure_s = seen.exposure_s(step, control)
+    file_name = f"{folder}/{step.file_name}"
+
+    def arrive() -> MsgGenerator[None]:
+        group = short_uid("state")
+        yield from bps.checkpoint()
+        if step.stream != "dark":
+            place = "out" if step.stream == "flat" else "in"
+            yield from bps.abs_set(instrument.sample_position, place, group=group)
+            yield from bps.abs_set(instrument.theta, step.theta_deg, group=group)
+            yield from bps.abs_set(instrument.polarization, step.helicity, group=group)
+        yield from open_file(instrument, file_name, exposure_s, group)
 
     def exposures() -> MsgGenerator[None]:
         told = False
@@ -116,15 +127,19 @@ def take(
             )
             if frame.saturated_fraction > SATURATED_FRACTION and not told:
                 told = True
-                yield from note(
-                    instrument, "flag", saturation(step, exposure_s, frame.saturated_fraction)
-                )
+                text = saturation(step, exposure_s, frame.saturated_fraction)
+                yield from note(instrument, "flag", text)
             if step.stream == "primary" and seen.is_enough(step, key.repeat + 1, control):
                 yield from _waive(instrument, step, key)
                 break
 
-    file_name = f"{folder}/{step.file_name}"
-    yield from into_file(instrument, file_name, exposure_s, exposures(), group)
+    ccd = instrument.ccd
+    angle_bytes = 2 * len(step.repeats) * ccd.frame_bytes
+    while full := disk_trouble(ccd.frames_directory, SPARE_ANGLES * angle_bytes):
+        yield from ask_for_help(instrument, full)
+    yield from until_done(instrument, step.file_name, arrive)
+    yield from exposures()
+    yield from close_file(instrument)
 
 
 def saturation(step: Step, exposure_s: float, fraction: float) -> str:
@@ -164,26 +179,24 @@ def expose_into(
 
     Every Event has the readings of `devices`. Shutter and file are closed at the end.
     """
-
-    def exposures() -> MsgGenerator[None]:
-        for key in keys:
-            yield from expose(instrument, stream, key, exposure_s, devices)
-
-    yield from into_file(instrument, file_name, exposure_s, exposures(), group)
+    yield from open_file(instrument, file_name, exposure_s, group)
+    for key in keys:
+        yield from expose(instrument, stream, key, exposure_s, devices)
+    yield from close_file(instrument)
 
 
-def into_file(
-    instrument: Instrument,
-    file_name: str,
-    exposure_s: float,
-    exposures: MsgGenerator[None],
-    group: str,
+def open_file(
+    instrument: Instrument, file_name: str, exposure_s: float, group: str
 ) -> MsgGenerator[None]:
-    """Open a file while the moves of a group go on, take exposures into it, close it and the shutter."""
+    """Set the exposure time and open a file while the moves of a group go on; wait for all."""
     yield from bps.abs_set(instrument.ccd.cam.acquire_time, exposure_s, group=group)
     yield from bps.abs_set(instrument.ccd.frame_file, file_name, group=group)
     yield from bps.wait(group)
-    yield from exposures
+
+
+def close_file(instrument: Instrument) -> MsgGenerator[None]:
+    """Close shutter and file."""
+    group = short_uid("close")
     yield from bps.checkpoint()
     yield from bps.abs_set(instrument.shutter, "closed", group=group)
     yield from bps.abs_set(instrument.ccd.frame_file, None, group=group)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from mistral_txm.devices.configuration import Axis, Configuration
@@ -140,3 +142,17 @@ def _check_clearance(
                 f"{clearance.free_um:g} um are free ([clearance] in the configuration); tilt less, or "
                 "move the sample nearer to the axis"
             )
+
+
+def disk_trouble(folder: Path, needed_bytes: int) -> str:
+    """Say in one line if a disk has less room than is needed; empty where it has, or the folder is not here."""
+    try:
+        free_bytes = shutil.disk_usage(folder).free
+    except FileNotFoundError:  # it is made with the first file
+        return ""
+    if free_bytes >= needed_bytes:
+        return ""
+    return (
+        f"{folder}: {free_bytes / 1e9:.2f} GB are free, the next angles need {needed_bytes / 1e9:.2f} GB; "
+        "make room"
+    )

@@ -146,6 +146,26 @@ def _attempt(
     return _Came.DOUBTFUL if doubt else _Came.GOOD, doubt, frame
 
 
+def until_done(
+    instrument: Instrument, what: str, begin: Callable[[], MsgGenerator[None]]
+) -> MsgGenerator[None]:
+    """Do something that a device may fail to do: a second time at once, again whenever a person says so."""
+    failures = 0
+    while True:
+        try:
+            yield from begin()
+        except FailedStatus as failure:
+            failures += 1
+            reason = f"{what}: {_line(failure.__cause__ or failure)}"
+        else:
+            return
+        if failures == 1:
+            yield from note(instrument, "repeat", f"{reason}; tried again")
+        else:
+            yield from ask_for_help(instrument, reason)
+            failures = 0
+
+
 def wait_for_light(instrument: Instrument) -> MsgGenerator[None]:
     """Wait with the shutter closed until front end and ring say that light can come."""
     trouble = yield from bps.rd(instrument.light.trouble, default_value="")

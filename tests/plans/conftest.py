@@ -184,6 +184,7 @@ def stub_instrument() -> Instrument:
         cam=SimpleNamespace(acquire_time=Stub("ccd_cam_acquire_time")),
         **{name: Stub(f"ccd_{name}") for name in CCD},
         frames_directory=Path("/frames"),
+        frame_bytes=131072,
     )
     names = [field.name for field in fields(Instrument) if field.name != "configuration"]
     foci = {name.removeprefix("polarization_"): Stub(name) for name in FOCI}
