@@ -21,6 +21,7 @@ RESERVED = frozenset(
         "plan_name",
         "series",
         "phi_deg",
+        "edges",
         "energy_ev",
         "measurement",
         "scan",
