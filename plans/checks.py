@@ -23,6 +23,7 @@ RESERVED = frozenset(
         "plan_name",
         "series",
         "phi_deg",
+        "edges",
         "energy_ev",
         "measurement",
         "scan",

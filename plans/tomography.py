@@ -337,6 +337,11 @@ def _leg(
     """Take steps, their runs side by side where they are of several photon energies."""
     plan_name, series, phi_deg, md = said
     energies_ev = tuple(dict.fromkeys(step.energy_ev for step in taken))
+    edges = {
+        "series": series,
+        "energies_ev": list(measurement.energies_ev),
+        "order": measurement.edges,
+    }
     metadata: dict[Hashable, dict[str, Any]] = {
         energy_ev: _metadata(
             instrument,
@@ -347,6 +352,7 @@ def _leg(
             "plan_name": plan_name,
             "series": edge_series(series, measurement, energy_ev),
             "phi_deg": phi_deg,
+            **({"edges": edges} if len(measurement.energies_ev) > 1 else {}),
             **md,
         }
         for energy_ev in energies_ev

@@ -56,15 +56,15 @@ class CatalogFrames:
         self._clients: dict[tuple[str, str], Any] = {}
         self._kind: tuple[tuple[int, int], np.dtype[Any]] | None = None
 
-    def rows_of(self, run: Any) -> list[Row]:
+    def rows_of(self, uid: str, streams: Mapping[str, Any]) -> list[Row]:
         """Return the exposures of a run, stream by stream; of darks and flats taken again after a pause the last."""
         rows = []
         for stream in ("dark", "flat", "primary"):
-            table = _table(run, stream, _COLUMNS)
-            if table is None:
+            parts = dict(streams[stream].items()) if stream in streams else {}
+            if "internal" not in parts:
                 continue
-            uid = run.metadata["start"]["uid"]
-            client = self._clients[uid, stream] = run.base[stream].base["ccd"]
+            table = _table(parts["internal"], _COLUMNS)
+            client = self._clients[uid, stream] = parts["ccd"]
             kind = (tuple(client.shape[-2:]), client.dtype)
             self._kind = self._kind or kind
             if kind != self._kind:
@@ -97,15 +97,19 @@ class CatalogFrames:
         shape, dtype = self._kind or ((0, 0), np.dtype(np.uint16))
         if not number.size:
             return da.zeros((*number.shape, *shape), dtype=dtype)
-        together = max(1, CHUNK_BYTES // (shape[0] * shape[1] * dtype.itemsize))
-        chunks = (1,) * (number.ndim - 1) + (together,)
-        numbers = cast("Any", da).from_array(number, chunks=chunks)
+        frame_bytes = shape[0] * shape[1] * dtype.itemsize
+        numbers = cast("Any", da).from_array(number, chunks=_chunks(number.shape, frame_bytes))
 
         def read(of_block: NDArray[np.int64]) -> NDArray[Any]:
             block = np.zeros((*of_block.shape, *shape), dtype)
-            places = [place for place in np.ndindex(of_block.shape) if of_block[place] >= 0]
-            wanted = [rows[int(of_block[place])] for place in places]
-            for place, frame in zip(places, self._read(wanted), strict=True):
+            wanted = {
+                place: rows[int(of_block[place])]
+                for place in np.ndindex(of_block.shape)
+                if of_block[place] >= 0
+            }
+            places = sorted(wanted, key=lambda place: _order(wanted[place]))
+            frames = self._read([wanted[place] for place in places])
+            for place, frame in zip(places, frames, strict=True):
                 block[place] = frame
             return block
 
@@ -133,7 +137,8 @@ class CatalogFrames:
                 found = np.asarray(client[first.row : first.row + len(together)])
             except httpx.HTTPError as refusal:
                 raise FrameError(
-                    f"{_describe(first)}: the catalog cannot read it ({str(refusal).splitlines()[0][:200]})"
+                    f"{_describe(first)}, or one of {len(together)} from there on: the catalog cannot read it "
+                    f"({str(refusal).splitlines()[0][:200]})"
                 ) from refusal
             for row, frame in zip(together, found[:, 0], strict=True):
                 crc32 = frame_crc32(frame)
@@ -146,20 +151,36 @@ class CatalogFrames:
         return frames
 
 
+def _chunks(shape: tuple[int, ...], frame_bytes: int) -> tuple[int, ...]:
+    """Choose how many frames are read together: the repeats of an angle, and with both helicities if they are small.
+
+    >>> _chunks((2, 87, 2, 3), 131072), _chunks((2, 87, 2, 20), 2097152)
+    ((1, 1, 2, 3), (1, 1, 1, 7))
+    """
+    repeats = min(shape[-1], max(1, CHUNK_BYTES // frame_bytes))
+    all_of_it = shape[-2] * shape[-1] * frame_bytes <= CHUNK_BYTES
+    return (*(1,) * (len(shape) - 2), shape[-2] if all_of_it else 1, repeats)
+
+
+def _order(row: Row) -> tuple[str, str, int]:
+    return row.run_uid, row.stream, row.row
+
+
 def _follows(one: Row, other: Row) -> bool:
-    return (other.run_uid, other.stream, other.row) == (one.run_uid, one.stream, one.row + 1)
+    return _order(other) == (one.run_uid, one.stream, one.row + 1)
 
 
 def _describe(row: Row) -> str:
     return f"run {row.run_uid}, {row.stream}, {describe_key(row.key)}"
 
 
-def _table(run: Any, stream: str, columns: Sequence[str]) -> Mapping[str, Any] | None:
-    """Read columns of a stream; None where it has no Events."""
-    base = run.base
-    if stream not in base or "internal" not in (parts := base[stream].base):
-        return None
-    table = parts["internal"].read(list(columns))
+def streams_of(run: Any) -> dict[str, Any]:
+    """Return the streams of a run by name, whatever flavour its catalog is of."""
+    return {name: stream.base for name, stream in run.base.items()}
+
+
+def _table(internal: Any, columns: Sequence[str]) -> Mapping[str, Any]:
+    table = internal.read(list(columns))
     return {name: np.asarray(table[name]) for name in columns}
 
 
@@ -168,7 +189,9 @@ def _keys(table: Mapping[str, Any], prefix: str) -> list[Key]:
     return [Key(*values) for values in zip(*columns, strict=True)]
 
 
-def waived_keys(run: Any) -> list[Key]:
+def waived_keys(streams: Mapping[str, Any]) -> list[Key]:
     """Return the keys that a run says are not needed; each stands for itself and all higher repeats."""
-    table = _table(run, "waived", [f"waived_{name}" for name in _OF_KEY])
-    return [] if table is None else _keys(table, "waived")
+    parts = dict(streams["waived"].items()) if "waived" in streams else {}
+    if "internal" not in parts:
+        return []
+    return _keys(_table(parts["internal"], [f"waived_{name}" for name in _OF_KEY]), "waived")

@@ -146,7 +146,7 @@ class RunExposures:
         return Contribution(
             exposures=[one for one in self.recorded() if one.stream == "primary"],
             waived=list(self._waived),
-            rejected=rejected_keys(self.start) if self.is_rejection else (),
+            rejected=rejected_keys(self.start),
         )
 
     def recorded(self) -> list[Exposure]:

@@ -12,7 +12,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mistral_txm.services.catalog_frames import CatalogFrames, Row, SeriesError, waived_keys
+from mistral_txm.services.catalog_frames import (
+    CatalogFrames,
+    Row,
+    SeriesError,
+    streams_of,
+    waived_keys,
+)
 from mistral_txm.services.catalog_search import find
 from mistral_txm.services.runs import energy_ev
 from mistral_txm.services.standing import (
@@ -53,17 +59,20 @@ def series_arrays(cat: Any, series: str) -> xr.Dataset:
     runs = _runs(cat, series)
     starts = [run.metadata["start"] for run in runs]
     frames = CatalogFrames()
-    rows = [frames.rows_of(run) for run in runs]
+    streams = [streams_of(run) for run in runs]
+    rows = [
+        frames.rows_of(start["uid"], of_run) for start, of_run in zip(starts, streams, strict=True)
+    ]
     manifest = next((keys for start in reversed(starts) if (keys := planned_keys(start))), [])
     stands = standing(
         manifest,
         [
             Contribution(
                 exposures=[row for row in of_run if row.stream == "primary"],
-                waived=waived_keys(run),
+                waived=waived_keys(names),
                 rejected=rejected_keys(start),
             )
-            for run, start, of_run in zip(runs, starts, rows, strict=True)
+            for names, start, of_run in zip(streams, starts, rows, strict=True)
         ],
     )
     lit = [row for of_run in rows for row in of_run if row.stream == "flat" and assigned(row)]

@@ -156,6 +156,7 @@ def rejected_keys(start: Mapping[str, Any]) -> tuple[Key, ...]:
     return tuple(
         Key(float(phi_deg), float(theta_deg), int(helicity), int(repeat))
         for phi_deg, theta_deg, helicity, repeat in start.get("rejected_keys", ())
+        if is_rejection(start)
     )
 
 

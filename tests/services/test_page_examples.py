@@ -7,7 +7,17 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["catalog_search", "figures", "live_files", "monitor", "runs", "standing", "truth"]
+    "module",
+    [
+        "catalog_frames",
+        "catalog_search",
+        "figures",
+        "live_files",
+        "monitor",
+        "runs",
+        "standing",
+        "truth",
+    ],
 )
 def test_examples(module):
     result = doctest.testmod(importlib.import_module(f"mistral_txm.services.{module}"))

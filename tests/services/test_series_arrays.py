@@ -146,9 +146,9 @@ def test_frames_are_read_when_they_are_computed_and_those_alone(measured, catalo
     assert not [path for path in requests if "/array/" in path]
     requests.clear()
     assert one.compute().values.any()
-    # Two helicities; the repeats of one lie behind each other, in one request.
-    assert len(requests) == 2
-    assert all("/array/full/" in path and path.endswith("/primary/ccd") for path in requests)
+    (path,) = requests  # both helicities and their repeats were taken one after the other
+    assert "/array/full/" in path
+    assert path.endswith("/primary/ccd")
 
 
 def test_repeats_are_read_in_pieces_of_bounded_size(measured, catalog, monkeypatch):
@@ -170,7 +170,7 @@ def test_a_damaged_and_a_lost_frame_are_refused_by_name(data, measured, catalog)
             arrays.frames.compute()
         arrays.frames.sel(theta=-10).compute()
         exposure.path.unlink()
-        with pytest.raises(FrameError, match="helicity -1, repeat 1: the catalog cannot read it"):
+        with pytest.raises(FrameError, match=rf"the catalog cannot read it .*{exposure.path.name}"):
             arrays.frames.compute()
     finally:
         kept.replace(exposure.path)
