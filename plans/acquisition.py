@@ -251,8 +251,10 @@ def whole_runs(
             end = {"exit_status": failure.exit_status}
         elif failure is not None:
             end = {"exit_status": "fail", "reason": str(failure)}
+        yield Msg("rewindable", None, False)  # a pause from here on repeats nothing
         for key in uids:
             yield from in_run(key, bps.close_run(**end))
+        yield Msg("rewindable", None, True)
 
     yield from _repeatable()
     whole = bpp.contingency_wrapper(run(), except_plan=close, else_plan=close)
@@ -308,17 +310,22 @@ def _restore(
             group = short_uid("restore")
             try:
                 yield from bps.abs_set(device, target, group=group)
-            except Exception as reason:  # the others still have to be put back
+            except (
+                Exception
+            ) as reason:  # perhaps of another device; the others still have to be put back
                 complaints.append(_complaint(device, reason))
-            else:
-                started.append((device, group))
+            started.append((device, group))
         for device, group in started:
             try:
                 yield from bps.wait(group)
             except Exception as reason:  # as above
                 complaints.append(_complaint(device, reason))
 
-    yield from _repeatable()
+    try:
+        yield from _repeatable()
+    except Exception as reason:  # of a move that was begun before, or the wish of a person
+        complaints.append(_cause(reason))
+        yield from _repeatable()
     yield from move_all([(instrument.shutter, "closed")])
     yield from move_all([(instrument.ccd.frame_file, None), *before.items()])
     try:
@@ -345,7 +352,8 @@ def _baseline(instrument: Instrument, runs: Sequence[Hashable]) -> MsgGenerator[
 
 
 def _cause(reason: Exception) -> str:
-    return str(reason.__cause__ or reason)
+    cause = reason.__cause__ or reason
+    return str(cause) or type(cause).__name__
 
 
 def _complaint(device: Any, reason: Exception) -> str:

@@ -201,6 +201,7 @@ def record(stream: str, devices: Sequence[Any]) -> MsgGenerator[None]:
     """Make one Event of the readings of devices; none at all if one of them fails."""
 
     def readings() -> MsgGenerator[None]:
+        yield from bps.create(stream)
         for device in devices:
             yield from bps.read(device)
 
@@ -208,7 +209,6 @@ def record(stream: str, devices: Sequence[Any]) -> MsgGenerator[None]:
         yield from bps.drop()
         raise failure
 
-    yield from bps.create(stream)
     yield from bpp.contingency_wrapper(readings(), except_plan=drop, else_plan=bps.save)
 
 
