@@ -12,7 +12,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.plans.acquisition import PlanError
+from mistral_txm.plans.checks import PlanError, check_range
 from mistral_txm.plans.scans import (
     Exposing,
     State,
@@ -22,7 +22,6 @@ from mistral_txm.plans.scans import (
     scan_run,
 )
 from mistral_txm.plans.survey import check_helicity, standing_helicity
-from mistral_txm.plans.tomography import check_range
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
@@ -30,8 +29,8 @@ if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its env
 FIRST_STEP_DEG = 1.0
 """Next to the present tilt: a region 10 um off the axis moves by 0.17 um."""
 LEAST_TILTS = 5
-ON_AXIS_UM = 0.05
-"""So near, a region needs no correction: a tenth of the depth of focus."""
+ON_AXIS_UM = 0.025
+"""So near, a region needs no correction: half the tolerance of a stage."""
 MOST_SERIES = 4
 
 
@@ -145,6 +144,8 @@ def centre_rotation(
 
     def go_to(x_um: float, z_um: float) -> MsgGenerator[None]:
         yield from bps.mv(place.in_x_um, x_um, place.in_z_um, z_um)
+        # The stages themselves: to the sample's position, what is within their tolerance is "in" already.
+        yield from bps.mv(instrument.sample_x, x_um, instrument.sample_z, z_um)
         yield from bps.mv(place, "in")
 
     def series() -> MsgGenerator[tuple[str, Offset]]:

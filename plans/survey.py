@@ -156,6 +156,8 @@ def field_of_view(instrument: Instrument, x_um: float, y_um: float) -> MsgGenera
     place = instrument.sample_position
     yield from bps.mv(instrument.shutter, "closed")
     yield from bps.mv(place.in_x_um, float(x_um), place.in_y_um, float(y_um))
+    # The stages themselves: to the sample's position, what is within their tolerance is "in" already.
+    yield from bps.mv(instrument.sample_x, float(x_um), instrument.sample_y, float(y_um))
     yield from bps.mv(place, "in")
 
 

@@ -3,85 +3,27 @@
 Whatever returns a plan looks at the data first, and refuses in one line: nothing has moved then.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.devices.instrument import Instrument
+from mistral_txm import plans
 from mistral_txm.devices.key import Key
-from mistral_txm.plans import Measurement, PlanError, tilt_series, vector_tomography
-from mistral_txm.services.series_exposures import SeriesExposures
-from mistral_txm.services.verification import read_series, verify
+from mistral_txm.plans import Measurement, PlanError
+from mistral_txm.profile_collection.measured import Measured, measured
+
+if TYPE_CHECKING:  # to look at data must not import ophyd: libca reads its environment once
+    from mistral_txm.devices.instrument import Instrument
 
 NEAR_DEG = 0.05
 """How far a tilt may be from the one that is meant."""
 AGREEMENT_DEG = 1.0
 """How far the sample may be mounted from a planned azimuth."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measurement that was begun: its series, one for each photon energy, which are resumed together."""
-
-    uid: str
-    """Of the series; of several, what their names begin with."""
-    measurement: Measurement
-    series: Mapping[float, SeriesExposures]
-    """By photon energy; without those that were not begun."""
-
-    @property
-    def keys(self) -> dict[Key, None]:
-        """All keys of all its series, in the order of the plan."""
-        return dict.fromkeys(key for one in self.series.values() for key in one.manifest)
-
-    def all_but(self, again: frozenset[Key]) -> dict[float, frozenset[Key]]:
-        """Return what to skip, by energy, so that only some keys are taken."""
-        skipped = frozenset(self.keys) - again
-        return dict.fromkeys(self.measurement.energies_ev, skipped)
-
-    def missing(self) -> dict[float, int]:
-        """Return how many exposures are missing, by energy, from the journal alone."""
-        whole = len(self.keys)
-        return {
-            energy_ev: len(self.series[energy_ev].standing().missing)
-            if energy_ev in self.series
-            else whole
-            for energy_ev in self.measurement.energies_ev
-        }
-
-    def verified(self, data: Path) -> dict[float, frozenset[Key]]:
-        """Read every frame, and return by energy which keys are not to be taken any more."""
-        done = {}
-        for energy_ev, one in self.series.items():
-            (found,) = verify(data, one.uid)
-            done[energy_ev] = found.done
-        return done
-
-
-def measured(data: Path) -> list[Measured]:
-    """Return the measurements of a data folder; the one that was measured last comes last."""
-    groups: dict[str, dict[float, SeriesExposures]] = {}
-    for record in read_series(data):
-        if not record.manifest:
-            continue
-        start = record.runs[-1].start
-        energy_ev = float(start["energy_ev"])
-        uid = record.uid.removesuffix(f"-{energy_ev:g}eV")
-        groups[uid] = {**groups.pop(uid, {}), energy_ev: record}
-    return [_measured(uid, group) for uid, group in groups.items()]
-
-
-def _measured(uid: str, group: Mapping[float, SeriesExposures]) -> Measured:
-    newest = list(group.values())[-1].runs[-1].start
-    whole = dict(newest["measurement"])
-    whole["energies_ev"] = newest.get("energies_ev", whole["energies_ev"])
-    measurement = Measurement.from_dict(whole)
-    by_energy = {each: group[each] for each in measurement.energies_ev if each in group}
-    return Measured(uid, measurement, by_energy)
 
 
 class OperatorPlans:
@@ -127,13 +69,11 @@ class OperatorPlans:
         incomplete = [each for each in found if any(each.missing().values())]
         chosen = (incomplete or found)[-1]
         skip = chosen.verified(self._data)
-        left = sum(
-            len(set(chosen.keys) - skip.get(each, set())) for each in chosen.measurement.energies_ev
-        )
+        left = chosen.left(skip)
         if not left:
             raise PlanError(f"series {chosen.uid}: nothing is missing")
         print(f"series {chosen.uid}: {left} exposures are missing")
-        plan: MsgGenerator[tuple[str, ...]] = vector_tomography(
+        plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
             self._instrument, chosen.measurement, series=chosen.uid, skip=skip
         )
         return plan
@@ -165,7 +105,7 @@ class OperatorPlans:
         """
         chosen = self._found(series)[-1]
         again = self._keys(chosen, theta, helicity, phi)
-        plan: MsgGenerator[tuple[str, ...]] = vector_tomography(
+        plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
             self._instrument,
             chosen.measurement,
             series=chosen.uid,
@@ -215,9 +155,14 @@ class OperatorPlans:
             raise PlanError(
                 f"series {chosen.uid}: nothing accepted at theta = {theta:g} deg that could be rejected"
             )
-        return _reject(rejected, reason)
+        return self._reject(rejected, reason)
 
-    def next_azimuth(self, phi: float) -> MsgGenerator[str | None]:
+    def _reject(self, rejected: Mapping[str, list[Key]], reason: str) -> MsgGenerator[None]:
+        for series, keys in rejected.items():
+            if keys:
+                yield from plans.reject(self._instrument, series, keys, reason)
+
+    def next_azimuth(self, phi: float) -> MsgGenerator[tuple[str, ...]]:
         """Say how the sample is mounted now, and take the rest of the newest series there: ``RE(next_azimuth(102))``.
 
         Parameters
@@ -251,19 +196,14 @@ class OperatorPlans:
         azimuth_deg: float,
         phi_deg: float,
         skip: Mapping[float, frozenset[Key]],
-    ) -> MsgGenerator[str | None]:
+    ) -> MsgGenerator[tuple[str, ...]]:
         if self._turn is not None:
             self._turn(phi_deg)
         yield from bps.mv(self._instrument.azimuth, phi_deg)
-        return (
-            yield from tilt_series(
-                self._instrument,
-                chosen.measurement,
-                azimuth_deg,
-                series=chosen.uid,
-                skip=skip,
-            )
+        uids: tuple[str, ...] = yield from plans.tilt_series(
+            self._instrument, chosen.measurement, azimuth_deg, series=chosen.uid, skip=skip
         )
+        return uids
 
     def status(self) -> None:
         """Print what is done of each series and what comes next, as ``mistral-txm status`` does."""
@@ -311,20 +251,6 @@ class OperatorPlans:
             said = "phi" if phi_deg is None else f"phi = {phi_deg:g} deg"
             raise PlanError(f"{said}: expected one of {_angles(planned)} deg")
         return min(near, key=lambda each: abs(each - meant_deg))
-
-
-def _reject(rejected: Mapping[str, list[Key]], reason: str) -> MsgGenerator[None]:
-    for series, keys in rejected.items():
-        if keys:
-            yield from bps.open_run(
-                {
-                    "plan_name": "reject",
-                    "series": series,
-                    "rejected_keys": [list(key) for key in keys],
-                    "reason": reason,
-                }
-            )
-            yield from bps.close_run()
 
 
 def _angles(angles_deg: Any) -> str:

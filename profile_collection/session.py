@@ -283,6 +283,7 @@ def _wire(
     from mistral_txm.profile_collection import suspenders
     from mistral_txm.profile_collection.acquire import Awake
     from mistral_txm.profile_collection.operator_plans import OperatorPlans
+    from mistral_txm.profile_collection.progress import ProgressLine
     from mistral_txm.services.catalog_search import find
     from mistral_txm.services.journal import JournalWriter
     from mistral_txm.services.series_arrays import series_arrays
@@ -290,7 +291,12 @@ def _wire(
     instrument = make_instrument(configuration, data / "frames")
     instrument.connect(configuration.connection_timeout_s)
     RE = RunEngine({}, during_task=Awake())  # the name that every Bluesky operator types
-    suspenders.install(RE, suspenders.light_suspenders(instrument))
+    watching = suspenders.light_suspenders(instrument)
+    suspenders.install(RE, watching)
+    progress = ProgressLine(
+        data, configuration, lambda: next(filter(None, (each.waits_for for each in watching)), "")
+    )
+    RE.context_managers.append(lambda _RE: progress)
     RE.subscribe(session._exits.enter_context(JournalWriter(data / "journal")))
     turn = None
     if simulation is not None and configuration.simulation is not None:
@@ -317,8 +323,8 @@ def _wire(
         instrument=instrument,
         **instrument.devices,
         **{name: getattr(plans, name) for name in plans.__all__},
-        **OperatorPlans(instrument, data, turn).names,
     )
+    session.update(OperatorPlans(instrument, data, turn).names)
 
 
 def _catalog(data: Path) -> Any:

@@ -57,6 +57,7 @@ class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
         self._why = ""
         self._light_is_needed = False
         self._has_asked = False
+        self._is_waiting = False
         self._news = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -127,6 +128,7 @@ class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
 
     async def _light(self) -> None:
         """Wait until all signals have been well for the time of recovery."""
+        self._is_waiting = True
         while True:
             self._news.clear()
             in_trouble = any(each._why for each in self.beside)
@@ -136,7 +138,15 @@ class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
                 break
             if in_trouble and self._sleep and not any(each._why for each in self.beside):
                 logger.info("the light is back; the plan goes on in %g s", self._sleep)
+        self._is_waiting = False
         logger.info("the plan goes on")
+
+    @property
+    def waits_for(self) -> str:
+        """What a suspended plan waits for; empty where none is."""
+        if not self._is_waiting:
+            return ""
+        return next((each._why for each in self.beside if each._why), "the light has to stay")
 
 
 def light_suspenders(instrument: Instrument) -> tuple[LightSuspender, ...]:

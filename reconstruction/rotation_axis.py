@@ -205,9 +205,9 @@ def stretched(
 
     The pixel X from the middle shows ``u = (X + offset) cos(theta)``.
 
-    >>> view = np.arange(5.0)[None, :].repeat(4, axis=0) ** 2
-    >>> stretched(view, 0.5, 0.0, 5)[0].round(6)
-    array([1. , 1.5, 2. , 2.5, 3. ])
+    >>> view = np.arange(41.0)[None, :].repeat(4, axis=0) ** 2
+    >>> stretched(view, 0.5, 10.0, 5)[0].round(2)
+    array([24. , 24.5, 25. , 25.5, 26. ])
     """
     image = np.sqrt(np.maximum(np.asarray(transmittance_vu, dtype=np.float64), 0.0))
     good = np.isfinite(image)

@@ -19,7 +19,6 @@ from mistral_txm.profile_collection.commands.arguments import (
     print_table,
     simulation_options,
 )
-from mistral_txm.profile_collection.progress import ProgressLine
 from mistral_txm.profile_collection.session import READY_TIMEOUT_S, data_folder
 from mistral_txm.profile_collection.simulation import usable_conditions, usable_texture
 
@@ -106,26 +105,35 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _resume(arguments: argparse.Namespace) -> None:
-    """Take only what is missing of a series, as new runs with the same series uid; frames are verified first."""
-    from mistral_txm.services.verification import read_series, verify
+    """Take only what is missing of a series, as new runs with the same series uid; frames are verified first.
+
+    Series of several photon energies that were measured together are resumed together.
+    """
+    from mistral_txm.profile_collection.measured import measured
+    from mistral_txm.services.verification import read_series
 
     data = existing_data(arguments)
-    verified = verify(data, arguments.series)
-    found = [series for series in verified if series.missing]
-    if not found and verified and not _concluded(data, verified[-1].uid):
-        found = verified[-1:]
-    if not found:
+    found = measured(data)
+    if arguments.series:
+        (record,) = read_series(data, arguments.series)
+        found = [each for each in found if record.uid in (one.uid for one in each.series.values())]
+    verified = [(each, each.verified(data)) for each in found]
+    incomplete = [(each, done) for each, done in verified if each.left(done)]
+    if not incomplete and verified and not _concluded(data, verified[-1][0].uid):
+        incomplete = verified[-1:]
+    if not incomplete:
         _say(f"{data}: nothing is missing")
         return
-    chosen = found[-1]
-    (record,) = read_series(data, chosen.uid)
-    start = record.runs[-1].start
+    chosen, done = incomplete[-1]
+    start = chosen.start
     if "simulation" not in start:
         raise CommandFailed(
-            f"series {chosen.uid} was measured at a beamline: resume it from a session there, with "
-            "vector_tomography(.., series=.., skip=..)"
+            f"series {chosen.uid} was measured at a beamline: resume it from a session there, with RE(resume())"
         )
-    _say(f"series {chosen.uid}: {len(chosen.accepted)} of {chosen.planned} exposures are there")
+    planned = len(chosen.keys) * len(chosen.measurement.energies_ev)
+    _say(
+        f"series {chosen.uid}: {planned - chosen.left(done)} of {planned} exposures need not be taken any more"
+    )
     simulation = {
         name: value for name, value in start["simulation"].items() if name != "time_scale"
     }
@@ -134,8 +142,8 @@ def _resume(arguments: argparse.Namespace) -> None:
         simulation,
         chosen.uid,
         arguments.json,
-        measurement=start["measurement"],
-        done=frozenset(chosen.accepted),
+        measurement=chosen.measurement.to_dict(),
+        done=done,
     )
 
 
@@ -155,7 +163,7 @@ def _measure(
     *,
     faults: Sequence[str] = (),
     measurement: dict[str, Any] | None = None,
-    done: frozenset[Any] = frozenset(),
+    done: Mapping[float, frozenset[Any]] | None = None,
 ) -> None:
     """Measure a series on a simulated beamline, or the rest of one, and conclude it."""
     from mistral_txm.profile_collection.acquire import (
@@ -186,13 +194,18 @@ def _measure(
                 if measurement is None
                 else session.Measurement.from_dict(measurement)
             )
-            with stage("measurement"), ProgressLine(data / "journal"):
+            with stage("measurement"):
                 acquire(
                     session.RE,
                     session.vector_tomography(
-                        session.instrument, what, series=series, skip={what.energies_ev[0]: done}
+                        session.instrument, what, series=series, skip=done or {}
                     ),
                 )
+            if len(what.energies_ev) > 1:
+                _say(
+                    f"series {series}: complete; each photon energy is a series that is reconstructed alone"
+                )
+                return
             summary = conclude(data, series, session.services["live"], stage, stage.seconds)
     except MeasurementInterrupted:
         _say(

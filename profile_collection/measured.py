@@ -1,0 +1,90 @@
+"""Measurements that were begun, as the journal of a data folder tells of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mistral_txm.devices.key import Key
+from mistral_txm.plans import Measurement
+from mistral_txm.services.series_exposures import SeriesExposures
+from mistral_txm.services.verification import read_series, verify
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement that was begun: its series, one for each photon energy, which are resumed together."""
+
+    uid: str
+    """Of the series; of several, what their names begin with."""
+    measurement: Measurement
+    series: Mapping[float, SeriesExposures]
+    """By photon energy, the one measured last comes last; without those that were not begun."""
+
+    @property
+    def keys(self) -> dict[Key, None]:
+        """All keys of all its series, in the order of the plan."""
+        return dict.fromkeys(key for one in self.series.values() for key in one.manifest)
+
+    def all_but(self, again: frozenset[Key]) -> dict[float, frozenset[Key]]:
+        """Return what to skip, by energy, so that only some keys are taken."""
+        skipped = frozenset(self.keys) - again
+        return dict.fromkeys(self.measurement.energies_ev, skipped)
+
+    def missing(self) -> dict[float, int]:
+        """Return how many exposures are missing, by energy, from the journal alone."""
+        whole = len(self.keys)
+        return {
+            energy_ev: len(self.series[energy_ev].standing().missing)
+            if energy_ev in self.series
+            else whole
+            for energy_ev in self.measurement.energies_ev
+        }
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The start document of the newest run."""
+        newest: Mapping[str, Any] = list(self.series.values())[-1].runs[-1].start
+        return newest
+
+    def left(self, skip: Mapping[float, frozenset[Key]]) -> int:
+        """Return how many exposures there are without those to skip."""
+        keys = frozenset(self.keys)
+        return sum(len(keys - skip.get(each, frozenset())) for each in self.measurement.energies_ev)
+
+    def verified(self, data: Path) -> dict[float, frozenset[Key]]:
+        """Read every frame, and return by energy which keys are not to be taken any more."""
+        done = {}
+        for energy_ev, one in self.series.items():
+            (found,) = verify(data, one.uid)
+            done[energy_ev] = found.done
+        return done
+
+
+def measured(data: Path) -> list[Measured]:
+    """Return the measurements of a data folder; the one that was measured last comes last."""
+    groups: dict[str, dict[float, SeriesExposures]] = {}
+    for record in read_series(data):
+        if not record.manifest:
+            continue
+        start = record.runs[-1].start
+        uid = _edges(record).get("series", record.uid)
+        energy_ev = float(start["energy_ev"])
+        others = {each: one for each, one in groups.pop(uid, {}).items() if each != energy_ev}
+        groups[uid] = {**others, energy_ev: record}
+    return [_measured(uid, group) for uid, group in groups.items()]
+
+
+def _edges(record: SeriesExposures) -> Mapping[str, Any]:
+    """Return what the runs of a series say of the photon energies beside its own; nothing if there are none."""
+    found = [run.start["edges"] for run in record.runs if "edges" in run.start]
+    return found[-1] if found else {}
+
+
+def _measured(uid: str, group: Mapping[float, SeriesExposures]) -> Measured:
+    newest = list(group.values())[-1]
+    description = dict(newest.runs[-1].start["measurement"])
+    if edges := _edges(newest):
+        description |= {"energies_ev": edges["energies_ev"], "edges": edges["order"]}
+    measurement = Measurement.from_dict(description)
+    return Measured(uid, measurement, group)

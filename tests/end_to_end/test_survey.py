@@ -1,0 +1,133 @@
+"""Survey, choice of a field of view, centring: over Channel Access, against the truth of the simulated beamline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from mistral_txm.services.mosaic import stitch
+from mistral_txm.services.scans import read_scan
+
+pytestmark = pytest.mark.slow
+
+SESSION = Path(__file__).with_name("survey_session.py")
+PIXEL_UM = 0.0105
+EXPOSING: dict[str, Any] = {
+    "exposure_s": 8.0,
+    "flat_exposure_s": 3.0,
+    "flat_repeats": 4,
+    "dark_repeats": 3,
+}
+
+
+def session(data: Path, conditions: str, plans: list[tuple[str, dict[str, Any]]]) -> Any:
+    done = subprocess.run(
+        [sys.executable, SESSION, conditions, "1", data, json.dumps(plans)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert not any(result["shutter_is_open"] for result in results)
+    return results
+
+
+def poses(data: Path) -> list[dict[str, Any]]:
+    """The true states of the exposures of the sample, in order."""
+    lines = [json.loads(line) for line in (data / "truth.jsonl").read_text().splitlines()]
+    return [line for line in lines if "pose" in line and line["state"]["shutter_open"]]
+
+
+def test_a_point_of_the_mosaic_comes_into_the_middle(tmp_path: Path) -> None:
+    fiducial_um = np.array([1.010, 0.760])  # one that every simulated sample has, in its own frame
+    away_um = 3 * np.array([0.8, -0.6])  # 3 um off it is where the survey begins
+    start_um = -fiducial_um + away_um
+    results = session(
+        tmp_path,
+        "ideal",
+        [
+            ("place", {"in_x_um": start_um[0], "in_y_um": start_um[1]}),
+            ("mosaic", {"width_um": 8.0, "height_um": 7.0, **EXPOSING}),
+            ("field_of_view", {"x_um": -fiducial_um[0], "y_um": -fiducial_um[1]}),
+            ("mosaic", {"width_um": 1.0, "height_um": 1.0, **EXPOSING}),
+        ],
+    )
+    uid = results[1]["returned"]
+    assert results[1]["stages_um"] == pytest.approx(results[0]["stages_um"], abs=0.001)
+    mosaic = stitch(read_scan(tmp_path, uid))
+    # The darkest disc next to where the fiducial should be, in the axes of the picture.
+    near = np.abs(mosaic.x_um + fiducial_um[0]) < 0.3, np.abs(mosaic.y_um + fiducial_um[1]) < 0.3
+    part = np.nan_to_num(mosaic.transmittance_yx[np.ix_(near[1], near[0])], nan=1.0)
+    dark = part < 0.12
+    assert dark.sum() > 20
+    rows, columns = np.nonzero(dark)
+    found_um = mosaic.x_um[near[0]][columns].mean(), mosaic.y_um[near[1]][rows].mean()
+    assert found_um == pytest.approx(tuple(-fiducial_um), abs=2 * PIXEL_UM)
+    for suffix in (".html", ".png", ".h5"):
+        assert (tmp_path / "mosaics" / f"{uid[:8]}{suffix}").stat().st_size > 1000
+    # By the truth, the fiducial is now in the middle of the camera within a pixel.
+    last = poses(tmp_path)[-1]["pose"]
+    in_view_um = fiducial_um + np.array([last["shift_u_nm"], last["shift_v_nm"]]) / 1000
+    assert np.abs(in_view_um).max() < PIXEL_UM
+    with h5py.File(tmp_path / "mosaics" / f"{results[3]['returned'][:8]}.h5") as file:
+        picture = np.nan_to_num(file["transmittance"][...], nan=1.0)
+        middle = [size // 2 for size in picture.shape]
+        assert picture[middle[0] - 1 : middle[0] + 2, middle[1] - 1 : middle[1] + 2].mean() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("conditions", "axis_um"),
+    [("ideal", (0.0, 0.0)), ("real", (0.05, -0.08))],  # the offset of the axis in real.toml
+)
+@pytest.mark.parametrize(("place_um", "theta_deg"), [((1.5, 4.0), 0.0), ((-1.0, -3.0), 25.0)])
+def test_the_region_in_the_middle_comes_onto_the_axis(
+    tmp_path: Path,
+    conditions: str,
+    axis_um: tuple[float, float],
+    place_um: tuple[float, float],
+    theta_deg: float,
+) -> None:
+    first, result = session(
+        tmp_path,
+        conditions,
+        [
+            ("place", {"in_x_um": place_um[0], "in_z_um": place_um[1], "theta_deg": theta_deg}),
+            ("centre_rotation", {**EXPOSING, "repeats": 2}),
+        ],
+    )
+    assert not result["failure"]
+    assert result["returned"].count("Offset") == 2
+    x_um, z_um = (place + axis for place, axis in zip(place_um, axis_um, strict=True))
+    # The region: the point (p, 0) of the film with u = (x + p) cos(theta) - z sin(theta) = 0.
+    tangent = np.tan(np.deg2rad(theta_deg))
+    on_film_um = z_um * tangent - x_um
+    at_x_um = result["place_um"][0] + axis_um[0] + on_film_um
+    at_z_um = result["place_um"][2] + axis_um[1]
+    print(
+        f"{conditions} {place_um} {theta_deg}: {1000 * at_x_um:.0f}, {1000 * at_z_um:.0f} nm from the axis"
+    )
+    assert abs(at_x_um) < 0.05
+    assert abs(at_z_um) < 0.05
+    assert result["theta_deg"] == pytest.approx(theta_deg, abs=0.02)
+    assert result["stages_um"] == pytest.approx(result["place_um"], abs=0.001)
+    # By the truth, the region stays where it is at all tilts of the last series, but for run-out and drift.
+    series = [
+        line
+        for line in poses(tmp_path)
+        if line["file"].split("/")[-2] == Path(poses(tmp_path)[-1]["file"]).parent.name
+    ]
+    u_nm = [
+        line["pose"]["shift_u_nm"]
+        + 1000 * on_film_um * np.cos(np.deg2rad(line["pose"]["theta_deg"]))
+        for line in series
+    ]
+    assert len(u_nm) >= 23
+    assert np.ptp(u_nm) < (100 if conditions == "ideal" else 250)
