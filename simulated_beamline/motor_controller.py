@@ -19,7 +19,7 @@ from mistral_txm.simulated_beamline.motor_fields import MotorSettings
 TICK_S = 0.05
 """Wall time between two readbacks of a motion, where a motion takes wall time at all."""
 TOGETHER_S = 0.005
-"""Wall time of the shortest rest: motors that were sent off together rest together on the clock."""
+"""Wall time of the shortest motion or rest: motors that were sent off together move and rest together on the clock."""
 
 
 Tell = Callable[[], Awaitable[None]]
@@ -81,7 +81,7 @@ class _Obstacle:
 class Controller:
     """Moves one mechanism, whose faults are those of `name`.
 
-    `time_scale` multiplies the duration of a motion into wall time; at 0 a motion ends at once. The
+    `time_scale` multiplies the duration of a motion into wall time; at 0 the motor is there at once. The
     `clock` counts the duration unscaled.
     """
 
@@ -227,7 +227,9 @@ class Controller:
                 if halted.is_set():
                     return
                 await self._wait(min(TICK_S, duration_s - elapsed_s), halted)
-        self._turn(end)
+            self._turn(end)
+            if profile.duration_s and not duration_s:
+                await self._wait(TOGETHER_S, halted)
 
     def _turn(self, dial: float) -> None:
         frozen = self._faults.is_on(f"{self._name}.frozen")
