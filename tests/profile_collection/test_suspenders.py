@@ -178,15 +178,14 @@ def brief():
     return Measurement.from_dict(
         {
             "sample": {"name": "film"},
-            "angles_deg": [0.0, 2.0],
-            "azimuths_deg": [0.0],
-            "exposures": [
-                {"up_to_deg": 1.0, "exposure_s": 1.0, "repeats": 2},
-                {"up_to_deg": 55.0, "exposure_s": 1.0, "repeats": 1},
+            "tilts": [
+                {"first_deg": 0.0, "last_deg": 0.0, "exposure_s": 1.0, "repeats": 2},
+                {"first_deg": 2.0, "last_deg": 2.0, "exposure_s": 1.0, "repeats": 1},
             ],
+            "azimuths_deg": [0.0],
             "flats": {"exposure_s": 1.0, "repeats": 1},
             "darks": {"repeats": 1},
-            "energy_ev": 707.4,
+            "energies_ev": [707.4],
         }
     )
 
