@@ -110,6 +110,7 @@ class CcdDevice(ReadableDevice, Protocol):
     mean_counts: Any
     bright_counts: Any
     saturated_fraction: Any
+    frame_crc32: Any
     """Of the frame that was taken last."""
     frames_directory: Path
 

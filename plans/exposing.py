@@ -136,6 +136,7 @@ def _attempt(
         bright_counts=(yield from bps.rd(ccd.bright_counts, default_value=0)),
         saturated_fraction=(yield from bps.rd(ccd.saturated_fraction, default_value=0.0)),
         ring_current_ma=(yield from bps.rd(instrument.ring_current, default_value=0.0)),
+        crc32=(yield from bps.rd(ccd.frame_crc32, default_value=0)),
     )
     if stream != "dark":
         verdict = yield from bps.rd(instrument.light.verdict, default_value="")

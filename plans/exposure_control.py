@@ -24,6 +24,7 @@ class Frame(NamedTuple):
     bright_counts: float
     saturated_fraction: float
     ring_current_ma: float
+    crc32: int
 
 
 class Seen:
@@ -36,6 +37,7 @@ class Seen:
         self._bright_per_s: dict[tuple[float, int], float] = {}
         self._photons: dict[tuple[float, float, float, int], float] = defaultdict(float)
         self._dose_ma_s = 0.0
+        self._last: tuple[Step, int] | None = None
 
     def dark_counts(self, exposure_s: float) -> float:
         """Return the mean of the dark frames of an exposure time, of the nearest where there are none."""
@@ -64,7 +66,9 @@ class Seen:
         return max(fits, default=control.exposures_s[0])
 
     def trouble(self, step: Step, exposure_s: float, frame: Frame) -> str:
-        """Say in one line if a frame is dark that should be bright; empty where it is not."""
+        """Say in one line if a frame is dark that should be bright, or the last one of another step; else nothing."""
+        if self._last is not None and step != self._last[0] and frame.crc32 == self._last[1]:
+            return "ccd: the frame equals the last one of the file before, bit by bit"
         if step.stream == "dark" or not self._darks:
             return ""
         dark = self.dark_counts(exposure_s)
@@ -82,6 +86,7 @@ class Seen:
 
     def add(self, step: Step, exposure_s: float, frame: Frame) -> Spent:
         """Count an exposure that was accepted; return what it brought and cost."""
+        self._last = step, frame.crc32
         place = (step.energy_ev, step.helicity)
         if step.stream == "dark":
             self._darks[exposure_s].append(frame.mean_counts)

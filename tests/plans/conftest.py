@@ -50,6 +50,7 @@ CCD = (
     "mean_counts",
     "bright_counts",
     "saturated_fraction",
+    "frame_crc32",
 )
 FOCI = ("polarization_focus_positive_um", "polarization_focus_negative_um")
 PLACE = ("sample_position_in_x_um", "sample_position_in_y_um", "sample_position_in_z_um")
@@ -135,6 +136,7 @@ class Player:
                 assert self.values["ccd_frame_file"], "an exposure without a file"
                 self.states.append(dict(self.values))
                 self.values["ccd_mean_counts"] = self.counts(self.values)
+                self.values["ccd_frame_crc32"] = len(self.states)
             case "create":
                 self.stream = message.kwargs["name"]
             case "save":
