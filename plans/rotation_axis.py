@@ -93,7 +93,7 @@ def centre_rotation(
 
     A series of views at tilts around the present one, in one helicity, tells where the region lies
     against the axis; the sample's place is corrected by that, and another series verifies it, up to 4 in
-    all. Each is a run. If it does not succeed, the sample's place is what it was.
+    all, which follow the same region. Each is a run. If it does not succeed, the sample's place is what it was.
 
     Parameters not named here are those of `mosaic`.
 
@@ -134,13 +134,6 @@ def centre_rotation(
     stands = yield from standing_helicity(instrument, helicity)
     light: dict[str, Any] = {"helicity": stands, "light_stays": helicity is None}
     states = tuple(centring_states(exposing, tilts_deg, present_deg, light))
-    scan = {
-        "motor": "theta",
-        "unit": "deg",
-        "positions": list(tilts_deg),
-        "reference": float(present_deg),
-        "helicity": stands,
-    }
 
     def go_to(x_um: float, z_um: float) -> MsgGenerator[None]:
         yield from bps.mv(place.in_x_um, x_um, place.in_z_um, z_um)
@@ -148,7 +141,20 @@ def centre_rotation(
         yield from bps.mv(instrument.sample_x, x_um, instrument.sample_z, z_um)
         yield from bps.mv(place, "in")
 
-    def series() -> MsgGenerator[tuple[str, Offset]]:
+    def series(x_um: float, z_um: float) -> MsgGenerator[tuple[str, Offset]]:
+        # The region that was in the middle at first: what the stages do, it does, too.
+        angle = math.radians(present_deg)
+        region_u_um = (x_um - before_x_um) * math.cos(angle) - (z_um - before_z_um) * math.sin(
+            angle
+        )
+        scan = {
+            "motor": "theta",
+            "unit": "deg",
+            "positions": list(tilts_deg),
+            "reference": float(present_deg),
+            "region_u_um": region_u_um,
+            "helicity": stands,
+        }
         uid = yield from scan_run(instrument, "centre_rotation", scan, states, md)
         offset = yield from _located(locate, uid)
         return uid, offset
@@ -158,7 +164,7 @@ def centre_rotation(
         uids: list[str] = []
         found: list[Offset] = []
         while True:
-            uid, offset = yield from series()
+            uid, offset = yield from series(x_um, z_um)
             uids.append(uid)
             found.append(offset)
             yield from bps.abs_set(

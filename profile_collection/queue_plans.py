@@ -22,6 +22,7 @@ from mistral_txm.devices.configuration import explain, load_configuration
 from mistral_txm.plans import Measurement, PlanError, check_positions, load_measurement
 from mistral_txm.plans.operator import turn_sample
 from mistral_txm.profile_collection.acquire import Ended
+from mistral_txm.profile_collection.measured import measured
 from mistral_txm.profile_collection.session import Session
 
 CONFIG_VARIABLE = "MISTRAL_TXM_CONFIG"
@@ -113,8 +114,6 @@ class QueuePlans:
         series
             A name for the series. Without one each start of the item is a new series.
         """
-        from mistral_txm.profile_collection.operator_plans import measured  # imports ophyd
-
         wanted = described(measurement)
         begun = {each.uid: each.measurement for each in measured(self._session.data)}
         if series in begun:

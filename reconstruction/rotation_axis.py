@@ -135,8 +135,10 @@ def follow_region(
     transmittance_tvu: Sequence[npt.NDArray[np.floating]],
     pixel_nm: float,
     reference: int,
+    *,
+    reference_u_nm: float = 0.0,
 ) -> RegionPath:
-    """Follow what the view `reference` shows in its middle.
+    """Follow what the view `reference` shows in its middle, or at `reference_u_nm`.
 
     A view that has nothing in common with its neighbour ends the path on its side.
 
@@ -145,6 +147,7 @@ def follow_region(
         transmittance_tvu: views ``[v, u]`` of one helicity and shape, NaN where unknown.
         pixel_nm: pixel, nm.
         reference: index of the view.
+        reference_u_nm: where the region is in that view; elsewhere than in the middle if it was moved on purpose.
 
     Raises:
         InputError: for tilts that do not fit the views, or a view that is masked all over.
@@ -159,8 +162,8 @@ def follow_region(
     views, pixel_nm = [view for view, _ in binned], binned[0][1]
     n_t = len(theta)
     s, var = np.full(n_t, np.nan), np.full(n_t, np.nan)
-    s[reference] = var[reference] = 0.0
     tangent, cosine = np.tan(np.deg2rad(theta)), np.cos(np.deg2rad(theta))
+    s[reference], var[reference] = reference_u_nm / cosine[reference], 0.0
     order = np.argsort(theta)
     start = int(np.flatnonzero(order == reference)[0])
     sides = [order[start:], order[: start + 1][::-1]]

@@ -33,7 +33,7 @@ def locate_region(data: Path, uid: str) -> AxisFit:
 
 
 def evaluate_rotation_axis(scan: Scan) -> RegionAxis:
-    """Follow the region that is in the middle at the reference tilt, and fit it.
+    """Follow the region that the start document tells, at the reference tilt, and fit it.
 
     Raises
     ------
@@ -56,5 +56,6 @@ def evaluate_rotation_axis(scan: Scan) -> RegionAxis:
         [rates.transmittance(place, (helicity, None)) for place in places],
         scan.pixel_nm,
         places.index((helicity, reference_deg)),
+        reference_u_nm=1000 * float(scan.start["scan"]["region_u_um"]),
     )
     return RegionAxis(path, fit_axis(path))

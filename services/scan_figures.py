@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mistral_txm.services.figures import LINE_COLOURS, STYLE
+from mistral_txm.services.mosaic import mosaic_figure, stitch
+from mistral_txm.services.rotation_axis import RegionAxis, evaluate_rotation_axis
 from mistral_txm.services.scans import (
     EnergyScan,
     FocusSeries,
@@ -41,6 +43,10 @@ def write_figure(scan: Scan, path: Path) -> None:
                 figure = energy_figure(evaluate_energy_scan(scan))
             case "zone_plate_z":
                 figure = focus_figure([evaluate_focus_series(scan)])
+            case "theta":
+                figure = rotation_axis_figure([evaluate_rotation_axis(scan)])
+            case "stage":
+                figure = mosaic_figure(stitch(scan))
             case _:
                 figure = polarization_figure(evaluate_polarization_scan(scan))
         figure.savefig(path)
@@ -146,6 +152,31 @@ def polarization_figure(scan: PolarizationScan) -> Figure:
     degree.set_ylabel("circular degree / that of +1")
     degree.set_xlabel("vertical angle above the orbit plane (mrad)")
     _open([intensity, degree])
+    return figure
+
+
+def rotation_axis_figure(series: Sequence[RegionAxis]) -> Figure:
+    """Where the region falls in the views of each series, with its fit, and what the fits leave."""
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    path, left = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for number, (one, colour) in enumerate(zip(series, (RED, BLUE, GREEN, "black"), strict=False)):
+        theta_deg, u_nm, fit = one.path.theta_deg_t, one.path.u_nm_t, one.fit
+        fine_deg = np.linspace(theta_deg.min(), theta_deg.max(), 300)
+        path.plot(fine_deg, fit.u_nm(fine_deg) / 1000, color=colour, linewidth=1.0)
+        label = (
+            f"series {number + 1}: $x'$ = {_with_std(fit.x_nm, fit.std_x_nm)} nm, "
+            f"$z'$ = {_with_std(fit.z_nm, fit.std_z_nm)} nm"
+        )
+        path.plot(theta_deg, u_nm / 1000, "o", color=colour, markersize=3.5, label=label)
+        left.errorbar(
+            theta_deg, u_nm - fit.u_nm(theta_deg), one.path.std_nm_t, color=colour, **_points("o")
+        )
+    left.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+    path.set_ylabel("region in the view, $u$ (µm)")
+    path.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25))
+    left.set_ylabel("what the fit leaves (nm)")
+    left.set_xlabel("tilt (deg)")
+    _open([path, left])
     return figure
 
 

@@ -25,6 +25,7 @@ PORT = 60615
 """Where `qserver` looks if nobody says otherwise; what the console prints is published 10 above."""
 HOST = "127.0.0.1"
 ANSWER_TIMEOUT_MS = 2000
+OPEN_TIMEOUT_S = 300.0
 END_TIMEOUT_S = 120.0
 """How long a plan may take to put everything back before the queue server is ended all the same, s."""
 _MANAGER = (
@@ -76,7 +77,7 @@ def _queue(arguments: argparse.Namespace) -> None:
     ):
         try:
             _wait(manager, arguments.port, lambda status: status["manager_state"] == "idle", 60.0)
-            _ask(arguments.port, "environment_open")
+            _open(manager, arguments.port)
             print(f"the queue of {folder}: qserver{_address(arguments.port)} status", flush=True)
             manager.wait()
         finally:
@@ -113,6 +114,14 @@ def _manager(folder: Path, arguments: argparse.Namespace) -> "subprocess.Popen[b
         stdin=subprocess.PIPE,  # the lifeline
         start_new_session=True,
     )
+
+
+def _open(manager: "subprocess.Popen[bytes]", port: int) -> None:
+    """Start the session in the queue server, and wait for it."""
+    _ask(port, "environment_open")
+    status = _wait(manager, port, lambda now: now["manager_state"] == "idle", OPEN_TIMEOUT_S)
+    if not status["worker_environment_exists"]:
+        raise CommandFailed("the session did not start; the lines above say why")
 
 
 def _end(manager: "subprocess.Popen[bytes]", port: int) -> None:

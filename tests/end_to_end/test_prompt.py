@@ -1,6 +1,7 @@
 """An operator at the prompt of IPython: short commands with units, errors of one line, an orderly end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,25 @@ session = start(simulated=True, data={data!r}); globals().update(session)
 %ct long
 RE(bps.mv(theta, 91))
 """
+SERIES = """
+from mistral_txm.profile_collection import start
+session = start(simulated=True, data={data!r}); globals().update(session)
+sides = dict(flats=dict(exposure_s=3.0, repeats=1), darks=dict(repeats=1))
+tilt = dict(first_deg=0.0, last_deg=0.0, exposure_s=8.0, repeats=2)
+film = dict(sample=dict(name="film"), azimuths_deg=[0.0], energies_ev=[707.4], tilts=[tilt], **sides)
+faults.ccd_dropped_frame.put(3)
+RE(vector_tomography(instrument, Measurement.from_dict(film), series="typed"))
+RE.state, shutter.is_open
+RE.resume()
+RE(retake(4))
+RE(reject(0, helicity=1, repeat=2, reason="a flash"))
+status()
+RE(resume())
+status()
+RE(resume())
+len(RE.suspenders)
+"""
+"""The camera's server drops a frame three times: the plan tries that often, and asks for help."""
 LONG = "RE(bp.scan([ring_current], theta, 0, 5, 10000))\n"
 
 
@@ -85,6 +105,29 @@ def test_the_commands_of_an_operator(prompt, tmp_path, processes_about):
         assert sum(expected in line for line in lines) == 1, expected
     assert "Traceback" not in output
     assert processes_about(str(tmp_path)) == []
+
+
+def test_a_series_that_pauses_itself_and_is_mended(prompt, tmp_path):
+    output, _ = prompt.communicate(SERIES.format(data=str(tmp_path)) + "exit\n", timeout=200)
+    told = [re.sub(r"^((In|Out) ?\[\d+\]: )+", "", line) for line in output.split("\n")]
+    (paused,) = (line for line in told if line.startswith("paused: "))
+    assert paused.startswith("paused: dark frame 1: ccd: ")
+    assert paused.endswith("; RE.resume() when it is put right, RE.abort() to end")
+    told = told[told.index(paused) :]
+    assert "('paused', False)" in told
+    assert "PlanError: theta = 4 deg is not planned; beside it are 0 deg" in told
+    whole, cut = (
+        f"series typed: {state}, {accepted} of 4 exposures accepted, {missing} missing"
+        for state, accepted, missing in (("complete", 4, 0), ("running", 3, 1))
+    )
+    stood = [line for line in told if line.startswith("series typed: ") and " of 4 " in line]
+    assert stood[0].startswith(f"{cut} (1 of them rejected)")
+    assert "series typed: 1 exposures are missing" in told
+    assert stood[1].startswith(whole)
+    assert "PlanError: series typed: nothing is missing" in told
+    assert "3" in told
+    assert "Your RunEngine is entering a paused state" not in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from mistral_txm.services.mosaic import stitch
 from mistral_txm.services.scans import read_scan
@@ -65,9 +66,11 @@ def test_a_point_of_the_mosaic_comes_into_the_middle(tmp_path: Path) -> None:
     mosaic = stitch(read_scan(tmp_path, uid))
     # The darkest disc next to where the fiducial should be, in the axes of the picture.
     near = np.abs(mosaic.x_um + fiducial_um[0]) < 0.3, np.abs(mosaic.y_um + fiducial_um[1]) < 0.3
-    part = np.nan_to_num(mosaic.transmittance_yx[np.ix_(near[1], near[0])], nan=1.0)
-    dark = part < 0.12
-    assert dark.sum() > 20
+    part = gaussian_filter(
+        np.nan_to_num(mosaic.transmittance_yx[np.ix_(near[1], near[0])], nan=0.4), 1.5
+    )
+    dark = part < part.min() + 0.25 * (np.median(part) - part.min())
+    assert 5 < dark.sum() < 80  # of the 71 pixels that a disc of 100 nm has
     rows, columns = np.nonzero(dark)
     found_um = mosaic.x_um[near[0]][columns].mean(), mosaic.y_um[near[1]][rows].mean()
     assert found_um == pytest.approx(tuple(-fiducial_um), abs=2 * PIXEL_UM)
@@ -79,8 +82,8 @@ def test_a_point_of_the_mosaic_comes_into_the_middle(tmp_path: Path) -> None:
     assert np.abs(in_view_um).max() < PIXEL_UM
     with h5py.File(tmp_path / "mosaics" / f"{results[3]['returned'][:8]}.h5") as file:
         picture = np.nan_to_num(file["transmittance"][...], nan=1.0)
-        middle = [size // 2 for size in picture.shape]
-        assert picture[middle[0] - 1 : middle[0] + 2, middle[1] - 1 : middle[1] + 2].mean() < 0.15
+        rows, columns = (slice(size // 2 - 2, size // 2 + 3) for size in picture.shape)
+        assert picture[rows, columns].mean() < 0.65 * np.median(picture)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_the_region_in_the_middle_comes_onto_the_axis(
     place_um: tuple[float, float],
     theta_deg: float,
 ) -> None:
-    first, result = session(
+    _first, result = session(
         tmp_path,
         conditions,
         [
@@ -104,11 +107,16 @@ def test_the_region_in_the_middle_comes_onto_the_axis(
         ],
     )
     assert not result["failure"]
-    assert result["returned"].count("Offset") == 2
-    x_um, z_um = (place + axis for place, axis in zip(place_um, axis_um, strict=True))
-    # The region: the point (p, 0) of the film with u = (x + p) cos(theta) - z sin(theta) = 0.
-    tangent = np.tan(np.deg2rad(theta_deg))
-    on_film_um = z_um * tangent - x_um
+    # The region: the point (p, 0) of the film that the first view at this tilt showed in the middle, by the truth.
+    lines = poses(tmp_path)
+    series = list(dict.fromkeys(Path(line["file"]).parent.name for line in lines))
+    views = [line for line in lines if Path(line["file"]).parent.name == series[0]]
+    shown_nm = [
+        line["pose"]["shift_u_nm"] + 1000 * PIXEL_UM * line["image_shift"]["u_pixels"]
+        for line in views
+        if line["pose"]["theta_deg"] == pytest.approx(theta_deg, abs=0.1)
+    ]
+    on_film_um = -np.mean(shown_nm) / 1000 / np.cos(np.deg2rad(theta_deg))
     at_x_um = result["place_um"][0] + axis_um[0] + on_film_um
     at_z_um = result["place_um"][2] + axis_um[1]
     print(
@@ -119,15 +127,11 @@ def test_the_region_in_the_middle_comes_onto_the_axis(
     assert result["theta_deg"] == pytest.approx(theta_deg, abs=0.02)
     assert result["stages_um"] == pytest.approx(result["place_um"], abs=0.001)
     # By the truth, the region stays where it is at all tilts of the last series, but for run-out and drift.
-    series = [
-        line
-        for line in poses(tmp_path)
-        if line["file"].split("/")[-2] == Path(poses(tmp_path)[-1]["file"]).parent.name
-    ]
     u_nm = [
         line["pose"]["shift_u_nm"]
         + 1000 * on_film_um * np.cos(np.deg2rad(line["pose"]["theta_deg"]))
-        for line in series
+        for line in lines
+        if Path(line["file"]).parent.name == series[-1]
     ]
     assert len(u_nm) >= 23
     assert np.ptp(u_nm) < (100 if conditions == "ideal" else 250)

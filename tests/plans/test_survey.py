@@ -160,6 +160,8 @@ def test_centring_moves_the_region_onto_the_axis_and_verifies_it(
     assert tilts[: len(tilts) // 2 : 2] == [-3.0, -1.0, 0.0, 1.0, 3.0]
     assert scene.values["theta"] == 0.0
     assert all(start["scan"]["reference"] == 0.0 for start in scene.starts)
+    # At tilt 0 a region moves as the stage x does.
+    assert [start["scan"]["region_u_um"] for start in scene.starts] == [0.0, -1.5]
 
 
 def test_a_region_on_the_axis_is_left_there(scene: Any, stub_instrument: Instrument) -> None:
