@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.devices.instrument import Instrument
 from mistral_txm.plans import rotation_axis, survey
 from mistral_txm.plans.rotation_axis import Centring, Offset
 from mistral_txm.services.mosaic import stitch, write_mosaic, write_page, write_picture
 from mistral_txm.services.rotation_axis import locate_region
 from mistral_txm.services.scans import read_scan
+
+if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
+    from mistral_txm.devices.instrument import Instrument
 
 
 def survey_plans(data: Path) -> dict[str, Callable[..., MsgGenerator[Any]]]:
