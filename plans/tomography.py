@@ -135,28 +135,23 @@ def retake(
     series: str,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[tuple[str, ...]]:
-    """Take exposures of a series again, with flats and dark frames of their own; the new ones count then.
+    """Take exposures of a measurement again, with flats and dark frames of their own; the new ones count then.
 
-    Parameters, results and errors are those of `vector_tomography`; the measurement is that of the
-    series, at its one photon energy.
+    Parameters, results and errors are those of `vector_tomography`.
 
     Raises
     ------
     PlanError
-        Also if a key is not planned, or the keys are of several azimuths.
+        Also if there are no keys, or one is not planned.
     """
-    wanted, planned = frozenset(keys), measurement.planned_keys()
-    if unknown := sorted(wanted - set(planned)):
-        raise PlanError(
-            f"retake: {tuple(unknown[0])} is not a key (phi, theta, helicity, repeat) of the series"
-        )
-    azimuths_deg = sorted({key.phi_deg for key in wanted})
-    if len(azimuths_deg) != 1:
-        raise PlanError(f"retake: expected exposures of one azimuth, got {azimuths_deg} deg")
-    skip = {each: frozenset(planned) - wanted for each in measurement.energies_ev}
-    uids = yield from tilt_series(
-        instrument, measurement, azimuths_deg[0], series=series, skip=skip, md=md
-    )
+    wanted, planned = frozenset(keys), frozenset(measurement.planned_keys())
+    if unknown := sorted(wanted - planned):
+        key = tuple(unknown[0])
+        raise PlanError(f"retake: {key} is not a key (phi, theta, helicity, repeat) of the series")
+    if not wanted:
+        raise PlanError("retake: expected at least one key (phi, theta, helicity, repeat)")
+    skip = dict.fromkeys(measurement.energies_ev, planned - wanted)
+    uids = yield from vector_tomography(instrument, measurement, series=series, skip=skip, md=md)
     return uids
 
 

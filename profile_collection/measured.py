@@ -26,11 +26,6 @@ class Measured:
         """All keys of all its series, in the order of the plan."""
         return dict.fromkeys(key for one in self.series.values() for key in one.manifest)
 
-    def all_but(self, again: frozenset[Key]) -> dict[float, frozenset[Key]]:
-        """Return what to skip, by energy, so that only some keys are taken."""
-        skipped = frozenset(self.keys) - again
-        return dict.fromkeys(self.measurement.energies_ev, skipped)
-
     def missing(self) -> dict[float, int]:
         """Return how many exposures are missing, by energy, from the journal alone."""
         whole = len(self.keys)

@@ -105,11 +105,8 @@ class OperatorPlans:
         """
         chosen = self._found(series)[-1]
         again = self._keys(chosen, theta, helicity, phi)
-        plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
-            self._instrument,
-            chosen.measurement,
-            series=chosen.uid,
-            skip=chosen.all_but(frozenset(again)),
+        plan: MsgGenerator[tuple[str, ...]] = plans.retake(
+            self._instrument, chosen.measurement, again, series=chosen.uid
         )
         return plan
 

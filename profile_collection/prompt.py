@@ -22,6 +22,9 @@ from mistral_txm.profile_collection.acquire import Ended, PauseReason
 if TYPE_CHECKING:  # a real beamline has none
     from mistral_txm.profile_collection.simulated_faults import Faults
 
+UNSHOWN = ("ccd", "light", "key", "waived", "budget", "log")
+"""What tells of exposures, and stands nowhere: shown only where it is asked for."""
+
 
 def dress(
     shell: InteractiveShell, RE: RunEngine, instrument: Instrument, faults: Faults | None = None
@@ -88,7 +91,7 @@ class OperatorCommands:
         Of all devices of a simulated beamline: also which faults are on.
         """
         devices = self._instrument.devices
-        names = line.split() or [name for name in devices if name not in ("ccd", "key")]
+        names = line.split() or [name for name in devices if name not in UNSHOWN]
         for name in names:
             print(f"{name:<16} {_where(self._device(name))}")
         if self._faults is not None and not line:
