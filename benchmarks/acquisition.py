@@ -45,15 +45,16 @@ def _session(pixels: int) -> Iterator[Any]:
 def _measurement(angles: int, repeats: int) -> Any:
     from mistral_txm.plans import Measurement
 
+    half_deg = (angles - 1) / 2
+    tilts = {"first_deg": -half_deg, "last_deg": half_deg, "exposure_s": 8.0, "repeats": repeats}
     return Measurement.from_dict(
         {
             "sample": {"name": "benchmark"},
-            "angles_deg": np.linspace(-55, 55, angles).tolist() if angles > 1 else [0.0],
+            "tilts": [tilts],
             "azimuths_deg": [0.0],
-            "exposures": [{"up_to_deg": 55.0, "exposure_s": 8.0, "repeats": repeats}],
             "flats": {"exposure_s": 3.0, "repeats": 2},
             "darks": {"repeats": 2},
-            "energy_ev": 707.4,
+            "energies_ev": [707.4],
         }
     )
 

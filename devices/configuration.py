@@ -333,11 +333,21 @@ class CcdSettings(Strict):
 
 
 class Durations(Strict):
-    """How long things usually take, for estimates alone."""
+    """How long things usually take, for estimates alone.
+
+    A move takes its distance divided by the axis' speed, and `ramp_s` for its beginning and end. A
+    `helicity_change_s` is the whole, with its rest; a `frame_overhead_s` what a frame takes beside exposure
+    and readout.
+    """
 
     helicity_change_s: _NotNegative
-    tilt_step_s: _NotNegative
     azimuth_change_s: _NotNegative
+    frame_overhead_s: _NotNegative
+    ramp_s: _NotNegative
+    tilt_deg_per_s: _Positive
+    sample_um_per_s: _Positive
+    zone_plate_um_per_s: _Positive
+    energy_eV_per_s: _Positive
 
 
 class Simulation(Strict):

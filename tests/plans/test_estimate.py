@@ -1,5 +1,10 @@
 """What a measurement takes, against hours that were computed by hand and the simulation's own clock."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mistral_txm.devices.configuration import load_configuration
@@ -17,14 +22,69 @@ def test_the_estimate_of_the_2018_script_agrees_with_its_hours() -> None:
     assert (estimated.exposure_s - calibration_s) / 3600 == pytest.approx(13.3, rel=0.02)
     flats = 3
     assert (estimated.helicity_changes - flats) * 72 / 3600 == pytest.approx(1.7, abs=0.05)
-    assert estimated.bytes == estimated.frames * 2 * 1024 * 1024
+    assert estimated.slit_s == estimated.helicity_changes * 73
+    assert estimated.bytes == pytest.approx(estimated.frames * 2 * 1024 * 1024, rel=0.002)
 
 
 def test_an_estimate_counts_what_the_steps_take(tiny: Measurement) -> None:
     estimated = estimate(tiny, load_configuration(), (4, 5))
     taken = [step for phi in tiny.azimuths_deg for step in steps(tiny, phi)]
     assert estimated.frames == sum(len(step.repeats) for step in taken)
-    assert estimated.bytes == estimated.frames * 40
     assert estimated.duration_s > estimated.exposure_s
     nothing = estimate(tiny, load_configuration(), (4, 5), {707.4: tiny.planned_keys()})
     assert (nothing.frames, nothing.duration_s) == (0, 0.0)
+
+
+def test_the_parts_of_a_hand_computed_measurement() -> None:
+    """One tilt at 10 deg: flats at 0 deg and helicity -, then +, then views + and -, then everything is put back."""
+    one = Measurement.from_dict(
+        {
+            "sample": {"name": "film"},
+            "tilts": [{"first_deg": 10.0, "last_deg": 10.0, "exposure_s": 8.0, "repeats": 3}],
+            "azimuths_deg": [0.0],
+            "energies_ev": [707.4],
+            "flats": {"exposure_s": 3.0, "repeats": 4},
+            "darks": {"repeats": 2},
+        }
+    )
+    found = estimate(one, load_configuration(), (256, 256))
+    assert (found.frames, found.exposure_s) == (2 * 2 + 2 * 4 + 2 * 3, 2 * 11 + 8 * 3 + 6 * 8)
+    assert found.readout_s == found.frames * 0.5
+    # to the -, to the + for the flats; + stays for the first view; to the -, and back to the +
+    assert (found.helicity_changes, found.slit_s) == (4, 4 * 73)
+    # From 0 to 10 deg with the sample moved in: 10 s and a ramp. The energy is set anew: 2 eV down and up at
+    # 5 eV/s. All else is shorter than the slit, with which it moves.
+    assert found.moves_s == pytest.approx(10.2 + 2 * (0.4 + 0.2))
+    assert found.sample_exposure_s == 48.0
+    assert found.azimuth_s == 0.0
+    assert found.duration_s == pytest.approx(94 + 9 + 292 + 11.4)
+
+
+def test_the_dose_is_told_in_units_of_the_paper() -> None:
+    """Twice 2 x (25 tilts of 15 x 8 s, 40 of 20 x 12 s, 22 of 20 x 20 s)."""
+    paper_s = 2 * 2 * (25 * 15 * 8 + 40 * 20 * 12 + 22 * 20 * 20)
+    for name, repeats in (("paper", None), ("medium", 3)):
+        found = estimate(load_measurement(name), load_configuration(), (256, 256))
+        dose_s = paper_s if repeats is None else 2 * 2 * 3 * (25 * 8 + 40 * 12 + 22 * 20)
+        assert found.sample_exposure_s == pytest.approx(dose_s)
+        assert found.relative_dose == pytest.approx(dose_s / paper_s)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("conditions", ["ideal", "real"])
+def test_the_estimate_agrees_with_the_clock_of_the_simulation(
+    conditions: str, tmp_path: Path
+) -> None:
+    """Several tilt regions and azimuths; two edges interleaved; flats between: each within 5 %."""
+    script = Path(__file__).with_name("clock_of_measurements.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), conditions],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 3
+    for name, (taken_s, estimated_s) in found.items():
+        assert estimated_s == pytest.approx(taken_s, rel=0.05), name
