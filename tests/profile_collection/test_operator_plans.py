@@ -72,6 +72,13 @@ def begin(monkeypatch):
                 taken={each: set(KEYS) - set(skip.get(each, ())) for each in what.energies_ev},
             ),
         )
+        monkeypatch.setattr(
+            operator_plans.plans,
+            "retake",
+            lambda instrument, what, keys, series: asked.update(
+                what=what, series=series, taken=dict.fromkeys(what.energies_ev, set(keys))
+            ),
+        )
         azimuth = Azimuth(name="azimuth")
         if not math.isnan(mounted_deg):
             azimuth.set(mounted_deg)
