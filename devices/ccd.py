@@ -348,6 +348,21 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             self._close()
             self._begin(name)
 
+    def problems(self) -> list[str]:
+        """Say what an exposure would be refused for now, a line each: settings, temperature, the frames' folder."""
+        found = []
+        for check in (self._check_format, self._check_temperature, self._check_folder):
+            try:
+                check()
+            except Exception as refusal:  # the others are looked for, too
+                found.append(str(refusal))
+        return found
+
+    def _check_folder(self) -> None:
+        with self._file_lock:
+            if self._file is None:
+                self._point_to(self.frames_directory)
+
     def close(self) -> None:
         """Let the server close the open file under its final name; nothing to do without one."""
         with self._file_lock:
@@ -357,13 +372,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         hdf1 = self.hdf1
         self._check_format()
         path = self._free_path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._write(hdf1.file_path, f"{path.parent}/")
-        if not hdf1.file_path_exists.get():
-            raise FileNotFoundError(
-                f"{self.name}: the detector's server does not see the folder {path.parent} "
-                f"({hdf1.file_path_exists.pvname} is 0); check that it is shared"
-            )
+        self._point_to(path.parent)
         self._write(hdf1.file_name, path.name)
         hdf1.capture.put(1)  # completes when the capture ends, so its readback is watched
         if not _becomes(lambda: hdf1.capture.get() == 1, self.control_timeout_s):
@@ -377,6 +386,16 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self._resource_is_sent = False
         self._counter = None
         self._may_repeat = True
+
+    def _point_to(self, folder: Path) -> None:
+        hdf1 = self.hdf1
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write(hdf1.file_path, f"{folder}/")
+        if not hdf1.file_path_exists.get():
+            raise FileNotFoundError(
+                f"{self.name}: the detector's server does not see the folder {folder} "
+                f"({hdf1.file_path_exists.pvname} is 0); check that it is shared"
+            )
 
     def _close(self) -> None:
         if self._file is None:
