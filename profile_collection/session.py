@@ -291,6 +291,7 @@ def _wire(
     instrument = make_instrument(configuration, data / "frames")
     instrument.connect(configuration.connection_timeout_s)
     RE = RunEngine({}, during_task=Awake())  # the name that every Bluesky operator types
+    RE.record_interruptions = True  # pauses and suspensions stand in the documents, with their reason
     watching = suspenders.light_suspenders(instrument)
     suspenders.install(RE, watching)
     progress = ProgressLine(
