@@ -13,6 +13,7 @@ from mistral_txm.profile_collection.commands import (
     analysis,
     catalog,
     measurement,
+    plan,
     queue,
     services,
 )
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, dest="name"
     )
-    for group in (measurement, queue, services, catalog, analysis):
+    for group in (measurement, plan, queue, services, catalog, analysis):
         group.add_commands(commands)
     return parser
 

@@ -1,41 +1,79 @@
 """What a planned measurement takes, and what stands in its way, before anything moves."""
 
+import os
 import shutil
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+from bluesky.utils import MsgGenerator
 
 from mistral_txm.devices.configuration import Configuration
-from mistral_txm.plans import Measurement, PlanError, check_positions, estimate
+from mistral_txm.plans import (
+    Measurement,
+    PlanError,
+    check_positions,
+    estimate,
+    load_measurement,
+    snapshot,
+)
+from mistral_txm.plans.checks import check_metadata
+from mistral_txm.plans.estimate import Estimate
+from mistral_txm.profile_collection.commands.arguments import print_table
 
 FRAME_SHAPES_VU = {"small": (256, 256), "medium": (256, 256), "paper": (1024, 1024)}
+TRIAL_EXPOSURES_S = (0.5, 1.0)
+"""Two exposures tell counts per second and the level of the dark, s."""
+NOTHING_STANDS_IN_THE_WAY = "nothing stands in the way"
 
 
 def summarize(
-    configuration: Configuration, measurement: Measurement, size: str
+    configuration: Configuration, measurement: Measurement, frame_shape_vu: tuple[int, int]
 ) -> dict[str, str | float]:
     """Return time, frames, data and dose of a measurement, each under a name that carries its unit."""
-    what = estimate(measurement, configuration, FRAME_SHAPES_VU[size])
+    what = estimate(measurement, configuration, frame_shape_vu)
     end = datetime.now() + timedelta(seconds=what.duration_s)
     return {
         "beamline": configuration.name,
+        "sample": measurement.sample.name,
+        "photon_energies_eV": ", ".join(f"{each:g}" for each in measurement.energies_ev),
         "azimuths": len(measurement.azimuths_deg),
         "tilts_per_azimuth": len(measurement.angles_deg),
-        "exposures": len(measurement.planned_keys()),
+        "exposures": len(measurement.planned_keys()) * len(measurement.energies_ev),
         "frames_with_flats_and_darks": what.frames,
         "helicity_changes": what.helicity_changes,
-        "exposure_h": round(what.exposure_s / 3600, 2),
-        "duration_h": round(what.duration_s / 3600, 2),
+        **_hours(what),
         "ends_if_started_now": end.isoformat(sep=" ", timespec="minutes"),
         "data_GB": round(what.bytes / 1e9, 2),
+        "sample_in_light_h": round(what.sample_exposure_s / 3600, 2),
+        "dose_relative_to_the_paper": round(what.relative_dose, 3),
     }
 
 
+def _hours(what: Estimate) -> dict[str, float]:
+    seconds = {
+        "exposure_h": what.exposure_s,
+        "readout_h": what.readout_s,
+        "slit_h": what.slit_s,
+        "other_moves_h": what.moves_s,
+        "azimuth_by_hand_h": what.azimuth_s,
+        "duration_h": what.duration_s,
+    }
+    return {name: round(value / 3600, 2) for name, value in seconds.items()}
+
+
 def problems(
-    configuration: Configuration, measurement: Measurement, size: str, data: Path
+    configuration: Configuration,
+    measurement: Measurement,
+    frame_shape_vu: tuple[int, int],
+    data: Path,
 ) -> list[str]:
     """Return what stands in the way of a measurement, a line each; an empty list if nothing does.
 
-    Positions against the limits of the configuration, the data folder, and the space on its disk.
+    Positions against limits and clearance of the configuration, the data folder, its journal, and the space
+    on its disk: what can be told without devices.
     """
     found = []
     try:
@@ -46,18 +84,226 @@ def problems(
     if not place.is_dir():
         found.append(f"{data}: {place} is not a folder; choose another data folder")
         return found
-    needed = estimate(measurement, configuration, FRAME_SHAPES_VU[size]).bytes
+    needed = estimate(measurement, configuration, frame_shape_vu).bytes
     free = shutil.disk_usage(place).free
     if needed > free:
         found.append(
             f"{data}: the frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room or choose "
             "another data folder"
         )
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        with (data / ".writable").open("wb"):
-            pass
-        (data / ".writable").unlink()
-    except OSError as error:
-        found.append(f"{data}: cannot be written ({error.strerror}); choose another data folder")
+    for folder in (data, *(each for each in (data / "journal", data / "frames") if each.exists())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / f".writable-{os.getpid()}").open("wb"):
+                pass
+            (folder / f".writable-{os.getpid()}").unlink()
+        except OSError as error:
+            found.append(
+                f"{folder}: cannot be written ({error.strerror}); choose another data folder"
+            )
     return found
+
+
+class Preflight:
+    """What an operator asks before a measurement: `summary`, `check` and `simulate`, for one session.
+
+    Parameters
+    ----------
+    instrument
+        The devices.
+    data
+        The data folder.
+    metadata
+        What every run of the session gets.
+    services
+        The processes of the session, each with `running`.
+    """
+
+    def __init__(
+        self,
+        instrument: Any,
+        data: Path,
+        metadata: Mapping[str, Any],
+        services: Mapping[str, Any],
+    ) -> None:
+        self._instrument = instrument
+        self._data = data
+        self._metadata = metadata
+        self._services = services
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The functions by name, as an operator types them."""
+        return {name: getattr(self, name) for name in ("summary", "check", "simulate")}
+
+    def summary(self, measurement: Measurement | str | Path) -> None:
+        """Print hours, frames, data and dose of a measurement, and when it would end.
+
+        Parameters
+        ----------
+        measurement
+            A measurement, a TOML file, or the name of one that is packaged.
+        """
+        print_summary(
+            summarize(self._instrument.configuration, _measurement(measurement), self._shape_vu())
+        )
+
+    def check(
+        self, measurement: Measurement | str | Path, expose: bool = False
+    ) -> MsgGenerator[list[str]] | None:
+        """Print what stands in the way of a measurement, a line each. Nothing moves.
+
+        Parameters
+        ----------
+        measurement
+            As for `summary`.
+        expose
+            Return a plan that also takes two short exposures, where sample and slit stand, and prints what
+            the planned ones would have: ``RE(check(measurement, expose=True))``.
+        """
+        its = _measurement(measurement)
+        if expose:
+            return self._exposing(its)
+        _print_problems(self.problems(its))
+        return None
+
+    def simulate(self, plan: MsgGenerator[Any]) -> None:
+        """Print what a plan would do, and what would fail: ``simulate(vector_tomography(instrument, m))``."""
+        from mistral_txm.plans.dry_run import dry_run
+
+        found = dry_run(self._instrument, plan)
+        counts = ", ".join(f"{number} {name}" for name, number in found.commands.most_common())
+        print(f"messages: {counts or 'none'}")
+        rows = [
+            (name, len(targets), _short(targets[0]), _short(targets[-1]))
+            for name, targets in found.targets.items()
+        ]
+        print_table(("device", "times set", "first", "last"), rows)
+        _print_problems(found.problems)
+
+    def problems(self, measurement: Measurement) -> list[str]:
+        """Return what stands in the way, a line each: configuration, disk, devices, light, camera, services."""
+        found = problems(self._instrument.configuration, measurement, self._shape_vu(), self._data)
+        try:
+            check_metadata(self._metadata)
+        except PlanError as problem:
+            found.append(str(problem))
+        found += _device_problems(self._instrument)
+        for name, service in self._services.items():
+            if not service.running:
+                found.append(f"{name}: does not run; see {self._data / 'logs' / name}.log")
+        return found
+
+    def _exposing(self, measurement: Measurement) -> MsgGenerator[list[str]]:
+        found = self.problems(measurement)
+        its, seen = self._instrument, []
+        if not found:
+            for exposure_s in TRIAL_EXPOSURES_S:
+                yield from snapshot(its, exposure_s)
+                mean = yield from bps.rd(its.ccd.mean_counts, default_value=0.0)
+                bright = yield from bps.rd(its.ccd.bright_counts, default_value=0.0)
+                seen.append((exposure_s, float(mean), float(bright)))
+            lines, found = foretell(its.configuration, measurement, seen)
+            print("\n".join(lines))
+        _print_problems(found)
+        return found
+
+    def _shape_vu(self) -> tuple[int, int]:
+        size = self._instrument.ccd.cam.max_size
+        return int(size.max_size_y.get()), int(size.max_size_x.get())
+
+
+def foretell(
+    configuration: Configuration,
+    measurement: Measurement,
+    seen: list[tuple[float, float, float]],
+) -> tuple[list[str], list[str]]:
+    """Say from two exposures what the planned ones would have, and what is wrong with that.
+
+    ``counts = level + rate * exposure``, of the mean and of the brightest pixels; the signal to noise is
+    that of the photons of a pixel of mean transmission, over all repeats.
+
+    Parameters
+    ----------
+    seen
+        Twice: exposure time in s, counts of the mean and of the brightest pixels.
+
+    Returns
+    -------
+    tuple
+        Lines that tell it, and problems.
+    """
+    ccd, energy_ev = configuration.ccd, measurement.energies_ev[0]
+    (short_s, *short), (long_s, *long) = seen
+    rates = [(b - a) / (long_s - short_s) for a, b in zip(short, long, strict=True)]
+    levels = [a - rate * short_s for a, rate in zip(short, rates, strict=True)]
+    if rates[0] <= 0 or ccd.photons(rates[0], energy_ev) * long_s < 1:
+        return [], ["flux: no light reaches the camera; check front end, shutter, slit and sample"]
+    limit_s = (ccd.saturation_counts - levels[1]) / rates[1]
+    lines, found = [], []
+    for each in measurement.tilts:
+        bright = levels[1] + rates[1] * each.exposure_s
+        photons = ccd.photons(rates[0] * each.exposure_s, energy_ev)
+        lines.append(
+            f"theta {each.first_deg:g} to {each.last_deg:g} deg, {each.exposure_s:g} s: brightest pixels "
+            f"{min(bright, ccd.saturation_counts):.0f} of {ccd.saturation_counts} counts, {photons:.0f} photons "
+            f"per pixel, signal to noise of {each.repeats} repeats {(photons * each.repeats) ** 0.5:.0f}"
+        )
+        if bright >= ccd.saturation_counts:
+            found.append(
+                f"theta {each.first_deg:g} to {each.last_deg:g} deg: {each.exposure_s:g} s would saturate, as "
+                f"the sample stands now; expose at most {limit_s:.1f} s"
+            )
+    return lines, found
+
+
+def print_summary(summary: Mapping[str, str | float]) -> None:
+    """Print what `summarize` returned as a table."""
+    print_table(("what", "value"), summary.items())
+
+
+def _print_problems(found: list[str]) -> None:
+    print("\n".join(found) or NOTHING_STANDS_IN_THE_WAY)
+
+
+def _measurement(what: Measurement | str | Path) -> Measurement:
+    return what if isinstance(what, Measurement) else load_measurement(what)
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _device_problems(instrument: Any) -> list[str]:
+    """Return what is wrong with the devices as they stand: connections, alarms, permissions, light, camera."""
+    found = [line for name, device in instrument.devices.items() for line in _alarms(name, device)]
+    if found:
+        return found
+    for name in ("theta", "sample_x", "sample_y", "sample_z", "zone_plate_z", "energy"):
+        permission = getattr(getattr(instrument, name), "move_permission", None)
+        if permission is not None and (now := permission.get()) in ("Stop", "Pause"):
+            found.append(f"{name}: would not move, {permission.pvname} = {now}; set it to Go")
+    if trouble := instrument.light.trouble.get():
+        found.append(str(trouble))
+    if instrument.sample_position.where == "between":
+        found.append("sample_position: the sample stands neither in nor out; move it in")
+    found += instrument.ccd.problems()
+    return found
+
+
+def _alarms(name: str, device: Any) -> Iterator[str]:
+    """Yield what does not answer, or is in a major or invalid alarm."""
+    for signal in _signals(device):
+        where = getattr(signal, "pvname", signal.name)
+        if not signal.connected:
+            yield f"{name}: {where} does not answer; check that its control server runs"
+        elif (severity := getattr(signal, "alarm_severity", None)) is not None and severity >= 2:
+            yield f"{name}: {where} is in alarm ({severity.name.lower()}); check the device"
+
+
+def _signals(device: Any) -> list[Any]:
+    if hasattr(device, "used_signals"):
+        return list(device.used_signals)
+    if hasattr(device, "walk_signals"):
+        return [walk.item for walk in device.walk_signals(include_lazy=False)]
+    return [device] if hasattr(device, "connected") else []

@@ -1,4 +1,4 @@
-"""What measures: `demo`, `plan` and `resume`."""
+"""What measures: `demo` and `resume`."""
 
 import argparse
 import json
@@ -16,10 +16,9 @@ from mistral_txm.profile_collection.commands.arguments import (
     existing_data,
     json_option,
     print_json,
-    print_table,
     simulation_options,
 )
-from mistral_txm.profile_collection.session import READY_TIMEOUT_S, data_folder
+from mistral_txm.profile_collection.session import READY_TIMEOUT_S
 from mistral_txm.profile_collection.simulation import usable_conditions, usable_texture
 
 TIME_SCALE = 0.005
@@ -48,20 +47,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     json_option(demo)
     demo.set_defaults(run=_demo)
-
-    plan = commands.add_parser("plan", help="what a measurement takes", description=_plan.__doc__)
-    what = plan.add_mutually_exclusive_group(required=True)
-    what.add_argument("--summary", action="store_true", help="time, frames, data")
-    what.add_argument(
-        "--check", action="store_true", help="what stands in its way; exit 3 if anything does"
-    )
-    plan.add_argument("--config", type=Path, metavar="FILE", help="beamline configuration (TOML)")
-    plan.add_argument(
-        "--size", choices=SIZES, default="paper", help="which measurement (default: paper)"
-    )
-    data_option(plan)
-    json_option(plan)
-    plan.set_defaults(run=_plan)
 
     resume = commands.add_parser(
         "resume", help="take what is missing of a series", description=_resume.__doc__
@@ -265,29 +250,3 @@ def _tell(data: Path, summary: Mapping[str, Any]) -> None:
     for name in ("summary.json", "magnetization.h5", "truth.h5", "report/index.html"):
         print(data / name)
     print(f"mistral-txm runs list --data {data}")
-
-
-def _plan(arguments: argparse.Namespace) -> None:
-    """Say what a measurement takes, or what stands in its way, before anything moves."""
-    from mistral_txm import plans
-    from mistral_txm.devices.configuration import load_configuration
-    from mistral_txm.profile_collection.preflight import problems, summarize
-
-    configuration = load_configuration(arguments.config)
-    measurement = getattr(plans, arguments.size)()
-    if arguments.summary:
-        summary = summarize(configuration, measurement, arguments.size)
-        if arguments.json:
-            print_json(summary)
-        else:
-            print_table(("what", "value"), summary.items())
-        return
-    found = problems(configuration, measurement, arguments.size, data_folder(arguments.data))
-    if arguments.json:
-        print_json({"problems": found})
-    for problem in found:
-        _say(problem)
-    if found:
-        raise CommandFailed(f"{len(found)} things stand in the way of this measurement")
-    if not arguments.json:
-        print("nothing stands in the way")
