@@ -13,7 +13,7 @@ import matplotlib as mpl
 from mistral_txm.profile_collection import start
 from mistral_txm.profile_collection.survey_plans import survey_plans
 from mistral_txm.services.figures import STYLE
-from mistral_txm.services.mosaic import stitch, write_picture
+from mistral_txm.services.mosaic import mosaic_figure, stitch
 from mistral_txm.services.rotation_axis import evaluate_rotation_axis
 from mistral_txm.services.runs import list_runs
 from mistral_txm.services.scan_figures import rotation_axis_figure
@@ -34,22 +34,23 @@ def main() -> None:
         with start(
             simulated=True, data=data, size=options.size, conditions="real", seed=1
         ) as session:
-            plans, RE, instrument = survey_plans(data), session["RE"], session["instrument"]
+            RE, instrument = session["RE"], session["instrument"]
+            plans = survey_plans(instrument, data)
             instrument.azimuth.set(0.0).wait(5)
-            instrument.sample_position.in_z_um.put(4.0)  # as it was mounted
-            instrument.sample_position.set("in").wait(60)
-            RE(plans["mosaic"](instrument, 14.0, 10.0, **EXPOSING))
-            RE(plans["field_of_view"](instrument, 0.2, -0.1))
-            RE(plans["centre_rotation"](instrument, **EXPOSING))
+            RE(plans["mosaic"](12.0, 8.0, **EXPOSING))
+            instrument.sample_position.in_z_um.put(4.0)  # as it may be mounted
+            RE(plans["field_of_view"](0.2, -0.1))
+            RE(plans["centre_rotation"](**EXPOSING))
         runs = list_runs(data)
         (survey,) = [run for run in runs if run.plan_name == "mosaic"]
-        write_picture(options.images / "survey-mosaic.png", stitch(read_scan(data, survey.uid)))
+        picture = stitch(read_scan(data, survey.uid))
         series = [
             evaluate_rotation_axis(read_scan(data, run.uid))
             for run in runs
             if run.plan_name == "centre_rotation"
         ]
         with mpl.rc_context(dict(STYLE)):
+            mosaic_figure(picture).savefig(options.images / "survey-mosaic.png", dpi=80)
             rotation_axis_figure(series).savefig(options.images / "survey-rotation-axis.png")
         for one in series:
             print(one.fit)

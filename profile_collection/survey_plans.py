@@ -20,11 +20,15 @@ if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its env
     from mistral_txm.devices.instrument import Instrument
 
 
-def survey_plans(data: Path) -> dict[str, Callable[..., MsgGenerator[Any]]]:
-    """Return `mosaic`, `field_of_view` and `centre_rotation` for a data folder, by the names to type."""
+def survey_plans(instrument: Instrument, data: Path) -> dict[str, Callable[..., MsgGenerator[Any]]]:
+    """Return `mosaic`, `field_of_view` and `centre_rotation` as an operator types them, without the instrument.
 
-    def mosaic(instrument: Instrument, width_um: float, height_um: float, **options: Any) -> Any:
-        uid = yield from survey.mosaic(instrument, width_um, height_um, **options)
+    What is taken is analysed from the journal and the frames of a data folder.
+    """
+
+    def mosaic(width_um: float, height_um: float, **options: Any) -> MsgGenerator[str]:
+        """Survey the sample: ``RE(mosaic(12, 8, exposure_s=8, flat_exposure_s=3, flat_repeats=4))``."""
+        uid: str = yield from survey.mosaic(instrument, width_um, height_um, **options)
         written: list[Path | Exception] = []
 
         async def draw() -> None:
@@ -38,17 +42,20 @@ def survey_plans(data: Path) -> dict[str, Callable[..., MsgGenerator[Any]]]:
             yield from bps.abs_set(instrument.log, _told(each))
         return uid
 
-    def centre_rotation(instrument: Instrument, **options: Any) -> MsgGenerator[Centring]:
+    def field_of_view(x_um: float, y_um: float) -> MsgGenerator[None]:
+        """Make a place of the survey the sample's place: ``RE(field_of_view(0.2, -0.1))``."""
+        yield from survey.field_of_view(instrument, x_um, y_um)
+
+    def centre_rotation(**options: Any) -> MsgGenerator[Centring]:
+        """Bring it onto the tilt axis: ``RE(centre_rotation(exposure_s=8, flat_exposure_s=3, flat_repeats=4))``."""
         result: Centring = yield from rotation_axis.centre_rotation(
             instrument, locate=lambda uid: locate(data, uid), **options
         )
         return result
 
-    mosaic.__doc__ = survey.mosaic.__doc__
-    centre_rotation.__doc__ = rotation_axis.centre_rotation.__doc__
     return {
         "mosaic": mosaic,
-        "field_of_view": survey.field_of_view,
+        "field_of_view": field_of_view,
         "centre_rotation": centre_rotation,
     }
 

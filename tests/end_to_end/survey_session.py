@@ -26,7 +26,7 @@ def run(data: Path, wanted: list[tuple[str, dict[str, Any]]]) -> list[dict[str, 
     instrument = make_instrument(load_configuration(), data / "frames")
     instrument.connect(20.0)
     instrument.azimuth.set(0.0).wait(5)
-    plans = survey_plans(data)
+    plans = survey_plans(instrument, data)
     results: list[dict[str, Any]] = []
     with JournalWriter(data / "journal") as journal:
         RE = RunEngine({}, context_managers=[], call_returns_result=True)
@@ -41,7 +41,7 @@ def run(data: Path, wanted: list[tuple[str, dict[str, Any]]]) -> list[dict[str, 
                 instrument.sample_position.set("in").wait(60)
             else:
                 try:
-                    returned = RE(plans[name](instrument, **options)).plan_result
+                    returned = RE(plans[name](**options)).plan_result
                 except ValueError as refusal:
                     failure = str(refusal)
             place = instrument.sample_position
