@@ -237,7 +237,10 @@ def test_whatever_message_fails_the_place_is_the_old_one_or_verified(
         except Exception:  # that which was thrown, or what it kept from being put back
             place = [made.values[f"sample_position_{name}"] for name in PLACE]
             assert place == [5.0, 7.0, 9.0], f"after a failure of message {fail_at}"
-        assert made.staged == set()
+        # The player does not do what it fails at.
+        failed = made.messages[fail_at].command
+        assert made.staged == set() or failed == "unstage"
+        assert len(made.stops) == len(made.starts) or failed == "close_run"
 
 
 def nowhere(uid: str) -> Offset:
