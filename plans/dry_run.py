@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import bluesky.preprocessors as bpp
 from bluesky import Msg
 from bluesky.simulators import RunEngineSimulator
 from bluesky.utils import MsgGenerator
@@ -71,12 +72,14 @@ class _DryRunner:
             "pause", lambda _: self._tell("the plan would pause, and ask for help")
         )
         try:
-            messages = simulator.simulate_plan(plan)
+            simulator.simulate_plan(bpp.msg_mutator(plan, self._count))
         except Exception as failure:  # whatever it is, the plan would end with it
             self._tell(" ".join(str(failure).split()) or type(failure).__name__)
-            return self._found
-        self._found.commands.update(message.command for message in messages)
         return self._found
+
+    def _count(self, message: Msg) -> Msg:
+        self._found.commands[message.command] += 1
+        return message
 
     def _tell(self, problem: str) -> None:
         if problem not in self._found.problems:
@@ -116,13 +119,13 @@ class _DryRunner:
     def _check(self, device: Any, target: Any) -> None:
         if not callable(check := getattr(device, "check_value", None)):
             return
-        begins = target - getattr(getattr(device, "settings", None), "approach", 0.0)
+        approach = getattr(getattr(device, "settings", None), "approach", 0.0)
         try:
             check(target)
-            check(begins)
+            if approach:
+                check(target - approach)
         except Exception as refusal:  # LimitError of ophyd, or what another control system has
-            approach = "" if begins == target else f" (approached from {begins:g})"
-            self._tell(f"{refusal}{approach}")
+            self._tell(str(refusal))
 
     def _now(self, signal: Any) -> Any:
         return self._values[signal.name] if signal.name in self._values else signal.get()
@@ -132,7 +135,7 @@ class _DryRunner:
         light = self._values.get(self._instrument.shutter.name) == "open"
         level = light * USUAL_FILL * self._instrument.configuration.ccd.saturation_counts
         answers = {ccd.mean_counts.name: level, ccd.bright_counts.name: level}
-        answers[ccd.saturated_fraction.name] = 0.0
+        answers |= {ccd.saturated_fraction.name: 0.0, ccd.frame_crc32.name: self._found.exposures}
         answers |= {
             self._instrument.light.trouble.name: "",
             self._instrument.light.verdict.name: "",

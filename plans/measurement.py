@@ -228,7 +228,12 @@ class Measurement(Strict):
         >>> paper().exposures_at(-44.0).repeats, paper().exposures_at(45.0).exposure_s
         (20, 20.0)
         """
-        return next(each for each in self.tilts if each.first_deg <= theta_deg <= each.last_deg)
+        # The angles are rounded, the ends of a region as they were given are not.
+        return next(
+            each
+            for each in self.tilts
+            if each.first_deg - 1e-8 <= theta_deg <= each.last_deg + 1e-8
+        )
 
     def helicities_at(self, index: int) -> tuple[int, int]:
         """Return the order of the helicities at the angle of that index: + -, then - +, and so on.

@@ -1,15 +1,18 @@
 """What a planned measurement takes, and what stands in its way, before anything moves."""
 
 import math
+import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from bluesky import RunEngine
+from bluesky import plan_stubs as bps
 
 from mistral_txm.devices.configuration import load_configuration
-from mistral_txm.plans import Measurement, paper, small
+from mistral_txm.plans import Measurement, paper, small, tilt_series
 from mistral_txm.profile_collection import preflight
-from mistral_txm.profile_collection.preflight import problems, summarize
+from mistral_txm.profile_collection.preflight import Preflight, foretell, problems, summarize
 
 
 @pytest.fixture(scope="module")
@@ -20,41 +23,45 @@ def configuration():
 def beyond_limits():
     """A tilt that the goniometer does not reach."""
     description = small().to_dict()
-    description["angles_deg"] = [-75.0, 0.0]
-    description["exposures"] = [{"up_to_deg": 80.0, "exposure_s": 1.0, "repeats": 1}]
+    description["tilts"] = [
+        {"first_deg": -75.0, "last_deg": 0.0, "step_deg": 75.0, "exposure_s": 1.0, "repeats": 1}
+    ]
     return Measurement.from_dict(description)
 
 
 def test_the_paper_measurement_is_summed_up_as_by_hand(configuration):
-    found = summarize(configuration, paper(), "paper")
+    found = summarize(configuration, paper(), (1024, 1024))
     assert (found["azimuths"], found["tilts_per_azimuth"]) == (2, 87)
     # Tilts up to 24 deg: 25, to 44: 40, to 55: 22; 15, 20 and 20 exposures of 8, 12 and 20 s.
     exposures = 2 * 2 * (25 * 15 + 40 * 20 + 22 * 20)
     assert found["exposures"] == exposures
     flats, darks = 2 * 2 * 2 * 50, 2 * 4 * 10
     assert found["frames_with_flats_and_darks"] == exposures + flats + darks
-    assert found["data_GB"] == round((exposures + flats + darks) * 2 * 1024**2 / 1e9, 2)
+    pixels_gb = (exposures + flats + darks) * 2 * 1024**2 / 1e9
+    assert pixels_gb < found["data_GB"] < 1.005 * pixels_gb
     seconds = 2 * 2 * (25 * 15 * 8 + 40 * 20 * 12 + 22 * 20 * 20) + flats * 3
     seconds += 2 * 10 * (3 + 8 + 12 + 20)
     assert found["exposure_h"] == round(seconds / 3600, 2)
     assert found["duration_h"] > found["exposure_h"]
+    assert found["sample_in_light_h"] == round((seconds - flats * 3 - 2 * 10 * 43) / 3600, 2)
+    assert found["dose_relative_to_the_paper"] == 1.0
 
 
 def test_nothing_stands_in_the_way_of_the_small_measurement(configuration, tmp_path):
-    assert problems(configuration, small(), "small", tmp_path / "new" / "folder") == []
-    assert not list(tmp_path.rglob(".writable"))
+    assert problems(configuration, small(), (256, 256), tmp_path / "new" / "folder") == []
+    assert not list(tmp_path.rglob(".writable*"))
 
 
 def test_a_tilt_beyond_the_limits_is_named(configuration, tmp_path):
-    (line,) = problems(configuration, beyond_limits(), "small", tmp_path)
+    (line,) = problems(configuration, beyond_limits(), (256, 256), tmp_path)
     assert line.startswith("theta: -75 deg is planned")
 
 
 def test_a_full_disk_is_told_in_gigabytes(configuration, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(1, 1, 1_000_000))
-    (line,) = problems(configuration, paper(), "paper", tmp_path / "not" / "there")
-    needed = summarize(configuration, paper(), "paper")["data_GB"]
+    (line,) = problems(configuration, paper(), (1024, 1024), tmp_path / "not" / "there")
+    needed = summarize(configuration, paper(), (1024, 1024))["data_GB"]
     assert f"need {math.floor(needed * 10) / 10:.0f}" in line
     assert "0.0 GB are free" in line
 
@@ -63,13 +70,13 @@ def test_a_file_in_place_of_the_data_folder_is_named(configuration, tmp_path):
     file = tmp_path / "taken"
     file.touch()
     for data in (file, file / "below"):
-        (line,) = problems(configuration, small(), "small", data)
+        (line,) = problems(configuration, small(), (256, 256), data)
         assert "is not a folder; choose another data folder" in line
 
 
 def test_a_folder_that_cannot_be_written_is_named(configuration):
     """Nobody can make a folder in /proc, not even root."""
-    *_, line = problems(configuration, small(), "small", Path("/proc/mistral"))
+    *_, line = problems(configuration, small(), (256, 256), Path("/proc/mistral"))
     assert line.startswith("/proc/mistral: cannot be written (")
     assert line.endswith("choose another data folder")
 
@@ -77,4 +84,106 @@ def test_a_folder_that_cannot_be_written_is_named(configuration):
 def test_every_problem_is_told_at_once(configuration, tmp_path):
     file = tmp_path / "taken"
     file.touch()
-    assert len(problems(configuration, beyond_limits(), "small", file)) == 2
+    assert len(problems(configuration, beyond_limits(), (256, 256), file)) == 2
+
+
+def test_two_exposures_foretell_the_planned_ones(configuration):
+    """Level 300; 2000 counts/s on average, 3000 at the brightest: 62400 counts fit in (62700 - 300) / 3000 = 20.8 s."""
+    seen = [(0.5, 1300.0, 1800.0), (1.0, 2300.0, 3300.0)]
+    lines, found = foretell(configuration, small(), seen)
+    assert found == []
+    # 8 s: 16000 counts of 1.6 electrons, 707.4 eV / 3.65 eV of them for a photon
+    photons = 16000 * 1.6 / (707.4 / 3.65)
+    assert lines[2] == (
+        "theta -20 to 20 deg, 8 s: brightest pixels 24300 of 62700 counts, "
+        f"{photons:.0f} photons per pixel, signal to noise of 3 repeats {math.sqrt(3 * photons):.0f}"
+    )
+    seen = [(0.5, 1300.0, 2300.0), (1.0, 2300.0, 4300.0)]
+    _, found = foretell(configuration, small(), seen)
+    assert len(found) == 2
+    assert "20 s would saturate" in found[0]
+    assert found[0].endswith("expose at most 15.6 s")
+
+
+def test_no_light_is_told(configuration):
+    _, (line,) = foretell(configuration, small(), [(0.5, 300.0, 400.0), (1.0, 300.1, 400.0)])
+    assert line.startswith("flux: no light reaches the camera")
+
+
+@pytest.fixture
+def preflight_here(instrument, simulated_beamline):
+    return Preflight(instrument, simulated_beamline.data, {}, {})
+
+
+@pytest.mark.slow
+def test_the_prompt_tells_a_summary_of_frames_as_large_as_the_cameras(preflight_here, capsys):
+    preflight_here.summary("small")
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["exposures"] == str(2 * 23 * 2 * 3)
+    gb = 2 * 256 * 256 * int(rows["frames_with_flats_and_darks"]) / 1e9
+    assert float(rows["data_GB"]) == pytest.approx(gb, abs=0.01)
+
+
+def put(name, value):
+    """Write what the devices only read."""
+    import epics
+
+    assert epics.caput(name, value, wait=True, timeout=5) == 1
+
+
+@pytest.mark.slow
+def test_the_prompt_checks_the_devices(preflight_here, instrument, capsys):
+    preflight_here.check("small")
+    assert capsys.readouterr().out == "nothing stands in the way\n"
+    instrument.ccd.cam.bin_x.put(2, wait=True)
+    put("SIM:GON:THETA.SPMG", "Pause")
+    try:
+        preflight_here.check("small")
+        lines = capsys.readouterr().out.splitlines()
+    finally:
+        instrument.ccd.cam.bin_x.put(1, wait=True)
+        put("SIM:GON:THETA.SPMG", "Go")
+    assert len(lines) == 2
+    assert "theta: would not move, SIM:GON:THETA.SPMG = Pause" in lines[0]
+    assert "BinX" in lines[1]
+
+
+@pytest.mark.slow
+def test_a_trial_foretells_counts_and_closes_the_shutter(preflight_here, instrument, capsys):
+    RunEngine({}, context_managers=[])(preflight_here.check("small", expose=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("theta -55 to -45 deg, 20 s: brightest pixels ")
+    deadline = time.monotonic() + 5
+    while instrument.shutter.is_open and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not instrument.shutter.is_open
+
+
+@pytest.mark.slow
+def test_a_dry_run_moves_nothing_and_finds_what_would_fail(preflight_here, instrument, capsys):
+    instrument.azimuth.set(0.0)
+    stands = instrument.theta.position
+    preflight_here.simulate(tilt_series(instrument, small(), 0.0))
+    out = capsys.readouterr().out
+    # 23 tilts x 2 x 3, flats 2 x 10, darks 4 x 5
+    assert f"{23 * 2 * 3 + 20 + 20} trigger" in out
+    assert out.endswith("nothing stands in the way\n")
+
+    def wrong():
+        yield from bps.mv(instrument.theta, -69.8)
+        yield from bps.mv(instrument.sample_x, 5000.0)
+
+    preflight_here.simulate(wrong())
+    *_, theta, sample_x = capsys.readouterr().out.splitlines()
+    assert theta.startswith("theta: -70.3 deg is not within the configured limits")
+    assert sample_x.startswith("sample_x: 5000.0 um is not within the configured limits")
+    assert instrument.theta.position == stands
+
+
+@pytest.mark.slow
+def test_a_service_that_does_not_run_is_named(instrument, simulated_beamline, capsys):
+    gone = namedtuple("service", "running")(False)
+    Preflight(instrument, simulated_beamline.data, {"a.b": 1}, {"catalog": gone}).check("small")
+    metadata, service = capsys.readouterr().out.splitlines()
+    assert "'a.b'" in metadata
+    assert service.startswith("catalog: does not run; see ")
