@@ -250,7 +250,7 @@ def whole_runs(
         if isinstance(failure, RunEngineControlException):
             end = {"exit_status": failure.exit_status}
         elif failure is not None:
-            end = {"exit_status": "fail", "reason": str(failure)}
+            end = {"exit_status": "fail", "reason": _cause(failure)}
         yield Msg("rewindable", None, False)  # a pause from here on repeats nothing
         for key in uids:
             yield from in_run(key, bps.close_run(**end))
