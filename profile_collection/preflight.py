@@ -26,6 +26,8 @@ from mistral_txm.profile_collection.commands.arguments import print_table
 FRAME_SHAPES_VU = {"small": (256, 256), "medium": (256, 256), "paper": (1024, 1024)}
 TRIAL_EXPOSURES_S = (0.5, 1.0)
 """Two exposures tell counts per second and the level of the dark, s."""
+NEAR_DEG = 5.0
+"""Tilts so near to each other are as bright."""
 NOTHING_STANDS_IN_THE_WAY = "nothing stands in the way"
 
 
@@ -203,7 +205,8 @@ class Preflight:
                 mean = yield from bps.rd(its.ccd.mean_counts, default_value=0.0)
                 bright = yield from bps.rd(its.ccd.bright_counts, default_value=0.0)
                 seen.append((exposure_s, float(mean), float(bright)))
-            lines, found = foretell(its.configuration, measurement, seen)
+            theta_deg = yield from bps.rd(its.theta, default_value=0.0)
+            lines, found = foretell(its.configuration, measurement, seen, theta_deg)
             print("\n".join(lines))
         _print_problems(found)
         return found
@@ -217,16 +220,20 @@ def foretell(
     configuration: Configuration,
     measurement: Measurement,
     seen: list[tuple[float, float, float]],
+    theta_deg: float,
 ) -> tuple[list[str], list[str]]:
     """Say from two exposures what the planned ones would have, and what is wrong with that.
 
     ``counts = level + rate * exposure``, of the mean and of the brightest pixels; the signal to noise is
-    that of the photons of a pixel of mean transmission, over all repeats.
+    that of the photons of a pixel of mean transmission, over all repeats. A film that is tilted more lets less
+    light pass, so for steeper tilts all this is the most, and a saturation there no problem yet.
 
     Parameters
     ----------
     seen
         Twice: exposure time in s, counts of the mean and of the brightest pixels.
+    theta_deg
+        The tilt at which that was seen.
 
     Returns
     -------
@@ -244,15 +251,16 @@ def foretell(
     for each in measurement.tilts:
         bright = levels[1] + rates[1] * each.exposure_s
         photons = ccd.photons(rates[0] * each.exposure_s, energy_ev)
+        least_deg = min(abs(angle_deg) for angle_deg in each.angles_deg)
         lines.append(
             f"theta {each.first_deg:g} to {each.last_deg:g} deg, {each.exposure_s:g} s: brightest pixels "
             f"{min(bright, ccd.saturation_counts):.0f} of {ccd.saturation_counts} counts, {photons:.0f} photons "
             f"per pixel, signal to noise of {each.repeats} repeats {(photons * each.repeats) ** 0.5:.0f}"
         )
-        if bright >= ccd.saturation_counts:
+        if bright >= ccd.saturation_counts and least_deg <= abs(theta_deg) + NEAR_DEG:
             found.append(
                 f"theta {each.first_deg:g} to {each.last_deg:g} deg: {each.exposure_s:g} s would saturate, as "
-                f"the sample stands now; expose at most {limit_s:.1f} s"
+                f"the sample stands now (theta {theta_deg:g} deg); expose at most {limit_s:.1f} s"
             )
     return lines, found
 

@@ -90,7 +90,7 @@ def test_every_problem_is_told_at_once(configuration, tmp_path):
 def test_two_exposures_foretell_the_planned_ones(configuration):
     """Level 300; 2000 counts/s on average, 3000 at the brightest: 62400 counts fit in (62700 - 300) / 3000 = 20.8 s."""
     seen = [(0.5, 1300.0, 1800.0), (1.0, 2300.0, 3300.0)]
-    lines, found = foretell(configuration, small(), seen)
+    lines, found = foretell(configuration, small(), seen, 0.0)
     assert found == []
     # 8 s: 16000 counts of 1.6 electrons, 707.4 eV / 3.65 eV of them for a photon
     photons = 16000 * 1.6 / (707.4 / 3.65)
@@ -99,14 +99,16 @@ def test_two_exposures_foretell_the_planned_ones(configuration):
         f"{photons:.0f} photons per pixel, signal to noise of 3 repeats {math.sqrt(3 * photons):.0f}"
     )
     seen = [(0.5, 1300.0, 2300.0), (1.0, 2300.0, 4300.0)]
-    _, found = foretell(configuration, small(), seen)
+    # At theta 0 the steep tilts, which would have 20 s, are darker; at 50 deg they are not.
+    assert foretell(configuration, small(), seen, 0.0)[1] == []
+    _, found = foretell(configuration, small(), seen, 50.0)
     assert len(found) == 2
     assert "20 s would saturate" in found[0]
     assert found[0].endswith("expose at most 15.6 s")
 
 
 def test_no_light_is_told(configuration):
-    _, (line,) = foretell(configuration, small(), [(0.5, 300.0, 400.0), (1.0, 300.1, 400.0)])
+    _, (line,) = foretell(configuration, small(), [(0.5, 300.0, 400.0), (1.0, 300.1, 400.0)], 0.0)
     assert line.startswith("flux: no light reaches the camera")
 
 
