@@ -76,7 +76,7 @@ def begin(monkeypatch):
             operator_plans.plans,
             "retake",
             lambda instrument, what, keys, series: asked.update(
-                what=what, series=series, taken=dict.fromkeys(what.energies_ev, set(keys))
+                what=what, series=series, taken={each: set(keys) for each in what.energies_ev}
             ),
         )
         azimuth = Azimuth(name="azimuth")
