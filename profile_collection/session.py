@@ -101,9 +101,9 @@ def start(
     """Start an acquisition and return the operator's namespace.
 
     It holds ``RE`` (the RunEngine), ``cat`` (the databroker catalog), ``instrument`` and each of its
-    devices under its own name, the plans, what is done with a series (``resume``, ``retake``, ``reject``,
-    ``next_azimuth``, ``status``, ``find``, ``arrays``), and ``data`` (the data folder); of a simulated beamline also
-    ``faults``, the device that lets things go wrong. The catalog, the live reconstruction and the monitor page
+    devices under its own name, the plans, what is asked before one (``summary``, ``check``, ``simulate``), what is
+    done with a series (``resume``, ``retake``, ``reject``, ``next_azimuth``, ``status``, ``find``, ``arrays``), and
+    ``data`` (the data folder); of a simulated beamline also ``faults``, the device that lets things go wrong. The catalog, the live reconstruction and the monitor page
     run in processes of their own; the RunEngine needs none of them. One more closes the shutter when this
     one is gone. Where the light is lost, the suspenders of ``RE`` wait until it is back.
 
@@ -283,6 +283,7 @@ def _wire(
     from mistral_txm.profile_collection import suspenders
     from mistral_txm.profile_collection.acquire import Awake
     from mistral_txm.profile_collection.operator_plans import OperatorPlans
+    from mistral_txm.profile_collection.preflight import Preflight
     from mistral_txm.profile_collection.progress import ProgressLine
     from mistral_txm.services.catalog_search import find
     from mistral_txm.services.journal import JournalWriter
@@ -291,7 +292,9 @@ def _wire(
     instrument = make_instrument(configuration, data / "frames")
     instrument.connect(configuration.connection_timeout_s)
     RE = RunEngine({}, during_task=Awake())  # the name that every Bluesky operator types
-    RE.record_interruptions = True  # pauses and suspensions stand in the documents, with their reason
+    RE.record_interruptions = (
+        True  # pauses and suspensions stand in the documents, with their reason
+    )
     watching = suspenders.light_suspenders(instrument)
     suspenders.install(RE, watching)
     progress = ProgressLine(
@@ -325,6 +328,7 @@ def _wire(
         **instrument.devices,
         **{name: getattr(plans, name) for name in plans.__all__},
     )
+    session.update(Preflight(instrument, data, RE.md, session.services).names)
     session.update(OperatorPlans(instrument, data, turn).names)
 
 
