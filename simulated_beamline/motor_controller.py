@@ -19,7 +19,9 @@ from mistral_txm.simulated_beamline.motor_fields import MotorSettings
 TICK_S = 0.05
 """Wall time between two readbacks of a motion, where a motion takes wall time at all."""
 TOGETHER_S = 0.005
-"""Wall time of the shortest motion or rest: motors that were sent off together move and rest together on the clock."""
+TOGETHER = 0.001
+"""Wall time of the shortest motion or rest, in s and in parts of itself: motors that were sent off together move and
+rest together on the clock, though their commands arrive one after the other."""
 
 
 Tell = Callable[[], Awaitable[None]]
@@ -193,7 +195,8 @@ class Controller:
         """Let time pass while the motor stands."""
         if duration_s > 0:
             with self._clock.during(duration_s):
-                await self._wait(max(duration_s * self._time_scale, TOGETHER_S), halted)
+                wall_s = max(duration_s * max(self._time_scale, TOGETHER), TOGETHER_S)
+                await self._wait(wall_s, halted)
 
     async def _stand_at(self, obstacle: _Obstacle, halted: asyncio.Event, tell: Tell) -> None:
         match obstacle.kind:

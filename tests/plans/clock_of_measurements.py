@@ -1,8 +1,6 @@
 """Takes measurements in simulation, and prints what its clock says of each, and the estimate.
 
-Usage: clock_of_measurements.py DATA CONDITIONS. At time scale 0, where computing takes no beam time. There, motors
-that move together take the time of the longest only if their commands arrive within milliseconds. The two blades of
-the slit need a minute each, so here one of them needs none, and the machine may be busy.
+Usage: clock_of_measurements.py DATA CONDITIONS. At time scale 0, where computing takes no beam time.
 """
 
 import importlib
@@ -12,12 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-ONE_BLADE = """
-[motors.jaw_up]
-velocity = 1e6
-acceleration_s = 0.0
-settle_s = 0.0
-"""
 COMMON: dict[str, Any] = {
     "sample": {"name": "film"},
     "azimuths_deg": [0.0],
@@ -74,14 +66,8 @@ def main(data: Path, conditions: str) -> None:
     """Measure, and print ``{name: [clock_s, estimated_s]}``."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     beamline = importlib.import_module("conftest")
-    from mistral_txm.simulated_beamline import settings
-
-    packaged = settings.FOLDER / f"{conditions}.toml"
-    differs = packaged.read_text() if packaged != settings.COMPLETE else ""
-    file = data / "one_blade.toml"
-    file.write_text(differs + ONE_BLADE)
     port = beamline.os.environ["EPICS_CA_SERVER_PORT"]
-    options = ("--time-scale", "0", "--conditions", str(file), "--port", port)
+    options = ("--time-scale", "0", "--conditions", conditions, "--port", port)
     with beamline.run_simulated_beamline(data, *options) as served:
         import epics
         from bluesky import RunEngine
