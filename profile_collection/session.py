@@ -103,9 +103,10 @@ def start(
     It holds ``RE`` (the RunEngine), ``cat`` (the databroker catalog), ``instrument`` and each of its
     devices under its own name, the plans, what is asked before one (``summary``, ``check``, ``simulate``), what is
     done with a series (``resume``, ``retake``, ``reject``, ``next_azimuth``, ``status``, ``find``, ``arrays``), and
-    ``data`` (the data folder); of a simulated beamline also ``faults``, the device that lets things go wrong. The catalog, the live reconstruction and the monitor page
-    run in processes of their own; the RunEngine needs none of them. One more closes the shutter when this
-    one is gone. Where the light is lost, the suspenders of ``RE`` wait until it is back.
+    ``data`` (the data folder); of a simulated beamline also ``faults``, the device that lets things go wrong. The
+    catalog, the live reconstruction and the monitor page run in processes of their own; the RunEngine needs none of
+    them. One more closes the shutter when this one is gone. Where the light is lost, the suspenders of ``RE`` wait
+    until it is back.
 
     Parameters
     ----------
