@@ -286,6 +286,7 @@ def _wire(
     from mistral_txm.profile_collection.operator_plans import OperatorPlans
     from mistral_txm.profile_collection.preflight import Preflight
     from mistral_txm.profile_collection.progress import ProgressLine
+    from mistral_txm.profile_collection.survey_plans import survey_plans
     from mistral_txm.services.catalog_search import find
     from mistral_txm.services.journal import JournalWriter
     from mistral_txm.services.series_arrays import series_arrays
@@ -331,6 +332,7 @@ def _wire(
     )
     session.update(Preflight(instrument, data, RE.md, session.services).names)
     session.update(OperatorPlans(instrument, data, turn).names)
+    session.update(survey_plans(instrument, data))
 
 
 def _catalog(data: Path) -> Any:
