@@ -17,9 +17,9 @@ OPEN = 1
 class Light(Device):  # type: ignore[misc]  # ophyd is untyped
     """Watches front end, ring current and top-up through an exposure.
 
-    Set to an exposure time, in s, it begins to watch one so long. What monitors tell meanwhile
-    counts, too: a beam that was lost and came back within the exposure is seen. `trouble` says why
-    no light can come now, `verdict` what was wrong since it was set; both are empty where nothing is.
+    Set to ``watch``, it begins to watch. What monitors tell meanwhile counts, too: a beam that was lost
+    and came back within the exposure is seen. `trouble` says why no light can come now, `verdict` what
+    was wrong since it was set; both are empty where nothing is.
 
     While the camera holds a frame that nobody has collected, what was seen stays: a plan that is
     repeated from a checkpoint after a pause sets it again, but gets the frame from before the pause.
@@ -44,24 +44,31 @@ class Light(Device):  # type: ignore[misc]  # ophyd is untyped
         self._camera = camera
         self._front_end, self._ring_current, self._top_up = front_end, ring_current, top_up
         self._lock = threading.Lock()
-        self._exposure_s = 0.0
         self._why_lost = ""
         self._is_injected = False
-        self._to_injection_s: float | None = None
-        self._before_s = 0.0
-        front_end.subscribe(self._look)
-        ring_current.subscribe(self._look)
-        top_up.subscribe(self._look_at_top_up)
+        self._is_kept = False
+        self._to_injection_s = 0.0
+        front_end.subscribe(self._told)
+        ring_current.subscribe(self._told)
+        top_up.subscribe(self._told_of_top_up)
 
-    def set(self, exposure_s: float, **_: Any) -> DeviceStatus:
-        """Forget what was, and begin to watch an exposure of so many seconds."""
+    def set(self, new_position: str, **_: Any) -> DeviceStatus:
+        """Forget what was, and begin to watch.
+
+        Raises
+        ------
+        ValueError
+            If it is not ``watch``.
+        """
+        if new_position != "watch":
+            raise ValueError(f"{self.name}: {new_position!r}: expected 'watch'")
         if not self._camera.has_frame:
-            before_s = float(self._top_up.get())
+            to_injection_s = float(self._top_up.get(use_monitor=True))
             with self._lock:
-                self._exposure_s = exposure_s
                 self._why_lost, self._is_injected = "", False
-                self._to_injection_s, self._before_s = None, before_s
-            self._look()
+                self._to_injection_s = to_injection_s
+            self._look(use_monitor=True)
+        self._is_kept = self._camera.has_frame
         status = DeviceStatus(self)
         status.set_finished()
         return status
@@ -77,23 +84,21 @@ class Light(Device):  # type: ignore[misc]  # ophyd is untyped
 
         The control system is asked once more: what happened in the last moment has no monitor yet.
         """
-        trouble = self._trouble(use_monitor=False)
+        if not self._is_kept:
+            self._look(use_monitor=False)
+            self._look_at_top_up(float(self._top_up.get(use_monitor=False)))
         with self._lock:
-            self._why_lost = self._why_lost or trouble
             if self._why_lost:
                 return self._why_lost
         return "top_up: an injection fell into the exposure" if self.was_injected else ""
 
     @property
     def was_injected(self) -> int:
-        """1 if an injection fell into the exposure.
+        """1 if an injection fell into the exposure: the time to the next one has grown.
 
-        The time to it was less than the exposure when that began, or has grown since. (0 and less mean
-        that nobody knows: there is no top-up.)
+        (0 and less mean that nobody knows: there is no top-up.)
         """
-        with self._lock:
-            began_s = self._before_s if self._to_injection_s is None else self._to_injection_s
-            return int(self._is_injected or 0 < began_s < self._exposure_s)
+        return int(self._is_injected)
 
     def _trouble(self, *, use_monitor: bool) -> str:
         if (status := int(self._front_end.get(use_monitor=use_monitor))) != OPEN:
@@ -106,22 +111,23 @@ class Light(Device):  # type: ignore[misc]  # ophyd is untyped
             )
         return ""
 
-    def _look(self, **_: Any) -> None:
-        if self._camera.has_frame:
-            return
-        trouble = self._trouble(use_monitor=True)
+    def _told(self, **_: Any) -> None:
+        if not self._camera.has_frame:
+            self._look(use_monitor=True)
+
+    def _told_of_top_up(self, value: float, **_: Any) -> None:
+        if not self._camera.has_frame:
+            self._look_at_top_up(value)
+
+    def _look(self, *, use_monitor: bool) -> None:
+        trouble = self._trouble(use_monitor=use_monitor)
         with self._lock:
             self._why_lost = self._why_lost or trouble
 
-    def _look_at_top_up(self, value: float, **_: Any) -> None:
-        if self._camera.has_frame:
-            return
+    def _look_at_top_up(self, to_injection_s: float) -> None:
         with self._lock:
-            if self._to_injection_s is None:
-                self._to_injection_s = value
-            elif value > self._before_s:
-                self._is_injected = True
-            self._before_s = value
+            self._is_injected = self._is_injected or to_injection_s > self._to_injection_s > 0
+            self._to_injection_s = to_injection_s
 
 
 def _where(signal: Any) -> str:

@@ -15,12 +15,14 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
     The readback is derived from where the jaws stand: +1 or -1 where both agree with that
     helicity's positions within their tolerance, 0 (not assigned) anywhere else. The foci are a pair
     of signals, `focus_positive_um` and `focus_negative_um`, since they follow the photon energy and
-    can be measured; they begin with the configuration's values, for its energy.
+    can be measured; `focus_energy_eV` says at which energy they hold. They begin with the
+    configuration's values.
     """
 
     readback = Component(DerivedSignal, "helicity", kind="hinted")
     focus_positive_um = Component(Quantity, unit="um", kind="config")
     focus_negative_um = Component(Quantity, unit="um", kind="config")
+    focus_energy_eV = Component(Quantity, unit="eV", kind="config")
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
         self.positions = positions
         self.focus_positive_um.put(positions.positive.zone_plate_z_um)
         self.focus_negative_um.put(positions.negative.zone_plate_z_um)
+        self.focus_energy_eV.put(positions.focus_energy_eV)
         self.jaw_down, self.jaw_up, self.zone_plate_z = jaw_down, jaw_up, zone_plate_z
         self._motion: Motion | None = None
 

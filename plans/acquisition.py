@@ -15,7 +15,7 @@ from mistral_txm.devices.key import Key
 from mistral_txm.plans.checks import disk_trouble
 from mistral_txm.plans.exposing import ask_for_help, expose, note, record, until_done
 from mistral_txm.plans.exposure_control import SATURATED_FRACTION, Seen
-from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.measurement import ExposureControl, Measurement
 from mistral_txm.plans.steps import Step
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
@@ -48,6 +48,7 @@ def moved(instrument: Instrument) -> tuple[Any, ...]:
         place.in_z_um,
         instrument.polarization.focus_positive_um,
         instrument.polarization.focus_negative_um,
+        instrument.polarization.focus_energy_eV,
         instrument.theta,
         instrument.sample_x,
         instrument.sample_y,
@@ -71,36 +72,46 @@ def set_up(instrument: Instrument, measurement: Measurement) -> MsgGenerator[Non
         polarization = instrument.polarization
         yield from bps.abs_set(polarization.focus_positive_um, focus.positive_um, group=group)
         yield from bps.abs_set(polarization.focus_negative_um, focus.negative_um, group=group)
-    yield from bps.abs_set(instrument.energy, measurement.energies_ev[0], group=group)
+        energy_ev = measurement.energies_ev[0]
+        yield from bps.abs_set(polarization.focus_energy_eV, energy_ev, group=group)
     yield from bps.wait(group)
+    yield from change_energy(instrument, measurement.energies_ev[0])
 
 
-def change_energy(instrument: Instrument, from_ev: float, to_ev: float) -> MsgGenerator[None]:
-    """Move the monochromator, and let the focus of both helicities follow: ``dz = chromatic * dE``."""
-    group, polarization = short_uid("energy"), instrument.polarization
-    shift_um = instrument.configuration.polarization.chromatic_um_per_eV * (to_ev - from_ev)
-    targets_um = []
+def change_energy(instrument: Instrument, energy_ev: float) -> MsgGenerator[None]:
+    """Move the monochromator, and let the focus of both helicities follow from where it is known to hold.
+
+    ``dz = chromatic * dE``
+    """
+    polarization = instrument.polarization
+    held_ev = yield from bps.rd(polarization.focus_energy_eV, default_value=energy_ev)
+    shift_um = instrument.configuration.polarization.chromatic_um_per_eV * (energy_ev - held_ev)
+    targets: list[tuple[Any, float]] = [(polarization.focus_energy_eV, energy_ev)]
     for signal in (polarization.focus_positive_um, polarization.focus_negative_um):
         now_um = yield from bps.rd(signal, default_value=0.0)
-        targets_um.append((signal, now_um + shift_um))
+        targets.append((signal, now_um + shift_um))
+    group = short_uid("energy")
     yield from bps.checkpoint()
-    for signal, target_um in targets_um:
-        yield from bps.abs_set(signal, target_um, group=group)
-    yield from bps.abs_set(instrument.energy, to_ev, group=group)
+    for signal, target in (*targets, (instrument.energy, energy_ev)):
+        yield from bps.abs_set(signal, target, group=group)
     yield from bps.wait(group)
 
 
 def take(
-    instrument: Instrument, folder: str, step: Step, measurement: Measurement, seen: Seen
+    instrument: Instrument,
+    folder: str,
+    step: Step,
+    control: ExposureControl | None,
+    seen: Seen,
 ) -> MsgGenerator[None]:
     """Bring the beamline to the state of a step and take its exposures into one file.
 
-    The shutter is open during the exposures alone, and not at all for dark frames. What does not arrive
-    is moved once more, then a person is asked; so it is where the disk is nearly full. Where the
-    measurement allows it, the counts that were seen choose the exposure time and end the repeats.
+    The shutter opens for the first exposure of a file and closes after its last; for dark frames it
+    stays closed. What does not arrive is moved once more, then a person is asked; so it is where the disk
+    is nearly full. With `control`, the counts that were seen choose the exposure time and end the repeats.
     """
-    control = measurement.exposure_control
-    exposure_s = seen.exposure_s(step, control)
+    ring_current_ma = yield from bps.rd(instrument.ring_current, default_value=0.0)
+    exposure_s = seen.exposure_s(step, control, ring_current_ma)
     file_name = f"{folder}/{step.file_name}"
 
     def arrive() -> MsgGenerator[None]:
@@ -120,7 +131,6 @@ def take(
                 instrument,
                 step.stream,
                 key,
-                exposure_s,
                 columns(instrument),
                 trouble=partial(seen.trouble, step, exposure_s),
                 spent=partial(seen.add, step, exposure_s),
@@ -139,7 +149,7 @@ def take(
         yield from ask_for_help(instrument, full)
     yield from until_done(instrument, step.file_name, arrive)
     yield from exposures()
-    yield from close_file(instrument)
+    yield from until_done(instrument, step.file_name, partial(close_file, instrument))
 
 
 def saturation(step: Step, exposure_s: float, fraction: float) -> str:
@@ -181,7 +191,7 @@ def expose_into(
     """
     yield from open_file(instrument, file_name, exposure_s, group)
     for key in keys:
-        yield from expose(instrument, stream, key, exposure_s, devices)
+        yield from expose(instrument, stream, key, devices)
     yield from close_file(instrument)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mistral_txm.devices.configuration import Axis, Configuration
 from mistral_txm.plans.measurement import Measurement
-from mistral_txm.plans.steps import Step, steps
+from mistral_txm.plans.steps import steps
 
 
 class PlanError(ValueError):
@@ -20,6 +21,10 @@ class PlanError(ValueError):
 
 RESERVED = frozenset(
     (
+        "uid",
+        "time",
+        "scan_id",
+        "hints",
         "plan_name",
         "series",
         "phi_deg",
@@ -105,44 +110,99 @@ def check_positions(configuration: Configuration, measurement: Measurement) -> N
         check_range("sample_z", axes.sample_z, (place.z_um,))
     if (focus := measurement.focus) is not None:
         check_range("zone_plate_z", axes.zone_plate_z, (focus.positive_um, focus.negative_um))
-    elif len(measurement.energies_ev) > 1:
-        base_ev = measurement.energies_ev[0]
-        shift = configuration.polarization.chromatic_um_per_eV
+    else:
         foci_um = [
-            positions.zone_plate_z_um + shift * (energy_ev - base_ev)
-            for positions in (
-                configuration.polarization.positive,
-                configuration.polarization.negative,
-            )
+            configuration.polarization.focus_um(helicity, energy_ev)
+            for helicity in (1, -1)
             for energy_ev in measurement.energies_ev
         ]
         check_range("zone_plate_z", axes.zone_plate_z, foci_um)
-    for phi_deg in measurement.azimuths_deg:
-        taken = [step for step in steps(measurement, phi_deg) if step.stream != "dark"]
-        _check_clearance(configuration, measurement, taken)
+    inside, places = measurement.sample.place, configuration.sample_position
+    check_clearance(
+        configuration,
+        measurement,
+        Pose(0.0, places.in_x_um, places.in_z_um)
+        if inside is None
+        else Pose(0.0, inside.x_um, inside.z_um),
+    )
 
 
-def _check_clearance(
-    configuration: Configuration, measurement: Measurement, taken: Sequence[Step]
+class Pose(NamedTuple):
+    """Where the goniometer stands."""
+
+    theta_deg: float
+    x_um: float
+    z_um: float
+
+
+def check_clearance(
+    configuration: Configuration,
+    measurement: Measurement,
+    inside: Pose,
+    begin: Pose | None = None,
 ) -> None:
-    """Refuse steps between which the holder would touch: all axes move at once, so the largest of each count."""
-    clearance, places = configuration.clearance, configuration.sample_position
-    inside = measurement.sample.place
-    x_um = {"primary": places.in_x_um if inside is None else inside.x_um, "flat": places.out_x_um}
-    z_um = {"primary": places.in_z_um if inside is None else inside.z_um, "flat": places.out_z_um}
-    for before, after in pairwise((taken[0], *taken)):
-        theta_deg = max((before.theta_deg, after.theta_deg), key=abs)
-        reach_um = clearance.reach_um(
-            theta_deg,
-            max((x_um[step.stream] for step in (before, after)), key=abs),
-            max((z_um[step.stream] for step in (before, after)), key=abs),
+    """Refuse a measurement in which the holder would touch something, at a tilt or on the way to the next.
+
+    All axes move at once, so the largest tilt and displacement before and after a move count together.
+
+    Parameters
+    ----------
+    inside
+        Where the sample is in the beam; its tilt does not matter.
+    begin
+        Where the goniometer stands now, and comes back to; not looked at if it is None.
+
+    Raises
+    ------
+    PlanError
+        Naming the first tilt that is too steep.
+    """
+    outside = configuration.sample_position
+    for phi_deg in measurement.azimuths_deg:
+        states = [
+            Pose(step.theta_deg, inside.x_um, inside.z_um)
+            if step.stream == "primary"
+            else Pose(step.theta_deg, outside.out_x_um, outside.out_z_um)
+            for step in steps(measurement, phi_deg)
+            if step.stream != "dark"
+        ]
+        around = [] if begin is None else [begin]
+        for before, after in pairwise((*around, states[0], *states, *around)):
+            check_reach(configuration, before, after)
+
+
+def check_reach(configuration: Configuration, *states: Pose) -> None:
+    """Refuse a move between states of the goniometer on which the holder would touch something.
+
+    Raises
+    ------
+    PlanError
+        With how far it would reach, and how much is free.
+    """
+    clearance = configuration.clearance
+    theta_deg, x_um, z_um = (max(values, key=abs) for values in zip(*states, strict=True))
+    reach_um = clearance.reach_um(theta_deg, x_um, z_um)
+    if reach_um > clearance.free_um:
+        raise PlanError(
+            f"theta: at {theta_deg:g} deg the holder would reach {reach_um:.0f} um along the beam, "
+            f"{clearance.free_um:g} um are free ([clearance] in the configuration); tilt less, or "
+            "move the sample nearer to the axis"
         )
-        if reach_um > clearance.free_um:
-            raise PlanError(
-                f"theta: at {theta_deg:g} deg the holder would reach {reach_um:.0f} um along the beam, "
-                f"{clearance.free_um:g} um are free ([clearance] in the configuration); tilt less, or "
-                "move the sample nearer to the axis"
-            )
+
+
+SERIES_NAME = re.compile(r"[\w-][\w.-]*")
+
+
+def check_series(series: str) -> None:
+    """Refuse the name of a series that cannot be that of a folder.
+
+    Raises
+    ------
+    PlanError
+        If it has anything but letters, digits, ``_``, ``-`` and, not first, ``.``.
+    """
+    if not SERIES_NAME.fullmatch(series):
+        raise PlanError(f"series {series!r}: expected letters, digits, '-', '_' and '.', not first")
 
 
 def disk_trouble(folder: Path, needed_bytes: int) -> str:

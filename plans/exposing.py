@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,12 @@ from mistral_txm.plans.exposure_control import Frame
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
 
+logger = logging.getLogger("mistral_txm.measurement")
+
 RETRIES = 2
 """How often an exposure is tried again before a person is asked."""
+LIGHT_TRIES = 5
+"""How often the light may be lost in one exposure before a person is asked."""
 LIGHT_POLL_S = 0.5
 """Time between two looks whether light is back, s."""
 
@@ -50,7 +55,6 @@ def expose(
     instrument: Instrument,
     stream: str,
     key: Key,
-    exposure_s: float,
     devices: Sequence[Any],
     *,
     trouble: Callable[[Frame], str] = accept_all,
@@ -59,10 +63,11 @@ def expose(
     """Take one exposure that counts, and make one Event of it.
 
     Without light the shutter is closed and light waited for. A frame during which the light was lost
-    is not recorded, and taken again when it is back. What the camera or the shutter could not do, an
-    injection, and what `trouble` says of a frame, is tried again, `RETRIES` times; then the plan pauses
-    with the shutter closed until somebody resumes it. A frame that has such a trouble even after that
-    is kept, with a flag: a person has looked.
+    is not recorded, and taken again when it is back, `LIGHT_TRIES` times. What the camera or the shutter
+    could not do, an injection, and what `trouble` says of a frame, is tried again, `RETRIES` times; then
+    the plan pauses with the shutter closed until somebody resumes it. A frame that has such a trouble even
+    after that is kept, with a flag: a person has looked. A device that fails late, at whatever message,
+    counts like the exposure that it disturbs.
 
     A pause before the frame is recorded repeats the messages from the checkpoint on, but a frame that
     was taken is handed over, not taken again. From there on nothing is repeated: the frame is on disk,
@@ -76,7 +81,7 @@ def expose(
     trouble
         Says in one line what is wrong with a frame; an empty text if nothing is.
     spent
-        Counts an accepted frame; called once.
+        Counts an accepted frame.
 
     Returns
     -------
@@ -84,35 +89,35 @@ def expose(
         What was accepted.
     """
     name = _name(stream, key)
-    failures, asked = 0, False
+    failures, unlit, asked = 0, 0, False
     while True:
-        if stream != "dark":
-            yield from wait_for_light(instrument)
-        came, reason, frame = yield from _attempt(instrument, stream, key, exposure_s, trouble)
-        if came is _Came.GOOD:
-            break
-        if came is _Came.DOUBTFUL and asked:
-            yield from note(instrument, "flag", f"{name}: {reason}; kept, since it stays so")
-            break
-        if frame is not None:
-            yield from bps.mv(instrument.ccd.discard, reason)
+        try:
+            if stream != "dark":
+                yield from wait_for_light(instrument, was_lost=unlit > 0)
+            came, reason, frame = yield from _attempt(instrument, stream, key, trouble)
+            if came is _Came.DOUBTFUL and asked:
+                yield from note(instrument, "flag", f"{name}: {reason}; kept, since it stays so")
+            if frame is not None and (came is _Came.GOOD or (came is _Came.DOUBTFUL and asked)):
+                yield from bps.mv(instrument.budget, spent(frame))
+                yield from bpp.rewindable_wrapper(record(stream, devices), False)
+                return frame
+            if frame is not None:
+                yield from bps.mv(instrument.ccd.discard, reason)
+        except FailedStatus as failure:
+            came, reason = _failed(failure)
+        unlit += came is _Came.UNLIT
         failures += came is not _Came.UNLIT
-        if came is not _Came.HOPELESS and failures <= RETRIES:
-            yield from note(instrument, "repeat", f"{name}: {reason}; taken again")
-            continue
-        yield from ask_for_help(instrument, f"{name}: {reason}")
-        failures, asked = 0, True
-    assert frame is not None
-    yield from bps.mv(instrument.budget, spent(frame))
-    yield from bpp.rewindable_wrapper(record(stream, devices), False)
-    return frame
+        if came is _Came.HOPELESS or failures > RETRIES or unlit > LIGHT_TRIES:
+            yield from _until_told(ask_for_help(instrument, f"{name}: {reason}"))
+            failures, unlit, asked = 0, 0, True
+        else:
+            yield from _until_told(note(instrument, "repeat", f"{name}: {reason}; taken again"))
 
 
 def _attempt(
     instrument: Instrument,
     stream: str,
     key: Key,
-    exposure_s: float,
     trouble: Callable[[Frame], str],
 ) -> MsgGenerator[tuple[_Came, str, Frame | None]]:
     ccd, group = instrument.ccd, short_uid("exposure")
@@ -123,20 +128,19 @@ def _attempt(
         light = "closed" if stream == "dark" else "open"
         yield from bps.abs_set(instrument.shutter, light, group=group)
         yield from bps.wait(group)
-        yield from bps.mv(instrument.light, exposure_s)
+        yield from bps.mv(instrument.light, "watch")
         yield from bps.trigger(ccd, group=group)
         yield from bps.wait(group)
     except FailedStatus as failure:
-        cause = failure.__cause__ or failure
-        hopeless = getattr(cause, "needs_a_person", False)
         yield from _shut(instrument)
-        return _Came.HOPELESS if hopeless else _Came.NOTHING, _line(cause), None
+        return *_failed(failure), None
     frame = Frame(
         mean_counts=(yield from bps.rd(ccd.mean_counts, default_value=0.0)),
         bright_counts=(yield from bps.rd(ccd.bright_counts, default_value=0)),
         saturated_fraction=(yield from bps.rd(ccd.saturated_fraction, default_value=0.0)),
         ring_current_ma=(yield from bps.rd(instrument.ring_current, default_value=0.0)),
         crc32=(yield from bps.rd(ccd.frame_crc32, default_value=0)),
+        helicity=(yield from bps.rd(instrument.polarization, default_value=key.helicity)),
     )
     if stream != "dark":
         verdict = yield from bps.rd(instrument.light.verdict, default_value="")
@@ -145,6 +149,13 @@ def _attempt(
             return _Came.DOUBTFUL if injected else _Came.UNLIT, verdict, frame
     doubt = trouble(frame)
     return _Came.DOUBTFUL if doubt else _Came.GOOD, doubt, frame
+
+
+def _failed(failure: FailedStatus) -> tuple[_Came, str]:
+    """Say what a failure means for the exposure, and what it says."""
+    cause = failure.__cause__ or failure
+    hopeless = getattr(cause, "needs_a_person", False)
+    return _Came.HOPELESS if hopeless else _Came.NOTHING, _line(cause)
 
 
 def until_done(
@@ -157,28 +168,46 @@ def until_done(
             yield from begin()
         except FailedStatus as failure:
             failures += 1
-            reason = f"{what}: {_line(failure.__cause__ or failure)}"
+            reason = f"{what}: {_failed(failure)[1]}"
         else:
             return
         if failures == 1:
-            yield from note(instrument, "repeat", f"{reason}; tried again")
+            yield from _until_told(note(instrument, "repeat", f"{reason}; tried again"))
         else:
-            yield from ask_for_help(instrument, reason)
+            yield from _until_told(ask_for_help(instrument, reason))
             failures = 0
 
 
-def wait_for_light(instrument: Instrument) -> MsgGenerator[None]:
-    """Wait with the shutter closed until front end and ring say that light can come."""
+def _until_told(telling: MsgGenerator[None]) -> MsgGenerator[None]:
+    """Tell of a failure; another device that fails meanwhile, of the same group, adds nothing to be done."""
+    try:
+        yield from telling
+    except FailedStatus as failure:
+        logger.warning("meanwhile: %s", _failed(failure)[1])
+
+
+def wait_for_light(instrument: Instrument, *, was_lost: bool = False) -> MsgGenerator[None]:
+    """Wait with the shutter closed until light can come, and has been there for the time of recovery.
+
+    With `was_lost` that time is waited for also where the light is back already.
+    """
+    recovery_s = instrument.configuration.light.recovery_s
     trouble = yield from bps.rd(instrument.light.trouble, default_value="")
-    if not trouble:
+    if not trouble and not (was_lost and recovery_s):
         return
-    yield from note(instrument, "wait", f"{trouble}; waiting with the shutter closed")
+    why = trouble or f"light was lost, and has to be back for {recovery_s:g} s"
+    yield from note(instrument, "wait", f"{why}; waiting with the shutter closed")
     yield from _shut(instrument)
-    while trouble:
+    while True:
+        while trouble:
+            yield from bps.checkpoint()
+            yield from bps.sleep(LIGHT_POLL_S)
+            trouble = yield from bps.rd(instrument.light.trouble, default_value="")
         yield from bps.checkpoint()
-        yield from bps.sleep(LIGHT_POLL_S)
+        yield from bps.sleep(recovery_s)
         trouble = yield from bps.rd(instrument.light.trouble, default_value="")
-    yield from bps.sleep(instrument.configuration.light.recovery_s)
+        if not trouble:
+            break
     yield from note(instrument, "go_on", "light is back; going on")
 
 
@@ -218,7 +247,7 @@ def _shut(instrument: Instrument) -> MsgGenerator[None]:
     try:
         yield from bps.mv(instrument.shutter, "closed")
     except FailedStatus as failure:
-        yield from note(instrument, "flag", _line(failure.__cause__ or failure))
+        yield from note(instrument, "flag", _failed(failure)[1])
 
 
 def _name(stream: str, key: Key) -> str:

@@ -25,6 +25,8 @@ class Frame(NamedTuple):
     saturated_fraction: float
     ring_current_ma: float
     crc32: int
+    helicity: int
+    """As the jaws stand; 0 where they stand at neither."""
 
 
 class Seen:
@@ -34,9 +36,10 @@ class Seen:
         self._ccd = ccd
         self._darks: dict[float, list[float]] = defaultdict(list)
         self._flat_per_s: dict[tuple[float, int], float] = {}
-        self._bright_per_s: dict[tuple[float, int], float] = {}
+        self._bright_per_ma_s: dict[tuple[float, int], float] = {}
         self._photons: dict[tuple[float, float, float, int], float] = defaultdict(float)
-        self._dose_ma_s = 0.0
+        self._dose_ma_s: dict[float, float] = defaultdict(float)
+        self._kept: Step | None = None
         self._last: tuple[Step, int] | None = None
 
     def dark_counts(self, exposure_s: float) -> float:
@@ -46,17 +49,20 @@ class Seen:
         nearest_s = min(self._darks, key=lambda each: abs(each - exposure_s))
         return sum(self._darks[nearest_s]) / len(self._darks[nearest_s])
 
-    def exposure_s(self, step: Step, control: ExposureControl | None) -> float:
+    def exposure_s(
+        self, step: Step, control: ExposureControl | None, ring_current_ma: float
+    ) -> float:
         """Return how long to expose: the longest choice whose brightest pixels stay below the fill.
 
-        The brightness is that of the last view of the same helicity and energy: from one tilt to the
-        next it changes little. Before the first, the plan's exposure holds.
+        The brightness is that of the last view of the same helicity and energy, for each mA in the
+        ring: from one tilt to the next it changes little. Before the first, the plan's exposure holds.
         """
         if step.stream != "primary" or control is None:
             return step.exposure_s
-        bright_per_s = self._bright_per_s.get((step.energy_ev, step.helicity))
-        if bright_per_s is None:
+        bright_per_ma_s = self._bright_per_ma_s.get((step.energy_ev, step.helicity))
+        if bright_per_ma_s is None:
             return step.exposure_s
+        bright_per_s = bright_per_ma_s * ring_current_ma
         fits = [
             exposure_s
             for exposure_s in control.exposures_s
@@ -66,11 +72,13 @@ class Seen:
         return max(fits, default=control.exposures_s[0])
 
     def trouble(self, step: Step, exposure_s: float, frame: Frame) -> str:
-        """Say in one line if a frame is dark that should be bright, or the last one of another step; else nothing."""
+        """Say in one line what speaks against a frame: it is dark, old, or of no helicity; empty where nothing does."""
         if self._last is not None and step != self._last[0] and frame.crc32 == self._last[1]:
             return "ccd: the frame equals the last one of the file before, bit by bit"
-        if step.stream == "dark" or not self._darks:
+        if step.stream == "dark" or not self._darks or step == self._kept:
             return ""
+        if frame.helicity != step.helicity:
+            return f"polarization: the jaws stand at helicity {frame.helicity}, expected {step.helicity}"
         dark = self.dark_counts(exposure_s)
         if step.stream == "flat":
             least = LEAST_PHOTONS / self._ccd.photons(1.0, step.energy_ev)
@@ -86,21 +94,29 @@ class Seen:
 
     def add(self, step: Step, exposure_s: float, frame: Frame) -> Spent:
         """Count an exposure that was accepted; return what it brought and cost."""
+        if self.trouble(step, exposure_s, frame):
+            self._kept = (
+                step  # a person has looked: the other exposures of the step are no different
+            )
         self._last = step, frame.crc32
         place = (step.energy_ev, step.helicity)
         if step.stream == "dark":
             self._darks[exposure_s].append(frame.mean_counts)
-            return Spent(0.0, 0.0, self._dose_ma_s)
+            return Spent(0.0, 0.0, self._dose_ma_s[step.energy_ev])
         dark = self.dark_counts(exposure_s)
         net = max(frame.mean_counts - dark, 0.0)
         photons = self._ccd.photons(net, step.energy_ev)
         if step.stream == "flat":
             self._flat_per_s[place] = net / exposure_s
-            return Spent(photons, math.sqrt(photons), self._dose_ma_s)
-        self._bright_per_s[place] = max(frame.bright_counts - dark, 0.0) / exposure_s
-        self._dose_ma_s += frame.ring_current_ma * exposure_s
+            return Spent(photons, math.sqrt(photons), self._dose_ma_s[step.energy_ev])
+        if frame.ring_current_ma > 0:
+            bright_per_s = max(frame.bright_counts - dark, 0.0) / exposure_s
+            self._bright_per_ma_s[place] = bright_per_s / frame.ring_current_ma
+        self._dose_ma_s[step.energy_ev] += frame.ring_current_ma * exposure_s
         self._photons[_view(step)] += photons
-        return Spent(photons, math.sqrt(self._photons[_view(step)]), self._dose_ma_s)
+        return Spent(
+            photons, math.sqrt(self._photons[_view(step)]), self._dose_ma_s[step.energy_ev]
+        )
 
     def is_enough(self, step: Step, taken: int, control: ExposureControl | None) -> bool:
         """Tell whether the angle and helicity of a step has the wanted signal to noise after so many repeats."""

@@ -12,7 +12,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.plans.checks import PlanError, check_range
+from mistral_txm.plans.checks import PlanError, Pose, check_range, check_reach
 from mistral_txm.plans.scans import (
     Exposing,
     State,
@@ -270,14 +270,8 @@ def corrected(
 def _check_clearance(
     instrument: Instrument, tilts_deg: Sequence[float], x_um: float, z_um: float
 ) -> None:
-    clearance = instrument.configuration.clearance
     for theta_deg in tilts_deg:
-        reach_um = clearance.reach_um(theta_deg, x_um, z_um)
-        if reach_um > clearance.free_um:
-            raise PlanError(
-                f"theta: at {theta_deg:g} deg the holder would reach {reach_um:.0f} um along the beam, free are "
-                f"{clearance.free_um:g} um ([clearance] in the configuration)"
-            )
+        check_reach(instrument.configuration, Pose(theta_deg, x_um, z_um))
 
 
 def _located(locate: Callable[[str], Offset], uid: str) -> MsgGenerator[Offset]:

@@ -6,6 +6,8 @@ import math
 import time
 import uuid
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,18 @@ from mistral_txm.plans.acquisition import (
     take,
     whole_runs,
 )
-from mistral_txm.plans.checks import PlanError, check_metadata, check_positions
-from mistral_txm.plans.exposing import note
+from mistral_txm.plans.checks import (
+    PlanError,
+    Pose,
+    check_clearance,
+    check_metadata,
+    check_positions,
+    check_series,
+)
+from mistral_txm.plans.exposing import note, until_done
 from mistral_txm.plans.exposure_control import Seen
 from mistral_txm.plans.measurement import Measurement
-from mistral_txm.plans.operator import turn_sample
+from mistral_txm.plans.operator import AGREEMENT_DEG, turn_sample
 from mistral_txm.plans.steps import NOTHING, Step, edge_series, manifest, steps
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
@@ -67,7 +76,7 @@ def vector_tomography(
         If metadata or positions cannot be accepted; nothing has moved then.
     """
     check(instrument, measurement, md or {})
-    uids = yield from _azimuths(instrument, [(measurement, _uid(series), skip)], md)
+    uids = yield from _azimuths(instrument, [_order(measurement, series, md, skip=skip)])
     return uids
 
 
@@ -97,7 +106,7 @@ def sample_queue(
                 f"sample {names[number]!r}: is there twice; give each a name of its own"
             )
         check(instrument, measurement, md or {})
-    uids = yield from _azimuths(instrument, [(each, _uid(), NOTHING) for each in measurements], md)
+    uids = yield from _azimuths(instrument, [_order(each, None, md) for each in measurements])
     return uids
 
 
@@ -123,7 +132,7 @@ def tilt_series(
     taken = steps(measurement, azimuth_deg, skip)
     if not taken:
         raise PlanError(f"phi = {azimuth_deg:g} deg: all exposures are done, nothing to take")
-    uids = yield from _runs(instrument, measurement, taken, "vector_tomography", _uid(series), md)
+    uids = yield from _runs(instrument, _order(measurement, series, md), taken)
     return uids
 
 
@@ -137,7 +146,8 @@ def retake(
 ) -> MsgGenerator[tuple[str, ...]]:
     """Take exposures of a measurement again, with flats and dark frames of their own; the new ones count then.
 
-    Parameters, results and errors are those of `vector_tomography`.
+    All of them are taken, also where the measurement lets repeats end early. Parameters, results and
+    errors are those of `vector_tomography`.
 
     Raises
     ------
@@ -151,7 +161,9 @@ def retake(
     if not wanted:
         raise PlanError("retake: expected at least one key (phi, theta, helicity, repeat)")
     skip = dict.fromkeys(measurement.energies_ev, planned - wanted)
-    uids = yield from vector_tomography(instrument, measurement, series=series, skip=skip, md=md)
+    check(instrument, measurement, md or {})
+    order = _order(measurement, series, md, skip=skip, whole=True)
+    uids = yield from _azimuths(instrument, [order])
     return uids
 
 
@@ -197,7 +209,8 @@ def dichroic_projection(
         "azimuths_deg": [phi_deg],
     }
     one = Measurement.from_dict(description)
-    uids = yield from _runs(instrument, one, steps(one, phi_deg), "dichroic_projection", _uid(), md)
+    order = _order(one, None, md, plan_name="dichroic_projection")
+    uids = yield from _runs(instrument, order, steps(one, phi_deg))
     return uids
 
 
@@ -216,7 +229,8 @@ def flats(
         for step in steps(measurement, azimuth_deg)
         if step.stream == "flat" or (step.stream == "dark" and step.exposure_s == alone_s)
     ]
-    uids = yield from _runs(instrument, measurement, taken, "flats", _uid(series), md)
+    order = _order(measurement, series, md, plan_name="flats")
+    uids = yield from _runs(instrument, order, taken)
     return uids
 
 
@@ -230,7 +244,8 @@ def darks(
 ) -> MsgGenerator[tuple[str, ...]]:
     """Take the dark frames of a measurement alone."""
     taken = [step for step in steps(measurement, azimuth_deg) if step.stream == "dark"]
-    uids = yield from _runs(instrument, measurement, taken, "darks", _uid(series), md)
+    order = _order(measurement, series, md, plan_name="darks")
+    uids = yield from _runs(instrument, order, taken)
     return uids
 
 
@@ -266,130 +281,171 @@ def stated_azimuth(instrument: Instrument) -> MsgGenerator[float]:
     return float(phi_deg)
 
 
-def _uid(series: str | None = None) -> str:
-    return str(uuid.uuid4()) if series is None else series
+@dataclass
+class _Order:
+    """A measurement to be taken, with the name of its series, what is done of it, and what the runs say."""
+
+    measurement: Measurement
+    series: str
+    skip: Mapping[float, Collection[Key]] = field(default_factory=dict)
+    md: Mapping[str, Any] = field(default_factory=dict)
+    plan_name: str = "vector_tomography"
+    whole: bool = False
+    """Whether all repeats are taken, also where the measurement allows fewer."""
+    spent_s: float = 0.0
+    """How long its runs have taken so far."""
+
+    def is_over(self, more_s: float = 0.0) -> bool:
+        """Tell whether the time of the measurement is over."""
+        stop = self.measurement.stop
+        return stop is not None and self.spent_s + more_s > 3600 * stop.max_duration_h
+
+    def told_over(self, where: str) -> str:
+        """Say that it is over."""
+        assert self.measurement.stop is not None
+        hours = self.measurement.stop.max_duration_h
+        return f"{self.series}: stopped before {where}: its {hours:g} h are over; resume takes the rest"
 
 
-def _azimuths(
-    instrument: Instrument,
-    queue: Sequence[tuple[Measurement, str, Mapping[float, Collection[Key]]]],
-    md: Mapping[str, Any] | None,
-) -> MsgGenerator[tuple[str, ...]]:
-    """Take measurements, each with its series and what is done of it, azimuth by azimuth."""
+def _order(
+    measurement: Measurement, series: str | None, md: Mapping[str, Any] | None, **options: Any
+) -> _Order:
+    if series is not None:
+        check_series(series)
+    return _Order(
+        measurement, str(uuid.uuid4()) if series is None else series, md=md or {}, **options
+    )
+
+
+def _azimuths(instrument: Instrument, queue: Sequence[_Order]) -> MsgGenerator[tuple[str, ...]]:
+    """Take measurements azimuth by azimuth."""
     uids: list[str] = []
-    began_s = time.monotonic()
-    for phi_deg in dict.fromkeys(
-        phi for measurement, *_ in queue for phi in measurement.azimuths_deg
-    ):
-        for measurement, series, skip in queue:
-            if phi_deg not in measurement.azimuths_deg or _is_over(measurement, began_s):
+    for phi_deg in dict.fromkeys(phi for order in queue for phi in order.measurement.azimuths_deg):
+        for order in queue:
+            if phi_deg not in order.measurement.azimuths_deg:
                 continue
-            if taken := steps(measurement, phi_deg, skip):
+            taken = steps(order.measurement, phi_deg, order.skip)
+            if taken and order.is_over():
+                text = order.told_over(f"phi {phi_deg:g} deg")
+                yield from bps.mv(instrument.log, ("note", text))
+            elif taken:
                 yield from turn_sample(instrument, phi_deg)
-                uids += yield from _runs(
-                    instrument, measurement, taken, "vector_tomography", series, md, began_s
-                )
+                uids += yield from _runs(instrument, order, taken)
     return tuple(uids)
-
-
-def _is_over(measurement: Measurement, began_s: float) -> bool:
-    """Tell whether the time of a measurement that began then, on the monotonic clock, is over."""
-    stop = measurement.stop
-    return stop is not None and time.monotonic() - began_s > 3600 * stop.max_duration_h
 
 
 def _runs(
-    instrument: Instrument,
-    measurement: Measurement,
-    taken: Sequence[Step],
-    plan_name: str,
-    series: str,
-    md: Mapping[str, Any] | None,
-    began_s: float | None = None,
+    instrument: Instrument, order: _Order, taken: Sequence[Step]
 ) -> MsgGenerator[tuple[str, ...]]:
     """Take steps of one azimuth, as one run for each photon energy: one after the other, or side by side."""
-    check(instrument, measurement, md or {})
+    check(instrument, order.measurement, order.md)
     phi_deg = yield from stated_azimuth(instrument)
-    began_s = time.monotonic() if began_s is None else began_s
+    if abs(phi_deg - taken[0].phi_deg) > AGREEMENT_DEG:
+        raise PlanError(
+            f"azimuth: {taken[0].phi_deg:g} deg is asked for, but the sample is said to stand at "
+            f"{phi_deg:g} deg; turn it, and say so with azimuth"
+        )
+    yield from _check_room(instrument, order.measurement)
     legs = [taken]
-    if measurement.edges == "in_turn":
+    if order.measurement.edges == "in_turn":
         legs = [list(leg) for _, leg in groupby(taken, key=lambda step: step.energy_ev)]
     uids: list[str] = []
     for leg in legs:
-        uids += yield from _leg(
-            instrument, measurement, leg, (plan_name, series, phi_deg, md or {}), began_s
-        )
+        began_s = time.monotonic()
+        uids += yield from _leg(instrument, order, leg, phi_deg, began_s)
+        order.spent_s += time.monotonic() - began_s
     return tuple(uids)
+
+
+def _check_room(instrument: Instrument, measurement: Measurement) -> MsgGenerator[None]:
+    """Refuse a measurement in which the holder would touch something, from where everything stands now."""
+    place, inside = instrument.sample_position, measurement.sample.place
+    theta_deg = yield from bps.rd(instrument.theta, default_value=0.0)
+    x_um = yield from bps.rd(instrument.sample_x, default_value=0.0)
+    z_um = yield from bps.rd(instrument.sample_z, default_value=0.0)
+    in_x_um = yield from bps.rd(place.in_x_um, default_value=0.0)
+    in_z_um = yield from bps.rd(place.in_z_um, default_value=0.0)
+    if inside is not None:
+        in_x_um, in_z_um = inside.x_um, inside.z_um
+    check_clearance(
+        instrument.configuration,
+        measurement,
+        Pose(0.0, in_x_um, in_z_um),
+        begin=Pose(theta_deg, x_um, z_um),
+    )
 
 
 def _leg(
     instrument: Instrument,
-    measurement: Measurement,
+    order: _Order,
     taken: Sequence[Step],
-    said: tuple[str, str, float, Mapping[str, Any]],
+    phi_deg: float,
     began_s: float,
 ) -> MsgGenerator[list[str]]:
     """Take steps, their runs side by side where they are of several photon energies."""
-    plan_name, series, phi_deg, md = said
+    measurement, series = order.measurement, order.series
     energies_ev = tuple(dict.fromkeys(step.energy_ev for step in taken))
-    edges = {
-        "series": series,
-        "energies_ev": list(measurement.energies_ev),
-        "order": measurement.edges,
-    }
     metadata: dict[Hashable, dict[str, Any]] = {
-        energy_ev: _metadata(
-            instrument,
-            measurement.at_energy(energy_ev),
-            [step for step in taken if step.energy_ev == energy_ev],
-        )
-        | {
-            "plan_name": plan_name,
-            "series": edge_series(series, measurement, energy_ev),
+        energy_ev: {
+            **order.md,
+            **_metadata(
+                instrument,
+                measurement.at_energy(energy_ev),
+                [step for step in taken if step.energy_ev == energy_ev],
+            ),
+            **_identity(instrument, order, energy_ev),
             "phi_deg": phi_deg,
-            **({"edges": edges} if len(measurement.energies_ev) > 1 else {}),
-            **md,
         }
         for energy_ev in energies_ev
     }
-    for start in metadata.values():
-        start["frames_directory"] = str(instrument.ccd.frames_directory / start["series"])
 
     def body(_uids: object) -> MsgGenerator[None]:
         for energy_ev in energies_ev:
             for stream in dict.fromkeys(s.stream for s in taken if s.energy_ev == energy_ev):
                 declared = bps.declare_stream(*columns(instrument), name=stream)
                 yield from in_run(energy_ev, declared)
-        yield from set_up(instrument, measurement)
-        seen, now_ev, tilt_deg = (
-            Seen(instrument.configuration.ccd),
-            measurement.energies_ev[0],
-            None,
-        )
+        first = partial(set_up, instrument, measurement)
+        yield from in_run(energies_ev[0], until_done(instrument, "setting up", first))
+        seen, now_ev = Seen(instrument.configuration.ccd), measurement.energies_ev[0]
+        tilt_deg: float | None = None
+        control = measurement.exposure_control
+        if order.whole and control is not None:
+            control = control.model_copy(update={"signal_to_noise": None})
         for step in taken:
             begins = step.stream == "primary" and step.theta_deg != tilt_deg
-            if begins and _is_over(measurement, began_s):
-                yield from in_run(
-                    step.energy_ev, note(instrument, "note", _over(measurement, step))
-                )
+            if begins and order.is_over(time.monotonic() - began_s):
+                text = order.told_over(f"theta {step.theta_deg:g} deg")
+                yield from in_run(step.energy_ev, note(instrument, "note", text))
                 return
             tilt_deg = step.theta_deg if step.stream == "primary" else None
             if step.energy_ev != now_ev:
-                yield from change_energy(instrument, now_ev, step.energy_ev)
+                change = partial(change_energy, instrument, step.energy_ev)
+                what = f"{step.energy_ev:g} eV"
+                yield from in_run(step.energy_ev, until_done(instrument, what, change))
                 now_ev = step.energy_ev
             folder = edge_series(series, measurement, step.energy_ev)
-            yield from in_run(step.energy_ev, take(instrument, folder, step, measurement, seen))
+            yield from in_run(step.energy_ev, take(instrument, folder, step, control, seen))
 
     uids: dict[Hashable, str] = yield from whole_runs(instrument, metadata, body)
     return list(uids.values())
 
 
-def _over(measurement: Measurement, step: Step) -> str:
-    assert measurement.stop is not None
-    return (
-        f"stopped before theta {step.theta_deg:g} deg: the {measurement.stop.max_duration_h:g} h of this "
-        "measurement are over; resume takes the rest"
-    )
+def _identity(instrument: Instrument, order: _Order, energy_ev: float) -> dict[str, Any]:
+    """Return what the start document of a run says of its series, and of those at other photon energies."""
+    measurement = order.measurement
+    series = edge_series(order.series, measurement, energy_ev)
+    identity: dict[str, Any] = {
+        "plan_name": order.plan_name,
+        "series": series,
+        "frames_directory": str(instrument.ccd.frames_directory / series),
+    }
+    if len(measurement.energies_ev) > 1:
+        identity["edges"] = {
+            "series": order.series,
+            "energies_ev": list(measurement.energies_ev),
+            "order": measurement.edges,
+        }
+    return identity
 
 
 def _metadata(

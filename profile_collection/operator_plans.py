@@ -210,7 +210,8 @@ class OperatorPlans:
 
     def _found(self, series: str | None) -> list[Measured]:
         found = measured(self._data)
-        chosen = [each for each in found if each.uid.startswith(series or "")]
+        exact = [each for each in found if each.uid == series]
+        chosen = exact or [each for each in found if each.uid.startswith(series or "")]
         if series is not None and len(chosen) > 1:
             raise PlanError(
                 f"series {series}: {len(chosen)} series begin so; type more of the name"

@@ -129,15 +129,20 @@ class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
     async def _light(self) -> None:
         """Wait until all signals have been well for the time of recovery."""
         self._is_waiting = True
+        recovery_s = self._sleep
         while True:
             self._news.clear()
-            in_trouble = any(each._why for each in self.beside)
+            troubled = [each for each in self.beside if each._why]
+            in_trouble, recovery_s = (
+                bool(troubled),
+                max([recovery_s, *(each._sleep for each in troubled)]),
+            )
             try:
-                await asyncio.wait_for(self._news.wait(), None if in_trouble else self._sleep)
+                await asyncio.wait_for(self._news.wait(), None if in_trouble else recovery_s)
             except TimeoutError:
                 break
-            if in_trouble and self._sleep and not any(each._why for each in self.beside):
-                logger.info("the light is back; the plan goes on in %g s", self._sleep)
+            if in_trouble and recovery_s and not any(each._why for each in self.beside):
+                logger.info("the light is back; the plan goes on in %g s", recovery_s)
         self._is_waiting = False
         logger.info("the plan goes on")
 
@@ -170,11 +175,11 @@ def light_suspenders(instrument: Instrument) -> tuple[LightSuspender, ...]:
         return f"top_up: an injection comes in {to_injection_s:.1f} s ({_where(instrument.top_up)})"
 
     return tuple(
-        LightSuspender(signal, trouble, instrument.shutter, settings.recovery_s)
-        for signal, trouble in (
-            (instrument.front_end, front_end),
-            (instrument.ring_current, ring_current),
-            (instrument.top_up, top_up),
+        LightSuspender(signal, trouble, instrument.shutter, recovery_s)
+        for signal, trouble, recovery_s in (
+            (instrument.front_end, front_end, settings.recovery_s),
+            (instrument.ring_current, ring_current, settings.recovery_s),
+            (instrument.top_up, top_up, 0.0),  # an injection takes no light away
         )
     )
 

@@ -90,6 +90,7 @@ def standing(
         for key in run.rejected:
             if accepted.pop(key, None) is not None:
                 taken_back.add(key)
+                waived_from.pop(key[:3], None)  # what made the others needless does not count
         for key in run.waived:
             first = waived_from.get(key[:3], key.repeat)
             waived_from[key[:3]] = min(first, key.repeat)

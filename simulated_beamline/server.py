@@ -187,7 +187,7 @@ class Server:
         exposure = self._exposure
         if exposure is None:
             return None
-        if not self._time_is_running and exposure.state.injection:
+        if self._time_is_running or exposure.state.injection:
             await self._publish_ring()
         before = exposure.state.lit_fraction * exposure.state.shutter_open
         lit = self._light.lit_share()

@@ -52,7 +52,11 @@ CCD = (
     "saturated_fraction",
     "frame_crc32",
 )
-FOCI = ("polarization_focus_positive_um", "polarization_focus_negative_um")
+FOCI = (
+    "polarization_focus_positive_um",
+    "polarization_focus_negative_um",
+    "polarization_focus_energy_eV",
+)
 PLACE = ("sample_position_in_x_um", "sample_position_in_y_um", "sample_position_in_z_um")
 AXES = ("theta", "sample_x", "sample_y", "sample_z", "zone_plate_z", "jaw_down", "jaw_up", "energy")
 
@@ -73,7 +77,7 @@ class Player:
         self.messages: list[Msg] = []
         self.values: dict[str, Any] = {"sample_position": "in", "shutter": "closed"}
         self.values |= {axis: 10.0 + index for index, axis in enumerate(AXES)}
-        self.values |= dict(zip(FOCI, (0.0, 1.5), strict=True))
+        self.values |= dict(zip(FOCI, (0.0, 1.5, 707.4), strict=True))
         self.values |= dict(zip(PLACE, (11.0, 12.0, 13.0), strict=True))
         self.values |= {"ccd_mean_counts": 300.0, "ccd_bright_counts": 400, "ring_current": 250.0}
         self.values |= {"ccd_saturated_fraction": 0.0, "light_trouble": "", "light_verdict": ""}

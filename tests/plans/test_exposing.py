@@ -461,5 +461,112 @@ def test_no_angle_is_begun_when_the_time_is_over(
     uids = play(scene, vector_tomography(stub_instrument, short, series="s"))
     assert len(uids) == 1
     assert {key.theta_deg for key in keys_of(scene)} == {-30.0, 0.0}
-    assert scene.log[-1][1].startswith("stopped before theta 2 deg: the 1.9 h")
+    assert scene.log[-1][1].startswith("s: stopped before theta 2 deg: its 1.9 h")
     assert scene.stops == ["success"]
+
+
+def test_each_sample_of_a_queue_has_its_own_time(
+    player: MakePlayer,
+    stub_instrument: Instrument,
+    alone: Measurement,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seven exposures of 0.1 h for each sample and azimuth; after the first nothing of 0.5 h is left."""
+    from mistral_txm.plans import tomography
+
+    scene = player("102")
+    monkeypatch.setattr(
+        tomography, "time", SimpleNamespace(monotonic=lambda: 360.0 * len(scene.events))
+    )
+    queue = [
+        alone.of(Sample(name=name, place=Place(x_um=1.0, y_um=0.0, z_um=0.0))).model_copy(
+            update={"stop": Stop(max_duration_h=0.5)}
+        )
+        for name in ("a", "b", "c")
+    ]
+    uids = play(scene, sample_queue(stub_instrument, queue))
+    assert len(uids) == 3
+    assert {start["sample"]["name"] for start in scene.starts} == {"a", "b", "c"}
+
+
+def test_light_that_flickers_is_brought_before_a_person(
+    player: MakePlayer, stub_instrument: Instrument, alone: Measurement
+) -> None:
+    """One signal says that light can come, another that it was lost, again and again."""
+    scene, mended = player(), False
+
+    def troubles(scene: Any, message: Msg) -> None:
+        nonlocal mended
+        mended = mended or message.command == "pause"
+        if message.command == "trigger":
+            scene.values["light_verdict"] = "" if mended else "ring_current: 49.9 mA"
+
+    play(scene, tilt_series(stub_instrument, alone, 0.0, series="s"), troubles)
+    assert pauses(scene) == 1
+    assert kinds(scene) == ["repeat"] * 5 + ["pause", "go_on"]
+    assert len(keys_of(scene)) == 4
+
+
+def test_two_axes_that_fail_together_are_one_failure(
+    player: MakePlayer, stub_instrument: Instrument, alone: Measurement
+) -> None:
+    """The engine tells of the second at whatever message comes next."""
+    scene, failures = player(), 0
+
+    def troubles(_scene: Any, message: Msg) -> Exception | None:
+        nonlocal failures
+        moves = message.command == "set" and message.obj is stub_instrument.theta
+        if (moves and failures == 0) or failures == 1:
+            failures += 1
+            return failed(RuntimeError("controller: lost"))
+        return None
+
+    play(scene, tilt_series(stub_instrument, alone, 0.0, series="s"), troubles)
+    assert failures == 2
+    assert len(keys_of(scene)) == 4
+    assert scene.stops == ["success"]
+
+
+def test_the_focus_follows_from_the_energy_at_which_it_holds(
+    player: MakePlayer, stub_instrument: Instrument, alone: Measurement
+) -> None:
+    """3.03 um for each eV [configuration]: 70.7 eV above 707.4 eV are 214.2 um."""
+    cobalt = alone.model_copy(update={"energies_ev": (778.1,)})
+    scene = player()
+    play(scene, tilt_series(stub_instrument, cobalt, 0.0, series="s"))
+    for (stream, key), state in zip(scene.events, scene.states, strict=True):
+        if stream != "dark":
+            focus_um = {1: 214.221, -1: 215.721}[key.helicity]
+            assert state["zone_plate_z"] == pytest.approx(focus_um)
+    assert scene.values["polarization_focus_energy_eV"] == 707.4
+
+
+def test_an_azimuth_at_which_the_sample_does_not_stand_is_refused(
+    player: MakePlayer, stub_instrument: Instrument, tiny: Measurement
+) -> None:
+    with pytest.raises(PlanError, match=r"102 deg is asked for, but .* said to stand at 0 deg"):
+        play(player(), tilt_series(stub_instrument, tiny, 102.0))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "a b"])
+def test_a_series_that_is_no_folder_is_refused(
+    player: MakePlayer, stub_instrument: Instrument, tiny: Measurement, name: str
+) -> None:
+    scene = player()
+    with pytest.raises(PlanError, match="expected letters"):
+        play(scene, vector_tomography(stub_instrument, tiny, series=name))
+    assert scene.messages == []
+
+
+def test_room_to_turn_is_that_of_where_the_sample_stands_now(
+    player: MakePlayer, stub_instrument: Instrument, alone: Measurement
+) -> None:
+    """(1500 + 0) sin 55 + 1500 cos 55 = 2089 um, of 2000."""
+    steep = alone.model_copy(
+        update={"tilts": (Tilts(first_deg=55.0, last_deg=55.0, exposure_s=1.0, repeats=1),)}
+    )
+    scene = player()
+    scene.values |= {"sample_position_in_x_um": 0.0, "sample_position_in_z_um": 1500.0}
+    with pytest.raises(PlanError, match="at 55 deg the holder would reach 2"):
+        play(scene, tilt_series(stub_instrument, steep, 0.0))
+    assert not [message for message in scene.messages if message.command == "set"]

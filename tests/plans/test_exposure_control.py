@@ -25,11 +25,11 @@ def step(stream="primary", theta_deg=0.0, helicity=1, exposure_s=2.0):
     return Step(stream, 0.0, theta_deg, helicity, 707.4, exposure_s, (0, 1, 2))
 
 
-def frame(mean, bright=None):
+def frame(mean, bright=None, helicity=1, ring_current_ma=250.0):
     """A frame as a camera that cannot count beyond its saturation gives it."""
     bright = mean if bright is None else bright
     clipped = [min(each, CCD.saturation_counts) for each in (mean, bright)]
-    return Frame(*clipped, 0.0, 250.0, next(NUMBERS))
+    return Frame(*clipped, 0.0, ring_current_ma, next(NUMBERS), helicity)
 
 
 def calibrated(flat_per_s=2000.0):
@@ -39,7 +39,8 @@ def calibrated(flat_per_s=2000.0):
         dark = step("dark", helicity=0, exposure_s=exposure_s)
         seen.add(dark, exposure_s, frame(OFFSET_COUNTS))
     for helicity in (1, -1):
-        seen.add(step("flat", helicity=helicity), 1.0, frame(OFFSET_COUNTS + flat_per_s))
+        lit = frame(OFFSET_COUNTS + flat_per_s, helicity=helicity)
+        seen.add(step("flat", helicity=helicity), 1.0, lit)
     return seen
 
 
@@ -50,7 +51,7 @@ def walk(bright_per_s, absorbance, first_s, fill=0.8):
     for theta_deg in np.arange(-55.0, 55.1, 2.5):
         rate = bright_per_s * math.exp(-absorbance / math.cos(math.radians(theta_deg)))
         here = step(theta_deg=float(theta_deg), exposure_s=first_s)
-        exposure_s = seen.exposure_s(here, control)
+        exposure_s = seen.exposure_s(here, control, 250.0)
         counts = OFFSET_COUNTS + rate * exposure_s
         yield theta_deg, exposure_s, counts
         seen.add(here, exposure_s, frame(0.5 * counts, counts))
@@ -81,12 +82,38 @@ def test_a_plan_that_saturates_is_corrected_within_two_tilts():
     assert views[-1][1] == 8.0
 
 
+def test_a_refilled_ring_is_exposed_shorter():
+    """At 100 mA 20 s fit, and are 40300 of 62700 counts; at 250 mA they would be 100300."""
+    seen = calibrated()
+    control = ExposureControl(exposures_s=CHOICES_S)
+    seen.add(step(), 20.0, frame(2e4, 300.0 + 20 * 2000.0, ring_current_ma=100.0))
+    assert seen.exposure_s(step(), control, 100.0) == 20.0
+    assert seen.exposure_s(step(), control, 250.0) == 8.0
+
+
+def test_jaws_that_stand_elsewhere_are_told():
+    seen = calibrated()
+    assert seen.trouble(step(), 2.0, frame(3e4)) == ""
+    expected = "polarization: the jaws stand at helicity 0, expected 1"
+    assert seen.trouble(step(), 2.0, frame(3e4, helicity=0)) == expected
+
+
+def test_what_was_kept_once_is_not_asked_again_in_the_same_step():
+    """A person has looked at a faint view; its other exposures are as faint."""
+    seen = calibrated()
+    faint = frame(OFFSET_COUNTS + 1.0)
+    assert seen.trouble(step(), 2.0, faint)
+    seen.add(step(), 2.0, faint)
+    assert seen.trouble(step(), 2.0, frame(OFFSET_COUNTS + 1.0)) == ""
+    assert seen.trouble(step(theta_deg=1.0), 2.0, frame(OFFSET_COUNTS + 1.0))
+
+
 @settings(deadline=None)
 @given(st.floats(0.0, 1e6), st.floats(0.1, 1.0))
 def test_the_exposure_is_the_longest_that_fits(bright_per_s, fill):
     seen = calibrated()
-    seen.add(step(), 2.0, Frame(1e4, OFFSET_COUNTS + 2.0 * bright_per_s, 0.0, 250.0, 1))
-    chosen_s = seen.exposure_s(step(), ExposureControl(exposures_s=CHOICES_S, fill=fill))
+    seen.add(step(), 2.0, Frame(1e4, OFFSET_COUNTS + 2.0 * bright_per_s, 0.0, 250.0, 1, 1))
+    chosen_s = seen.exposure_s(step(), ExposureControl(exposures_s=CHOICES_S, fill=fill), 250.0)
     room = fill * CCD.saturation_counts - OFFSET_COUNTS
     fits = [each for each in CHOICES_S if bright_per_s * each <= room * (1 + 1e-12)]
     assert chosen_s == (fits[-1] if fits else CHOICES_S[0])
@@ -94,11 +121,11 @@ def test_the_exposure_is_the_longest_that_fits(bright_per_s, fill):
 
 def test_the_plan_holds_without_control_and_until_something_was_seen():
     seen, control = calibrated(), ExposureControl(exposures_s=CHOICES_S)
-    assert seen.exposure_s(step(exposure_s=7.0), control) == 7.0
+    assert seen.exposure_s(step(exposure_s=7.0), control, 250.0) == 7.0
     seen.add(step(), 2.0, frame(1e4))
-    assert seen.exposure_s(step(exposure_s=7.0), None) == 7.0
-    assert seen.exposure_s(step(helicity=-1, exposure_s=7.0), control) == 7.0
-    assert seen.exposure_s(step("flat", exposure_s=7.0), control) == 7.0
+    assert seen.exposure_s(step(exposure_s=7.0), None, 250.0) == 7.0
+    assert seen.exposure_s(step(helicity=-1, exposure_s=7.0), control, 250.0) == 7.0
+    assert seen.exposure_s(step("flat", exposure_s=7.0), control, 250.0) == 7.0
 
 
 @pytest.mark.parametrize("photons", [5.0, 80.0, 400.0])

@@ -35,7 +35,8 @@ actions = st.lists(
 class Clerk:
     """Does the bookkeeping step by step, as a person with a pencil would: the witness.
 
-    Of each key there is a pile of good exposures, the newest on top; a rejection clears the piles of its keys.
+    Of each key there is a pile of good exposures, the newest on top; a rejection clears the piles of its keys, and
+    with them goes what made others of that angle and helicity needless.
     """
 
     def __init__(self):
@@ -62,8 +63,9 @@ class Clerk:
     def reject(self, rejected):
         self.runs += [([], [], rejected), ([], [], [])]
         for key in rejected:
-            if key in self.pile:
+            if self.pile.get(key):
                 self.pile[key].clear()
+                self.not_needed = {other for other in self.not_needed if other[:3] != key[:3]}
 
     def next_run(self):
         self.runs.append(([], [], []))
