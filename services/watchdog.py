@@ -8,6 +8,7 @@ ends: the sample gets no dose that nobody records. Signals do not end it before.
 import argparse
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -33,11 +34,12 @@ ATTEMPT_S = 2.0
 RETRY_S = 0.2
 """How long it waits before that."""
 
-LAST_ATTEMPT_S = 6.0
-"""How long after the end of its parent it still begins to try."""
+PATIENCE_S = 300.0
+SIMULATED_PATIENCE_S = 6.0
+"""How long after the end of its parent it still begins to try; a simulated beamline may have ended, too."""
 
-END_S = 20
-"""How long after the end of its parent the operating system ends it, whatever it hangs on."""
+END_S = 14
+"""How long after that the operating system ends it, whatever it hangs on."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with suppress(OSError):  # the parent may be gone already
         print(json.dumps({"ready": True}), flush=True)
     _wait_for_the_end_of(parent)
-    signal.alarm(END_S)
-    return _close(shutter)
+    patience_s = SIMULATED_PATIENCE_S if configuration.simulation else PATIENCE_S
+    signal.alarm(math.ceil(patience_s) + END_S)
+    return _close(shutter, patience_s)
 
 
 def _connected(configuration: Configuration) -> Any:
@@ -123,12 +126,12 @@ def _wait_for_the_end_of(parent: int) -> None:
                 return
 
 
-def _close(shutter: Any) -> int:
+def _close(shutter: Any, patience_s: float) -> int:
     """Close the shutter; returns the exit code."""
     began_s, last = time.monotonic(), ""
-    while time.monotonic() - began_s < LAST_ATTEMPT_S:
+    while time.monotonic() - began_s < patience_s:
         try:
-            shutter.set("closed").wait(END_S / 2)
+            shutter.set("closed").wait(2 * ATTEMPT_S)
         except Exception as failure:  # whatever it is: try again, and tell the last one
             last = str(failure) or type(failure).__name__
             time.sleep(RETRY_S)
