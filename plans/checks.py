@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -190,19 +189,18 @@ def check_reach(configuration: Configuration, *states: Pose) -> None:
         )
 
 
-SERIES_NAME = re.compile(r"[\w-][\w.-]*")
-
-
 def check_series(series: str) -> None:
     """Refuse the name of a series that cannot be that of a folder.
 
     Raises
     ------
     PlanError
-        If it has anything but letters, digits, ``_``, ``-`` and, not first, ``.``.
+        If it is empty, contains ``/``, begins with ``.`` or has characters that cannot be printed.
     """
-    if not SERIES_NAME.fullmatch(series):
-        raise PlanError(f"series {series!r}: expected letters, digits, '-', '_' and '.', not first")
+    if not series.isprintable() or "/" in series or series[:1] in ("", "."):
+        raise PlanError(
+            f"series {series!r}: expected the name of a folder, without '/' and no '.' at its begin"
+        )
 
 
 def disk_trouble(folder: Path, needed_bytes: int) -> str:

@@ -176,10 +176,10 @@ class Server:
         )
         self._exposure = Exposure(state, number, await self._faults.spend("beam_lost"))
         self._light.begin_exposure()
-        began_s = self._beamline.began_s(state, number)
-        self._ring_time_s = began_s + exposure_s
         await self._light.publish_current(self._beamline.ring_current_ma(state, number))
-        await self._light.publish_to_injection(self._beamline.to_injection_s(began_s))
+        if self._time_is_running or state.injection:
+            began_s = self._beamline.began_s(state, number)
+            await self._light.publish_to_injection(self._beamline.to_injection_s(began_s))
         return partial(self._beamline.frame, state, number)
 
     async def end(self) -> Render | None:

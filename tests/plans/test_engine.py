@@ -222,7 +222,7 @@ def test_every_way_out_closes_and_all_but_a_halt_put_back(
     short = brief.model_copy(update={"tilts": alone})
     instrument.theta.set(0.0).wait(5)
     start = {axis: axis.position for axis in (instrument.theta, instrument.jaw_up)}
-    for leave_at in range(10, 140, 13):
+    for leave_at in range(23, 160, 13):
         documents.clear()
         count = 0
 
