@@ -234,8 +234,9 @@ def test_an_operator_ends_it_at_each_message(
 ) -> None:
     undisturbed = begin(player, name)
     drive_on(undisturbed, PLANS[name](stub_instrument, shortest))
-    for at, message in enumerate(undisturbed.messages[:-1]):
-        where = f"message {at}, {message}"
+    every = 1 if anomaly is RequestAbort else 3  # they differ in the status alone
+    for at in range(0, len(undisturbed.messages) - 1, every):
+        where = f"message {at}, {undisturbed.messages[at]}"
         scene = begin(player, name)
         before = positions(scene)
         with pytest.raises((anomaly, RuntimeError)) as raised:
@@ -472,7 +473,7 @@ def test_a_series_that_is_ended_at_any_message_and_resumed_equals_an_undisturbed
     instrument: Any, undisturbed: tuple[Measurement, Taken, int], how: str
 ) -> None:
     measurement, taken, total = undisturbed
-    for at in range(5, total, 29):
+    for at in range(5, total, 37):
         engine, series = Engine(), f"{how} at {at}"
         engine.run(
             vector_tomography(instrument, measurement, series=series), lambda n, at=at: n == at, how
