@@ -536,6 +536,8 @@ def _split_key(dotted: str) -> tuple[str, ...]:
 def _keys_of(model: type[BaseModel], section: Sequence[str]) -> list[str]:
     current: Any = model
     for part in section:
+        if part.isdigit():  # one of a list of sections
+            continue
         if get_origin(current) is dict:  # sections of any name
             current = get_args(current)[1]
         else:
@@ -545,7 +547,9 @@ def _keys_of(model: type[BaseModel], section: Sequence[str]) -> list[str]:
 
 def _section(annotation: Any) -> Any:
     """Return the model, or the dictionary of models, that a field is or may be."""
-    candidates = (annotation, *get_args(annotation))
+    candidates = [annotation]
+    for each in candidates:  # a model may stand deep within: an annotated tuple of them, say
+        candidates += get_args(each)
     return next(
         each
         for each in candidates

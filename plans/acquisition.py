@@ -253,6 +253,7 @@ def whole_runs(
     def run() -> MsgGenerator[None]:
         for key, md in metadata.items():
             uids[key] = yield from in_run(key, bps.open_run(dict(md)))
+            yield from bps.checkpoint()  # what is repeated from here on finds the run open
         yield from put_back(instrument, body(uids), tuple(metadata))
 
     def close(failure: Exception | None = None) -> MsgGenerator[None]:
@@ -340,6 +341,8 @@ def _restore(
     yield from move_all([(instrument.ccd.frame_file, None), *before.items()])
     try:
         yield from _baseline(instrument, runs)
+    except RunEngineControlException:  # a person ends the plan: everything is put back already
+        raise
     except Exception as reason:  # a run may end without it
         complaints.append(f"baseline: {_cause(reason)}")
     return complaints

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ logger = logging.getLogger("mistral_txm.measurement")
 
 RETRIES = 2
 """How often an exposure is tried again before a person is asked."""
+ADVICE = re.compile(r"[;:]? (then )?take the exposure again$")
+"""What a device advises a person to do, and the plan does by itself."""
 LIGHT_TRIES = 5
 """How often the light may be lost in one exposure before a person is asked."""
 LIGHT_POLL_S = 0.5
@@ -111,6 +114,7 @@ def expose(
             yield from _until_told(ask_for_help(instrument, f"{name}: {reason}"))
             failures, unlit, asked = 0, 0, True
         else:
+            reason = ADVICE.sub("", reason)
             yield from _until_told(note(instrument, "repeat", f"{name}: {reason}; taken again"))
 
 

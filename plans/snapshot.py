@@ -31,6 +31,7 @@ def snapshot(instrument: Instrument, exposure_s: float = 1.0) -> MsgGenerator[st
     ccd, shutter = instrument.ccd, instrument.shutter
 
     def body() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
         yield from bps.mv(ccd.cam.acquire_time, exposure_s)
         yield from bps.mv(ccd.frame_file, f"snapshots/{uuid.uuid4()}")
         yield from bps.mv(shutter, "open")

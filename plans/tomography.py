@@ -271,7 +271,9 @@ def stated_azimuth(instrument: Instrument) -> MsgGenerator[float]:
     """
     phi_deg = yield from bps.rd(instrument.azimuth, default_value=math.nan)
     if math.isnan(phi_deg):
-        raise PlanError("azimuth: nobody has said how the sample is mounted; set it first")
+        raise PlanError(
+            "azimuth: nobody has said how the sample is mounted; say it first: %mov azimuth 0, or what it is"
+        )
     place = yield from bps.rd(instrument.sample_position, default_value="in")
     if place == "between":
         raise PlanError(

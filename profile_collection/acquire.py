@@ -73,12 +73,15 @@ class PauseReason:
     def __init__(self) -> None:
         self.text = ""
         self._logs: set[str] = set()
+        self._interruptions: set[str] = set()
 
     def __call__(self, name: str, doc: Documents) -> None:
         """Take a document."""
         if name == "descriptor" and doc["name"] == "log":
             self._logs.add(doc["uid"])
-        elif name == "event":
+        elif name == "descriptor" and doc["name"] == "interruptions":
+            self._interruptions.add(doc["uid"])
+        elif name == "event" and doc["descriptor"] not in self._interruptions:
             data = doc["data"] if doc["descriptor"] in self._logs else {}
             self.text = data["log_text"] if data.get("log_kind") == "pause" else ""
         elif name in ("start", "stop"):

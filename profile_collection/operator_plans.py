@@ -49,8 +49,30 @@ class OperatorPlans:
     @property
     def names(self) -> dict[str, Any]:
         """The functions by name."""
-        names = ("resume", "retake", "reject", "next_azimuth", "status")
+        names = ("vector_tomography", "resume", "retake", "reject", "next_azimuth", "status")
         return {name: getattr(self, name) for name in names}
+
+    def vector_tomography(
+        self, instrument: Instrument, measurement: Measurement, **options: Any
+    ) -> MsgGenerator[tuple[str, ...]]:
+        """Measure all azimuths: `plans.vector_tomography`, which does not take again what is there.
+
+        Raises
+        ------
+        PlanError
+            If a series of that name was begun, and nothing is said of what to skip.
+        """
+        series = options.get("series")
+        begun = "skip" not in options and any(each.uid == series for each in measured(self._data))
+        if begun:
+            raise PlanError(
+                f"series {series}: was begun here already; RE(resume({series!r})) takes the rest, or choose "
+                "another name"
+            )
+        plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
+            instrument, measurement, **options
+        )
+        return plan
 
     def resume(self, series: str | None = None) -> MsgGenerator[tuple[str, ...]]:
         """Take what is missing of a series: ``RE(resume())``. All its frames are read and compared first.

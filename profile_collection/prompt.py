@@ -154,6 +154,10 @@ class OperatorCommands:
 
     def _run(self, plan: Iterator[Msg]) -> bool:
         """Run a plan to its end; tell whether it got there. Ctrl-C ends it and stops what moves."""
+        if self._RE.state != "idle":
+            raise UsageError(
+                f"a plan is {self._RE.state}: RE.resume() goes on with it, RE.abort() ends it"
+            )
         try:
             self._RE(plan)
         except RunEngineInterrupted:

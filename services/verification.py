@@ -1,6 +1,7 @@
 """What a data folder holds of what was planned: from the journal alone, or proven frame by
 frame."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,12 +230,31 @@ def _read(data: Path) -> tuple[dict[str, SeriesExposures], dict[str, int]]:
 def _running(
     data: Path, records: Mapping[str, SeriesExposures], writers: Mapping[str, int]
 ) -> frozenset[str]:
-    """Return the series that are being measured: the newest, and one whose run the same process has open."""
+    """Return the series that are being measured: the newest, and one whose run the same process has open.
+
+    It is not where its last run was ended, or the process that wrote that is gone; between the runs of
+    two azimuths it is.
+    """
     newest = next((uid for uid in reversed(list(records)) if records[uid].manifest), None)
     if newest is None or not acquiring(data):
         return frozenset()
     writer = writers.get(newest)
+    last = records[newest].runs[-1].stop
+    if last is None and not _lives(writer):
+        return frozenset()
+    if last is not None and last["exit_status"] != "success":
+        return frozenset()
     return frozenset({newest, *(uid for uid, pid in writers.items() if pid == writer)})
+
+
+def _lives(pid: int | None) -> bool:
+    try:
+        os.kill(pid or os.getpid(), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _select(records: Mapping[str, SeriesExposures], series: str, data: Path) -> SeriesExposures:

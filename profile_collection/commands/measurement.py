@@ -95,9 +95,12 @@ def _resume(arguments: argparse.Namespace) -> None:
     Series of several photon energies that were measured together are resumed together.
     """
     from mistral_txm.profile_collection.measured import measured
+    from mistral_txm.services.lease import acquiring
     from mistral_txm.services.verification import read_series
 
     data = existing_data(arguments)
+    if acquiring(data):
+        raise CommandFailed(f"{data}: a measurement runs here; wait for its end, or end it first")
     found = measured(data)
     if arguments.series:
         (record,) = read_series(data, arguments.series)

@@ -94,19 +94,19 @@ def printed(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_status_says_what_is_rejected_and_not_needed(data, capsys):
+def test_status_says_what_is_rejected_and_needed_again(data, capsys):
     assert printed(capsys, "status", "--data", data) == (
-        "series film: interrupted, 1 of 3 exposures accepted, 2 missing (1 of them rejected), "
-        "0 repeated, 0 damaged, 1 more are not needed\n"
+        "series film: interrupted, 1 of 4 exposures accepted, 3 missing (1 of them rejected), "
+        "0 repeated, 0 damaged\n"
         "  next: phi 0 deg, theta -5 deg, helicity +1, repeat 2\n"
     )
     assert json.loads(printed(capsys, "status", "--data", data, "--json")) == {
         "series": [
             {
                 "uid": "film",
-                "planned": 3,
+                "planned": 4,
                 "accepted": 1,
-                "missing": 2,
+                "missing": 3,
                 "repeated": 0,
                 "damaged": 0,
                 "state": "interrupted",

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mistral_txm.profile_collection import start
+from mistral_txm.profile_collection import measured, start
 from mistral_txm.profile_collection.command_line import main
 from mistral_txm.profile_collection.commands import measurement
 from mistral_txm.profile_collection.simulation import (
@@ -16,7 +16,6 @@ from mistral_txm.profile_collection.simulation import (
     usable_faults,
     usable_texture,
 )
-from mistral_txm.services import verification
 
 OVF = """# OOMMF OVF 2.0
 # Segment count: 1
@@ -128,10 +127,16 @@ def test_a_series_is_resumed_in_its_own_simulation_without_its_faults(tmp_path, 
     """The frames that are missing have to be like those that are there."""
     simulation = Simulation("medium", "vortex", 5, str(tmp_path / "calm.toml"), 0.01)
     start_document = {"simulation": simulation.metadata(), "measurement": {}}
-    record = SimpleNamespace(runs=[SimpleNamespace(start=start_document)])
-    series = SimpleNamespace(uid="it", missing=[1], accepted={}, planned=2)
-    monkeypatch.setattr(verification, "verify", lambda data, uid: [series])
-    monkeypatch.setattr(verification, "read_series", lambda data, uid: [record])
+    series = SimpleNamespace(
+        uid="it",
+        series={707.4: SimpleNamespace(uid="it")},
+        start=start_document,
+        keys={1: None, 2: None},
+        measurement=SimpleNamespace(energies_ev=(707.4,), to_dict=dict),
+        verified=lambda data: {},
+        left=lambda done: 1,
+    )
+    monkeypatch.setattr(measured, "measured", lambda data: [series])
     calls = []
     monkeypatch.setattr(
         measurement, "_measure", lambda *args, **options: calls.append((args, options))
