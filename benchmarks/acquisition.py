@@ -30,7 +30,7 @@ GROWTH_LIMIT_KB = 1000.0
 """Per 1000 exposures: 10 MB over 10 000 of them, of about 400 MB. The short settings end before caches are full."""
 SIZES = {256: "small", 1024: "paper"}
 SERVICES = ("catalog", "live", "monitor")
-SHORT = {"pace_exposures": 30, "angles": 5, "repeats": 25, "sample_every": 50}
+SHORT = {"pace_exposures": 20, "angles": 5, "repeats": 20, "sample_every": 50}
 FULL = {"pace_exposures": 200, "angles": 87, "repeats": 20, "sample_every": 500}
 
 
