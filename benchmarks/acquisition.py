@@ -26,8 +26,8 @@ import numpy as np
 
 EXPOSURE_LIMIT_MS = 60.0
 DOCUMENT_LIMIT_MS = 20.0
-GROWTH_LIMIT_KB = 1000.0
-"""Per 1000 exposures: 10 MB over 10 000 of them, of about 400 MB. The short settings end before caches are full."""
+GROWTH_LIMIT_KB = 300.0
+"""Per 1000 exposures: less than 1 % of a process over 10 000 of them. The short settings end before caches are full."""
 SIZES = {256: "small", 1024: "paper"}
 SERVICES = ("catalog", "live", "monitor")
 SHORT = {"pace_exposures": 20, "angles": 5, "repeats": 20, "sample_every": 50}

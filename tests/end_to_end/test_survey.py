@@ -87,10 +87,12 @@ def test_a_point_of_the_mosaic_comes_into_the_middle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("conditions", "axis_um"),
-    [("ideal", (0.0, 0.0)), ("real", (0.05, -0.08))],  # the offset of the axis in real.toml
+    ("conditions", "axis_um", "place_um", "theta_deg"),
+    [
+        ("ideal", (0.0, 0.0), (1.5, 4.0), 0.0),
+        ("real", (0.05, -0.08), (-1.0, -3.0), 25.0),  # the offset of the axis in real.toml
+    ],
 )
-@pytest.mark.parametrize(("place_um", "theta_deg"), [((1.5, 4.0), 0.0), ((-1.0, -3.0), 25.0)])
 def test_the_region_in_the_middle_comes_onto_the_axis(
     tmp_path: Path,
     conditions: str,

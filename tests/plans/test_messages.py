@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from bluesky.utils import RequestAbort
 
 from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.key import Key
@@ -18,7 +17,7 @@ from mistral_txm.plans import (
     tilt_series,
     vector_tomography,
 )
-from mistral_txm.plans.measurement import Darks, Flats, Tilts
+from mistral_txm.plans.measurement import Tilts
 
 MakePlayer = Callable[..., Any]
 
@@ -142,33 +141,6 @@ def final_state(scene: Any) -> dict[str, Any]:
         "energy",
     )
     return {name: scene.values[name] for name in (*axes, "shutter", "ccd_frame_file")}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failure", [RuntimeError("broken"), RequestAbort()])
-def test_everything_is_put_back_whatever_message_fails(
-    player: MakePlayer, stub_instrument: Instrument, tiny: Measurement, failure: Exception
-) -> None:
-    once = Flats(exposure_s=1.0, repeats=1)
-    alone = (Tilts(first_deg=2.0, last_deg=2.0, exposure_s=1.0, repeats=2),)
-    short = tiny.model_copy(update={"tilts": alone, "flats": once, "darks": Darks(repeats=1)})
-    whole = player()
-    before = final_state(whole)
-    whole.play(tilt_series(stub_instrument, short, 0.0, series="s"))
-    assert final_state(whole) == before
-    commands = [message.command for message in whole.messages]
-    last_body = max(index for index, command in enumerate(commands) if command == "trigger")
-    for fail_at in range(last_body + 1):
-        scene = player()
-        again = type(failure)(*failure.args)  # the traceback of one that was raised only grows
-        with pytest.raises(type(failure)):
-            scene.play(tilt_series(stub_instrument, short, 0.0, series="s"), fail_at, again)
-        assert final_state(scene) == before, f"after a failure of message {fail_at}"
-        assert scene.stream is None
-        assert scene.staged == set()
-        opened = fail_at > commands.index("open_run")
-        assert scene.rewindable or not opened
-        assert len(scene.stops) == opened
 
 
 def test_what_cannot_be_put_back_does_not_hide_the_failure_nor_stop_the_rest(
