@@ -124,8 +124,8 @@ def test_the_region_in_the_middle_comes_onto_the_axis(
     print(
         f"{conditions} {place_um} {theta_deg}: {1000 * at_x_um:.0f}, {1000 * at_z_um:.0f} nm from the axis"
     )
-    # In real conditions the axis itself runs out by 40 nm rms, differently each time: two of 12 such
-    # coordinates were more than 50 nm off.
+    # In real conditions the axis itself runs out by 40 nm rms, differently each time: two of 13 such
+    # cases were more than 50 nm off.
     limit_um = 0.05 if conditions == "ideal" else 0.1
     assert abs(at_x_um) < limit_um
     assert abs(at_z_um) < limit_um
