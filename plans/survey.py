@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from mistral_txm.plans.checks import PlanError, check_range
+from mistral_txm.plans.checks import PlanError, Pose, check_range, check_reach
 from mistral_txm.plans.scans import (
     Exposing,
     State,
@@ -111,6 +111,8 @@ def mosaic(
             f"mosaic: {len(columns_um)} x {len(rows_um)} = {count} fields of view, at most {MOST_TILES} are taken; "
             "are width and height in um?"
         )
+    beside_um = configuration.sample_position.out_x_um
+    check_reach(configuration, *(Pose(theta_deg, x, z_um) for x in (*columns_um, beside_um)))
     check_range("sample_x", configuration.axes.sample_x, columns_um)
     check_range("sample_y", configuration.axes.sample_y, rows_um)
     stands = yield from standing_helicity(instrument, helicity)
@@ -145,7 +147,7 @@ def field_of_view(instrument: Instrument, x_um: float, y_um: float) -> MsgGenera
     Raises
     ------
     PlanError
-        If a stage cannot go there; nothing has moved then.
+        If a stage cannot go there, or the holder would touch something; nothing has moved then.
     """
     for name, value in (("x_um", x_um), ("y_um", y_um)):
         if not is_number(value):
@@ -154,6 +156,9 @@ def field_of_view(instrument: Instrument, x_um: float, y_um: float) -> MsgGenera
     check_range("sample_x", axes.sample_x, [x_um])
     check_range("sample_y", axes.sample_y, [y_um])
     place = instrument.sample_position
+    theta_deg = yield from bps.rd(instrument.theta, default_value=0.0)
+    z_um = yield from bps.rd(place.in_z_um, default_value=0.0)
+    check_reach(instrument.configuration, Pose(theta_deg, float(x_um), z_um))
     yield from bps.mv(instrument.shutter, "closed")
     yield from bps.mv(place.in_x_um, float(x_um), place.in_y_um, float(y_um))
     # The stages themselves: to the sample's position, what is within their tolerance is "in" already.

@@ -36,7 +36,7 @@ class LogEntry:
     time: float
     """s since 1970-01-01 UTC."""
     kind: str
-    """``note``, ``flag``, ``repeat``, ``pause`` or ``go_on``."""
+    """``note``, ``flag``, ``repeat``, ``wait``, ``pause`` or ``go_on``."""
     text: str
     """One line."""
 

@@ -242,6 +242,24 @@ def test_whatever_message_fails_the_place_is_the_old_one_or_verified(
         assert made.staged == set() or failed == "unstage"
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        lambda instrument: field_of_view(instrument, 1900.0, 0.0),
+        lambda instrument: mosaic(instrument, 2.0, 2.0, x_um=1900.0, y_um=0.0, **BRIEF),
+    ],
+    ids=["field of view", "mosaic"],
+)
+def test_a_place_at_which_the_holder_would_touch_is_refused(
+    scene: Any, stub_instrument: Instrument, plan: Callable[..., Any]
+) -> None:
+    """(1900 + 1500) sin 55 = 2785 um, of 2000."""
+    scene.values |= {"theta": 55.0, "sample_position_in_z_um": 0.0}
+    with pytest.raises(PlanError, match="at 55 deg the holder would reach 278"):
+        scene.play(plan(stub_instrument))
+    assert not [message for message in scene.messages if message.command == "set"]
+
+
 def nowhere(uid: str) -> Offset:
     raise AssertionError("nothing was taken")
 
