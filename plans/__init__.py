@@ -13,7 +13,7 @@ from mistral_txm.plans.measurement import (
 )
 from mistral_txm.plans.scans import energy_scan, focus_series, polarization_scan
 from mistral_txm.plans.snapshot import snapshot
-from mistral_txm.plans.steps import edge_series, remaining, steps
+from mistral_txm.plans.steps import edge_series, steps
 from mistral_txm.plans.tomography import (
     darks,
     dichroic_projection,
@@ -43,7 +43,6 @@ __all__ = [
     "paper",
     "polarization_scan",
     "reject",
-    "remaining",
     "retake",
     "sample_queue",
     "small",

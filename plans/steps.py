@@ -1,6 +1,6 @@
 """The steps of a measurement: which exposures belong together, and in which order they are taken."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -93,12 +93,6 @@ def steps(
         for energy_ev in measurement.energies_ev
         for step in _azimuth(measurement, phi_deg, (energy_ev,), skip)
     )
-
-
-def remaining(planned: Iterable[Key], done: Iterable[Key]) -> tuple[Key, ...]:
-    """Return the planned keys that are not done, in the order of the plan."""
-    finished = frozenset(done)
-    return tuple(key for key in planned if key not in finished)
 
 
 def manifest(measurement: Measurement) -> list[list[float]]:
