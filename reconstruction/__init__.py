@@ -1,5 +1,6 @@
 """From frames to signal, magnetization and topology: arrays in, arrays out."""
 
+from mistral_txm.reconstruction.direct_model import DirectModel
 from mistral_txm.reconstruction.exports import export_series, export_volume
 from mistral_txm.reconstruction.files import FileError
 from mistral_txm.reconstruction.geometry import (
@@ -16,13 +17,18 @@ from mistral_txm.reconstruction.martapp import (
     read_normalized,
     write_aligned,
 )
-from mistral_txm.reconstruction.reconstruct import DirectModel, Reconstruction, reconstruct
+from mistral_txm.reconstruction.reconstruct import (
+    Absorption,
+    Reconstruction,
+    reconstruct,
+    reconstruct_absorption,
+)
+from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.topology import (
     UndefinedDirectionError,
     find_singularities,
     topology_summary,
 )
-from mistral_txm.reconstruction.views import TiltSeries
 from mistral_txm.reconstruction.volume_file import (
     Volume,
     input_file,
@@ -32,6 +38,7 @@ from mistral_txm.reconstruction.volume_file import (
 )
 
 __all__ = [
+    "Absorption",
     "AlignedSeries",
     "DirectModel",
     "FileError",
@@ -53,6 +60,7 @@ __all__ = [
     "read_normalized",
     "read_volume",
     "reconstruct",
+    "reconstruct_absorption",
     "topology_summary",
     "volume_of",
     "write_aligned",

@@ -131,12 +131,16 @@ def extend_views(
     blocks = (n, ny // factor, factor, nx // factor, factor)
     full = seen.reshape(blocks).all(axis=(2, 4))
     coarse = np.where(full, signal.reshape(blocks).mean(axis=(2, 4)), 0).astype(np.float32)
-    theta = np.array([v.theta_deg for v in views])
-    phi = np.array([v.phi_deg for v in views])
-    scale = np.sqrt(np.cos(np.deg2rad(theta))) / np.array([v.std_signal for v in views])
     z_nm, coverage = _binned_layers(support, voxel_nm, factor)
+    projector = ShearedProjector(
+        np.array([v.theta_deg for v in views]),
+        np.array([v.phi_deg for v in views]),
+        z_nm,
+        voxel_nm * factor,
+    )
+    scale = np.sqrt(projector.obliquity_v) / np.array([v.std_signal for v in views])
     problem = Problem(
-        ShearedProjector(theta, phi, z_nm, voxel_nm * factor),
+        projector,
         coarse,
         full * scale[:, None, None].astype(np.float32),
         coverage.astype(np.float32),

@@ -114,6 +114,51 @@ def to_stage_frame(r_3: npt.ArrayLike, phi_deg: float) -> Float64:
     )
 
 
+@dataclass(frozen=True)
+class Mount:
+    """How a series was mounted and turned: ``r'' = Rx(roll) Rz(phi) r``, then tilted about an axis that may lean.
+
+    Args:
+        phi_deg: azimuth, by which the sample was turned about its normal.
+        roll_deg: by which it was then turned about x': the second mounting of a dual-axis measurement.
+        lean_deg: by which the tilt axis is tipped towards the camera: laminography. With ``w = x'' sin(theta) + z''
+            cos(theta)`` a point falls on ``v = y'' cos(lean) - w sin(lean)``, and the beam runs along growing
+            ``w cos(lean) + y'' sin(lean)``; u does not change.
+
+    All in deg, right-handed.
+    """
+
+    phi_deg: float
+    roll_deg: float = 0.0
+    lean_deg: float = 0.0
+
+    def basis(self, theta_deg: npt.ArrayLike) -> Float64:
+        """Unit vectors u, v and k in the sample frame, rows of shape (..., 3, 3), at tilts of shape (...), deg.
+
+        A sample rolled by 30 deg is seen, untilted, from 30 deg beside its normal, towards its own y axis:
+
+        >>> Mount(0.0, roll_deg=30.0).basis(0.0)[2].round(3) + 0.0
+        array([0.   , 0.5  , 0.866])
+        """
+        theta = np.deg2rad(np.asarray(theta_deg, dtype=np.float64))
+        zero, one = np.zeros_like(theta), np.ones_like(theta)
+        s, c = np.sin(theta), np.cos(theta)
+        along_u = np.stack([c, zero, -s], axis=-1)
+        axis = np.stack([zero, one, zero], axis=-1)
+        along_w = np.stack([s, zero, c], axis=-1)
+        lean = np.deg2rad(self.lean_deg)
+        along_v = np.cos(lean) * axis - np.sin(lean) * along_w
+        along_k = np.cos(lean) * along_w + np.sin(lean) * axis
+        roll, phi = np.deg2rad(self.roll_deg), np.deg2rad(self.phi_deg)
+        turn_x = np.array(
+            [[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]]
+        )
+        turn_z = np.array(
+            [[np.cos(phi), -np.sin(phi), 0], [np.sin(phi), np.cos(phi), 0], [0, 0, 1]]
+        )
+        return np.asarray(np.stack([along_u, along_v, along_k], axis=-2) @ turn_x @ turn_z)
+
+
 def beam_direction(theta_deg: npt.ArrayLike, phi_deg: npt.ArrayLike) -> Float64:
     """Unit vector k along the beam in the sample frame, shape (..., 3).
 
@@ -148,7 +193,25 @@ def detector_basis(theta_deg: npt.ArrayLike, phi_deg: npt.ArrayLike) -> tuple[Fl
     return u, v
 
 
-def shear_direction(phi_deg: npt.ArrayLike) -> Float64:
-    """Unit vector ``e = (cos(phi), -sin(phi))``: where a ray of positive tilt goes with growing z, shape (..., 2)."""
-    phi = np.deg2rad(phi_deg)
-    return np.stack([np.cos(phi), -np.sin(phi)], axis=-1)
+def film_direction(mount: Mount, theta_deg: float) -> tuple[float, float, int]:
+    """Tilt and azimuth, deg, at which an ordinary mounting sees along the same line, and which way along it.
+
+    The sheared model of a film knows no more of a view than the line ``k / k_z``; seen from behind (``k_z < 0``)
+    the dichroic signal has the other sign.
+
+    Returns:
+        ``theta`` between -90 and 90 deg, ``phi``, and +1 or -1.
+
+    >>> film_direction(Mount(0.0), 210.0)
+    (30.0, 0.0, -1)
+    >>> [round(x, 3) for x in film_direction(Mount(0.0, roll_deg=30.0), 0.0)]
+    [30.0, -90.0, 1]
+    """
+    k = mount.basis(theta_deg)[2]
+    side = 1 if k[2] >= 0 else -1
+    if mount.roll_deg == 0 and mount.lean_deg == 0:
+        turns = round(theta_deg / 180.0)
+        return theta_deg - 180.0 * turns, mount.phi_deg, side
+    k = side * k
+    theta = float(np.rad2deg(np.arctan2(np.hypot(k[0], k[1]), k[2])))
+    return theta, float(np.rad2deg(np.arctan2(-k[1], k[0]))), side

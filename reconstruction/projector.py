@@ -17,13 +17,14 @@ constant weights, and all solvers, direct ones included, see the very same numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
+from mistral_txm.reconstruction.geometry import beam_direction
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -147,6 +148,10 @@ def _wrap_rows(stack_kyx: Float32, margin: int) -> Float32:
     return np.pad(stack_kyx, ((0, 0), (0, 0), (margin, margin)), mode="wrap")
 
 
+def _cos_sin(angle_deg: float) -> tuple[np.float32, np.float32]:
+    return np.float32(np.cos(np.deg2rad(angle_deg))), np.float32(np.sin(np.deg2rad(angle_deg)))
+
+
 @dataclass(frozen=True)
 class ShearedProjector:
     """Ray sums of all views over one periodic lateral domain.
@@ -155,8 +160,10 @@ class ShearedProjector:
         theta_deg_v, phi_deg_v: tilt and azimuth of each view, deg.
         z_nm: heights of the layers that may hold magnetization, shape (nz,).
         voxel_nm: voxel edge, also the layers' thickness.
+        scalar: whether the field is a number per voxel instead of a vector; its weight is ``1 / cos(theta)``.
 
-    The field is float32 ``[3, z, y, x]``, the views float32 ``[view, y, x]`` in field times nm.
+    The field is float32 ``[component, z, y, x]`` (one component if scalar), the views float32 ``[view, y, x]`` in
+    field times nm.
 
     >>> projector = ShearedProjector(np.array([0.0]), np.array([0.0]), np.array([-5.0, 5.0]), 10.0)
     >>> field = np.zeros((3, 2, 4, 4), np.float32)
@@ -169,6 +176,34 @@ class ShearedProjector:
     phi_deg_v: Float64
     z_nm: Float64
     voxel_nm: float
+    scalar: bool = False
+
+    @property
+    def obliquity_v(self) -> Float64:
+        """Cosine of the angle between each beam and the film's normal: by so much the detector is squeezed."""
+        return np.asarray(np.cos(np.deg2rad(self.theta_deg_v)))
+
+    @property
+    def weight_vc(self) -> Float64:
+        """What a voxel's components count in each view, shape (views, components): ``k / cos(theta)``."""
+        inverse = 1 / self.obliquity_v[:, None]
+        return (
+            inverse if self.scalar else beam_direction(self.theta_deg_v, self.phi_deg_v) * inverse
+        )
+
+    def field_shape(self, shape_ab: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Shape [component, z, y, x] of a field on the domain of views of a shape."""
+        return (1 if self.scalar else 3, len(self.z_nm), *shape_ab)
+
+    def path_nm(self, coverage_z: Float32) -> Float32:
+        """Length of a ray inside the covered part of the film, along its normal, shape (1, 1, 1): one for all."""
+        path = self.voxel_nm * coverage_z.sum(dtype=np.float64)
+        return np.full((1, 1, 1), path, np.float32)
+
+    def of_view(self, number: int) -> ShearedProjector:
+        """Return the projector of one view."""
+        one = slice(number, number + 1)
+        return replace(self, theta_deg_v=self.theta_deg_v[one], phi_deg_v=self.phi_deg_v[one])
 
     def _groups(self) -> list[tuple[float, npt.NDArray[np.intp]]]:
         return [
@@ -191,25 +226,35 @@ class ShearedProjector:
         dz = np.float32(self.voxel_nm)
         for phi_deg, views in self._groups():
             t, sx, sy, margin = self._shifts(phi_deg, views)
-            c, s = np.float32(np.cos(np.deg2rad(phi_deg))), np.float32(np.sin(np.deg2rad(phi_deg)))
             part = np.zeros((len(views), ny, nx), np.float32)
-            along = _wrap_rows(c * field_czyx[0] - s * field_czyx[1], margin)
-            _forward(along, _wrap_rows(field_czyx[2], margin), t, sx, sy, margin, part)
-            part *= dz
+            upright = _wrap_rows(field_czyx[-1], margin)
+            if self.scalar:
+                _forward(upright, upright, np.zeros_like(t), sx, sy, margin, part)
+                part *= (dz * self.weight_vc[views])[:, :, None].astype(np.float32)
+            else:
+                c, s = _cos_sin(phi_deg)
+                along = _wrap_rows(c * field_czyx[0] - s * field_czyx[1], margin)
+                _forward(along, upright, t, sx, sy, margin, part)
+                part *= dz
             p[views] = part
         return p
 
     def adjoint(self, views_vyx: Float32) -> Float32:
-        """Spread the views back, ``A^T p``, shape [3, z, y, x]."""
+        """Spread the views back, ``A^T p``, shape [component, z, y, x]."""
         _, ny, nx = views_vyx.shape
         nz = len(self.z_nm)
-        field = np.zeros((3, nz, ny, nx), np.float32)
+        field = np.zeros((1 if self.scalar else 3, nz, ny, nx), np.float32)
         dz = np.float32(self.voxel_nm)
         for phi_deg, views in self._groups():
             t, sx, sy, margin = self._shifts(phi_deg, views)
-            c, s = np.float32(np.cos(np.deg2rad(phi_deg))), np.float32(np.sin(np.deg2rad(phi_deg)))
+            weighted = dz * views_vyx[views]
+            if self.scalar:
+                weighted *= self.weight_vc[views][:, :, None].astype(np.float32)
+                t = np.zeros_like(t)
             along = np.zeros((nz, ny, nx), np.float32)
-            _back(_wrap_rows(dz * views_vyx[views], margin), t, sx, sy, margin, along, field[2])
-            field[0] += c * along
-            field[1] -= s * along
+            _back(_wrap_rows(weighted, margin), t, sx, sy, margin, along, field[-1])
+            if not self.scalar:
+                c, s = _cos_sin(phi_deg)
+                field[0] += c * along
+                field[1] -= s * along
         return field

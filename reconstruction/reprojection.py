@@ -25,16 +25,19 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
+from mistral_txm.reconstruction.direct import Support
 from mistral_txm.reconstruction.fiducials import pixel_noise
+from mistral_txm.reconstruction.film import sheared_problem
 from mistral_txm.reconstruction.geometry import Grid, InputError, detector_basis
 from mistral_txm.reconstruction.image_shift import NoCommonStructureError, image_shift, translated
 from mistral_txm.reconstruction.solvers import Problem, cgls
+from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import (
     Domain,
-    TiltSeries,
     View,
+    checked_film,
+    film_views,
     padded_domain,
-    resampled_views,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -65,16 +68,6 @@ class RefinedShifts:
     last_step_nm: float
 
 
-class _ScalarProblem(Problem):
-    """Ray sums of a number per voxel: the third component alone, whose weight in the sheared frame is 1."""
-
-    def adjoint(self, views: Float32) -> Float32:
-        """The transpose of `forward`, restricted to the third component."""
-        field = super().adjoint(views)
-        field[:2] = 0
-        return field
-
-
 def _binned(image_vu: Float64, binning: int) -> Float64:
     """Means over squares of pixels, a border left over is cut evenly; NaN where any pixel is."""
     n_v, n_u = (n // binning for n in image_vu.shape)
@@ -100,16 +93,13 @@ def _without_background(image_vu: Float64, smooth: float) -> Float64:
         return np.where(good, image_vu - total / weight, np.nan)
 
 
-def _prepared(series: TiltSeries, binning: int, vector: bool) -> tuple[Float64, Float64]:
-    """Images of one series binned and without background, and the noise of each, as the sheared model wants them."""
-    theta = np.deg2rad(np.asarray(series.theta_deg_t, dtype=np.float64))
+def _prepared(series: TiltSeries, binning: int) -> tuple[Float64, Float64]:
+    """Images of one series binned and without background, and the noise of each."""
     images, noise = [], []
-    for angle, image in zip(theta, np.asarray(series.dichroic_tvu, dtype=np.float64), strict=True):
+    for image in np.asarray(series.dichroic_tvu, dtype=np.float64):
         binned = _without_background(_binned(image, binning), _SMOOTH_PIXELS / binning)
-        # A scalar's path through a layer is dz / cos(theta); a vector's weights hold that factor already.
-        factor = 1.0 if vector else float(np.cos(angle))
-        images.append(factor * binned)
-        noise.append(max(factor * pixel_noise(np.nan_to_num(binned)), 1e-6))
+        images.append(binned)
+        noise.append(max(pixel_noise(np.nan_to_num(binned)), 1e-6))
     return np.stack(images), np.array(noise)
 
 
@@ -199,7 +189,7 @@ class _Level:
     ) -> _Level:
         """Bin the images."""
         shape = np.asarray(series[0].dichroic_tvu).shape[1:]
-        prepared = [_prepared(one, binning, vector) for one in series]
+        prepared = [_prepared(one, binning) for one in series]
         voxel = binning * pixel_nm
         n_v, n_u = prepared[0][0].shape[1:]
         grid = Grid((max(int(np.ceil(depth_nm / voxel)), 1), n_v, n_u), voxel)
@@ -217,12 +207,11 @@ class _Level:
         ]
         views = [
             view
-            for number, one in enumerate(laid, start=1)
-            for view in resampled_views(one, number, self.grid, self.domain)
+            for one in checked_film(laid)[0]
+            for view in film_views(one, self.grid, self.domain)
         ]
-        kind = Problem if self.vector else _ScalarProblem
-        layers = len(self.grid.z_nm)
-        return views, kind.of(views, self.grid.z_nm, np.ones(layers), self.grid.voxel_nm)
+        support = Support(self.grid.z_nm, np.ones(len(self.grid.z_nm)))
+        return views, sheared_problem(views, support, self.grid.voxel_nm, scalar=not self.vector)
 
     def between_series(self, shifts_st: Sequence[Float64], number: int) -> Float64:
         """By how much (v, u), nm, the shifts of one series have to change to lie on the series before it."""

@@ -1,8 +1,9 @@
 """Iterative solvers in real space: ART as in the publication, SIRT and CGLS, all on the same weighted problem.
 
-    minimize ``sum over views i and seen rays of (A m - p)^2 / N_i``, ``N_i = sigma_i^2 / cos(theta_i)``
+    minimize ``sum over views i and seen rays of (A m - p)^2 / N_i``, ``N_i = sigma_i^2 / c_i``
 
-over all vector fields on the layers of the support, the true direction of the beam in every view. Rays that a view did
+over all fields on the layers of the support, the true direction of the beam in every view; c_i is the cosine between
+the beam and the normal of the planes that views are resampled to, for a film ``cos(theta_i)``. Rays that a view did
 not see have weight zero, so edges and masked pixels neither pull nor ring. Voxels outside the field of view, in
 the margin, are unknowns like all others.
 
@@ -18,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.reconstruction.views import View
 
 Float32 = npt.NDArray[np.float32]
@@ -32,49 +33,67 @@ Callback = Callable[[int, Float32, float], bool | None]
 """Called after every iteration with its number (from 1), the field, and chi2; returning True ends the iterations."""
 
 
+class Projector(Protocol):
+    """Ray sums and their transpose: `projector.ShearedProjector` of a film, `rays.RayProjector` of an isolated volume.
+
+    voxel_nm: edge. z_nm: heights of the layers. obliquity_v: the cosines c_i, shape (views,). weight_vc: what a voxel's
+    components count in a view, shape (views, components). path_nm: length of rays within the covered layers, along the
+    planes' normal, broadcast against the views. of_view: the same for one view alone. field_shape: of the unknowns,
+    for views of a shape.
+    """
+
+    @property
+    def voxel_nm(self) -> float: ...  # noqa: D102
+    @property
+    def z_nm(self) -> Float64: ...  # noqa: D102
+    @property
+    def obliquity_v(self) -> Float64: ...  # noqa: D102
+    @property
+    def weight_vc(self) -> Float64: ...  # noqa: D102
+    def field_shape(self, shape_ab: tuple[int, int], /) -> tuple[int, int, int, int]: ...  # noqa: D102
+    def path_nm(self, coverage_z: Float32) -> Float32: ...  # noqa: D102
+    def of_view(self, number: int) -> Self: ...  # noqa: D102
+    def forward(self, field: Float32, /) -> Float32: ...  # noqa: D102
+    def adjoint(self, views: Float32, /) -> Float32: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class Problem:
     """Views, weights and support of one reconstruction.
 
     Args:
-        projector: the ray sums over the support's layers.
+        projector: the ray sums.
         signal_vyx: the views, zero where unseen.
-        weight_vyx: square root of the statistical weight, ``sqrt(cos(theta)) / sigma``, zero where unseen.
+        weight_vyx: square root of the statistical weight, ``sqrt(c_i) / sigma``, zero where unseen.
         coverage_z: how much of each layer is inside the support, 0 to 1: a voxel's field is spread over that part
             of it.
     """
 
-    projector: ShearedProjector
+    projector: Projector
     signal_vyx: Float32
     weight_vyx: Float32
     coverage_z: Float32
 
     @classmethod
-    def of(
-        cls, views: Sequence[View], z_nm: Float64, coverage_z: Float64, voxel_nm: float
-    ) -> Problem:
-        """Assemble the problem; layers of coverage 0 must be left out."""
-        theta = np.array([v.theta_deg for v in views])
-        scale = np.sqrt(np.cos(np.deg2rad(theta))) / np.array([v.std_signal for v in views])
+    def of(cls, views: Sequence[View], projector: Projector, coverage_z: Float64) -> Problem:
+        """Assemble the problem; the projector is of the same views and of the layers covered."""
+        scale = np.sqrt(projector.obliquity_v) / np.array([v.std_signal for v in views])
         weight = np.stack([v.seen_yx for v in views]).astype(np.float32)
         weight *= scale[:, None, None].astype(np.float32)
-        return cls(
-            ShearedProjector(theta, np.array([v.phi_deg for v in views]), z_nm, voxel_nm),
-            np.stack([v.signal_yx for v in views]),
-            weight,
-            coverage_z.astype(np.float32),
-        )
+        signal = np.stack([v.signal_yx for v in views])
+        return cls(projector, signal, weight, coverage_z.astype(np.float32))
 
     @property
     def field_shape(self) -> tuple[int, int, int, int]:
-        """Shape (3, z, y, x) of the unknowns."""
-        return (3, len(self.coverage_z), *self.signal_vyx.shape[1:])
+        """Shape [component, z, y, x] of the unknowns."""
+        _, a, b = self.signal_vyx.shape
+        return self.projector.field_shape((a, b))
 
     @property
     def measured_pixels(self) -> float:
-        """How many independent pixels are behind the weights: the stretched view has 1 / cos(theta) times more."""
-        cos = np.cos(np.deg2rad(self.projector.theta_deg_v))
-        return float(np.sum(np.count_nonzero(self.weight_vyx, axis=(1, 2)) * cos))
+        """How many independent pixels are behind the weights: the stretched view has 1 / c_i times more."""
+        seen_v = np.count_nonzero(self.weight_vyx, axis=(1, 2))
+        return float(np.sum(seen_v * self.projector.obliquity_v))
 
     def forward(self, field: Float32) -> Float32:
         """Ray sums in units of the signal."""
@@ -126,7 +145,7 @@ def cgls(
         callback: see `Callback`.
 
     Returns:
-        Field in signal units per nm, float32 [3, z, y, x].
+        Field in signal units per nm, float32 [component, z, y, x].
     """
     x = _start(problem, initial)
     r = problem.residual(x) if initial is not None else problem.weight_vyx * problem.signal_vyx
@@ -162,18 +181,17 @@ def sirt(
 ) -> Float32:
     """Simultaneous iterative reconstruction, ``m += C A^T R (p - A m)``; arguments as for `cgls`.
 
-    R and C are the inverse row and column sums of ``|A|``: for a view of tilt theta a row sums to
-    ``(|t cos(phi)| + |t sin(phi)| + 1) dz sum(coverage)``, a column of component c to ``sum_i |w_ic| dz coverage``.
+    R and C are the inverse row and column sums of ``|A|``: for a view of weights w a row sums to ``sum_c |w_c|`` times
+    the path in the covered layers, a column of component c to ``sum_i |w_ic| dz coverage``.
     """
     x = _start(problem, initial)
     projector = problem.projector
-    t = np.tan(np.deg2rad(projector.theta_deg_v))
-    phi = np.deg2rad(projector.phi_deg_v)
-    w_iv = np.abs(np.stack([t * np.cos(phi), t * np.sin(phi), np.ones_like(t)]))
-    rows = w_iv.sum(axis=0) * projector.voxel_nm * problem.coverage_z.sum(dtype=np.float64)
-    inverse_rows = np.where(problem.weight_vyx > 0, (1 / rows)[:, None, None], 0).astype(np.float32)
+    w_vc = np.abs(projector.weight_vc)
+    rows = w_vc.sum(axis=1)[:, None, None] * projector.path_nm(problem.coverage_z)
+    used = (problem.weight_vyx > 0) & (rows > 0)
+    inverse_rows = np.divide(1, rows, where=used, out=np.zeros(used.shape, np.float32))
     columns = (
-        np.maximum(w_iv.sum(axis=1), 1e-3 * w_iv.sum())[:, None]
+        np.maximum(w_vc.sum(axis=0), 1e-3 * w_vc.sum())[:, None]
         * projector.voxel_nm
         * problem.coverage_z[None]
     )
@@ -202,22 +220,16 @@ def art(
     """Algebraic reconstruction, one view after the other as in the publication; arguments as for `cgls`.
 
     For each view ``m += relaxation * A_i^T (p_i - A_i m) / (A_i A_i^T)``: rays of one view share hardly a voxel, so
-    the matrix in the denominator is its diagonal, ``|w_i|^2 dz^2 sum(coverage^2)``. Views follow each other in an order
-    that keeps neighbours far apart (steps of the golden section), so that each one brings something new.
+    the matrix in the denominator is its diagonal, ``|w_i|^2 dz`` times the path weighted with the coverage's square.
+    Views follow each other in an order that keeps neighbours far apart (steps of the golden section), so that each one
+    brings something new.
     """
     x = _start(problem, initial)
     projector = problem.projector
-    n = len(projector.theta_deg_v)
-    singles = [
-        ShearedProjector(
-            projector.theta_deg_v[i : i + 1],
-            projector.phi_deg_v[i : i + 1],
-            projector.z_nm,
-            projector.voxel_nm,
-        )
-        for i in range(n)
-    ]
-    norm = projector.voxel_nm**2 * float(np.sum(problem.coverage_z.astype(np.float64) ** 2))
+    n = len(projector.obliquity_v)
+    singles = [projector.of_view(i) for i in range(n)]
+    path_nm = projector.path_nm(problem.coverage_z**2)
+    w2_v = np.sum(projector.weight_vc**2, axis=1)
     coverage = problem.coverage_z[:, None, None]
     order = np.argsort((np.arange(n) * 0.6180339887498949) % 1.0, kind="stable")
     for number in range(1, iterations + 1):
@@ -226,9 +238,10 @@ def art(
             difference = problem.signal_vyx[i : i + 1] - singles[i].forward(x * coverage)
             weighted = difference * problem.weight_vyx[i : i + 1]
             total += _dot(weighted, weighted)
-            difference *= problem.weight_vyx[i : i + 1] > 0
-            w2 = 1 / np.cos(np.deg2rad(projector.theta_deg_v[i])) ** 2
-            difference *= np.float32(relaxation / (norm * w2))
+            path = path_nm[i % len(path_nm) : i % len(path_nm) + 1]
+            scale = np.float32(projector.voxel_nm * w2_v[i] / relaxation) * path
+            used = (problem.weight_vyx[i : i + 1] > 0) & (path > 0)
+            difference = np.divide(difference, scale, where=used, out=np.zeros_like(difference))
             x += coverage * singles[i].adjoint(difference)
         chi2 = total / problem.measured_pixels
         if (callback is not None and callback(number, x, chi2)) or (
@@ -236,3 +249,25 @@ def art(
         ):
             break
     return x
+
+
+ITERATIONS = {"art": 15, "sirt": 100, "cgls": 40}
+"""The methods that iterate, and at most how often."""
+
+_SOLVERS = {"art": art, "sirt": sirt, "cgls": cgls}
+
+
+def iterate(
+    method: str,
+    problem: Problem,
+    iterations: int | None = None,
+    initial: Float32 | None = None,
+    callback: Callback | None = None,
+) -> Float32:
+    """Solve by one of `ITERATIONS`, as often as it says there, or at most `iterations` times."""
+    return _SOLVERS[method](
+        problem,
+        iterations=iterations or ITERATIONS[method],
+        initial=initial,
+        callback=callback,
+    )

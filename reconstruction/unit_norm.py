@@ -112,8 +112,7 @@ def solve_unit_norm(
 
     projected = project(n)
     delta = best_delta(projected)
-    cos = np.cos(np.deg2rad(problem.projector.theta_deg_v))
-    w2 = 1 / cos**2
+    w2 = np.sum(problem.projector.weight_vc**2, axis=1)
     per_view = np.max(problem.weight_vyx, axis=(1, 2)).astype(np.float64) ** 2
     curvature = delta**2 * problem.projector.voxel_nm**2 * float(np.sum(w2 * per_view)) / 3
     relative = 30.0

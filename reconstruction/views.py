@@ -1,7 +1,8 @@
 """Tilt series as they are measured, and the same views resampled once to the sheared frame for all solvers.
 
 One interpolation does stretch, azimuth and alignment: a cubic spline through the pixels of each view is evaluated
-at ``warp (v0, u0) + shift``, ``u0 = x0' cos(theta)``, ``v0 = y0'``, for every point ``r0`` of a lateral domain that
+at ``warp (v0, u0) + shift``, ``u0 = x0' cos(theta)``, ``v0 = y0'`` (with the basis of `geometry.Mount` ``u . r0``,
+``v . r0``), for every point ``r0`` of a lateral domain that
 is the volume's field of view plus a margin, so that every ray which carries data stays inside the domain from the
 lowest to the highest layer.
 
@@ -29,7 +30,10 @@ from mistral_txm.reconstruction.geometry import (
     ZONE_PLATE_CUTOFF_PER_NM,
     Grid,
     InputError,
+    Mount,
+    film_direction,
 )
+from mistral_txm.reconstruction.tilt_series import CheckedSeries, TiltSeries, checked
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -43,32 +47,11 @@ NOISY_PIXEL = 4.0
 
 
 @dataclass(frozen=True)
-class TiltSeries:
-    """The dichroic signals of one azimuth.
-
-    Args:
-        phi_deg: azimuth of the mounted sample, deg.
-        theta_deg_t: tilts, shape (views,), deg.
-        dichroic_tvu: dichroic signal (A(+) - A(-)) / 2, shape (views, v, u); NaN where there is none.
-        std_tvu: its standard deviation, same shape, or one per view, shape (views,); infinite where masked. None: it is
-            estimated from the frequencies that the zone plate does not transmit, where there is nothing but noise.
-        shift_vu_nm_t: where the sample's origin falls in each view, (v, u) from the image's centre, shape (views, 2),
-            nm; None: in the centre.
-        warp_tvu: shape (views, 2, 2): a point of the film's mid-plane that should fall on (v0, u0) falls on
-            ``warp (v0, u0) + shift`` (`alignment.Alignment.warp_t`); None: unit matrices.
-    """
-
-    phi_deg: float
-    theta_deg_t: npt.ArrayLike
-    dichroic_tvu: npt.ArrayLike
-    std_tvu: npt.ArrayLike | None = None
-    shift_vu_nm_t: npt.ArrayLike | None = None
-    warp_tvu: npt.ArrayLike | None = None
-
-
-@dataclass(frozen=True)
 class View:
-    """One view in the sheared frame: signal where seen (zero elsewhere), float32 [y, x] on the padded domain."""
+    """One view resampled to a plane of the sample: signal where seen (zero elsewhere), float32.
+
+    phi_deg, theta_deg: azimuth and tilt at which an ordinary mounting sees along the same line.
+    """
 
     phi_deg: float
     theta_deg: float
@@ -178,32 +161,40 @@ def _fill_unseen(image_vu: Float32, masked_vu: Bool) -> Float32:
     return np.asarray(image_vu[tuple(nearest)], dtype=np.float32)
 
 
-def resample(
-    phi_deg: float,
-    theta_deg: float,
+def view_name(mount: Mount, theta_deg: float) -> str:
+    """Name a view in a message."""
+    return f"view at theta = {theta_deg:g} deg, phi = {mount.phi_deg:g} deg"
+
+
+def on_plane(
+    where: str,
     signal_vu: Float32,
-    grid: Grid,
-    domain: Domain,
+    std_vu: npt.ArrayLike | None,
+    voxel_nm: float,
     *,
-    std_vu: npt.ArrayLike | None = None,
-    shift_vu_nm: tuple[float, float] = (0.0, 0.0),
-    warp_vu: npt.ArrayLike = ((1.0, 0.0), (0.0, 1.0)),
-) -> View:
-    """Resample one view to the sheared frame.
+    falls_vu: Float64,
+    shift_vu_nm: tuple[float, float],
+    first_ab: Sequence[float],
+    shape_ab: tuple[int, int],
+) -> tuple[Float32, Bool, float]:
+    """Resample one image to a plane of the sample, by a cubic spline.
 
     Args:
-        phi_deg, theta_deg: azimuth and tilt, deg.
-        signal_vu: dichroic signal, NaN where masked.
-        grid: the volume; a pixel is as wide as a voxel.
-        domain: from `padded_domain`.
+        where: names the view in messages.
+        signal_vu: signal, NaN where masked; a pixel is as wide as a voxel.
         std_vu: standard deviation per pixel or one number; None: estimated.
+        voxel_nm: voxel.
+        falls_vu: shape (2, 2): a step (a, b) in the plane falls on ``falls (a, b)``, (v, u).
         shift_vu_nm: where the sample's origin falls, from the image's centre.
-        warp_vu: shape (2, 2), of `TiltSeries.warp_tvu`.
+        first_ab: the plane's first point, from the sample's origin, in voxels.
+        shape_ab: of the plane, in voxels.
+
+    Returns:
+        Signal, where it was seen, and the standard deviation of a pixel.
 
     Raises:
-        InputError: if all pixels are masked.
+        InputError: if all pixels are masked, or their noise cannot be told.
     """
-    where = f"view at theta = {theta_deg:g} deg, phi = {phi_deg:g} deg"
     masked = ~np.isfinite(signal_vu)
     std_signal: float | None = None
     if std_vu is not None:
@@ -222,32 +213,67 @@ def resample(
         raise InputError(f"{where}: every pixel is masked or not a number; leave this view out")
     image = _fill_unseen(signal_vu, masked)
     if std_signal is None:
-        std_signal = _std_from_unseen_frequencies(image, grid.voxel_nm)
+        std_signal = _std_from_unseen_frequencies(image, voxel_nm)
         if std_signal is None:
             raise InputError(
-                f"{where}: voxels of {grid.voxel_nm:g} nm resolve no frequency beyond the zone plate's "
+                f"{where}: voxels of {voxel_nm:g} nm resolve no frequency beyond the zone plate's "
                 "from which the noise could be estimated; give the signal's standard deviation"
             )
     n_v, n_u = image.shape
-    ny, nx = domain.shape_yx
-    c, s = np.cos(np.deg2rad(phi_deg)), np.sin(np.deg2rad(phi_deg))
-    ct = np.cos(np.deg2rad(theta_deg))
-    y0, x0 = (-o - (n - 1) / 2 for o, n in zip(domain.offset_yx, grid.shape_zyx[1:], strict=True))
-    # Columns y and x: how (v, u) moves with the domain's rows and columns.
-    steps = np.asarray(warp_vu, dtype=np.float64) @ np.array([[c, s], [-s * ct, c * ct]])
-    first = steps @ np.array([y0, x0])
-    out = np.zeros((ny, nx), np.float32)
-    seen = np.zeros((ny, nx), np.bool_)
+    first = falls_vu @ np.asarray(first_ab, dtype=np.float64)
+    out = np.zeros(shape_ab, np.float32)
+    seen = np.zeros(shape_ab, np.bool_)
     _evaluate_spline(
         _spline_coefficients(image),
         masked,
-        (n_v - 1) / 2 + shift_vu_nm[0] / grid.voxel_nm + first[0],
-        (n_u - 1) / 2 + shift_vu_nm[1] / grid.voxel_nm + first[1],
-        steps[0, 0], steps[0, 1], steps[1, 0], steps[1, 1],
+        (n_v - 1) / 2 + shift_vu_nm[0] / voxel_nm + first[0],
+        (n_u - 1) / 2 + shift_vu_nm[1] / voxel_nm + first[1],
+        falls_vu[0, 0], falls_vu[0, 1], falls_vu[1, 0], falls_vu[1, 1],
         out,
         seen,
     )  # fmt: skip
-    reach = (grid.shape_zyx[0] - 1) / 2 * np.tan(np.deg2rad(abs(theta_deg)))
+    return out, seen, std_signal
+
+
+def resample(
+    mount: Mount,
+    theta_deg: float,
+    signal_vu: Float32,
+    grid: Grid,
+    domain: Domain,
+    *,
+    std_vu: npt.ArrayLike | None = None,
+    shift_vu_nm: tuple[float, float] = (0.0, 0.0),
+    warp_vu: npt.ArrayLike = ((1.0, 0.0), (0.0, 1.0)),
+) -> View:
+    """Resample one view of a film to the sheared frame.
+
+    Args:
+        mount: how the sample was mounted.
+        theta_deg: tilt, deg.
+        signal_vu: dichroic signal, NaN where masked.
+        grid: the volume; a pixel is as wide as a voxel.
+        domain: from `padded_domain`.
+        std_vu: standard deviation per pixel or one number; None: estimated.
+        shift_vu_nm: where the sample's origin falls, from the image's centre.
+        warp_vu: shape (2, 2), of `TiltSeries.warp_tvu`.
+
+    Raises:
+        InputError: if all pixels are masked.
+    """
+    where = view_name(mount, theta_deg)
+    tilt_deg, azimuth_deg, side = film_direction(mount, theta_deg)
+    u, v, _ = mount.basis(theta_deg)
+    first = [-o - (n - 1) / 2 for o, n in zip(domain.offset_yx, grid.shape_zyx[1:], strict=True)]
+    out, seen, std_signal = on_plane(
+        where, signal_vu, std_vu, grid.voxel_nm,
+        falls_vu=np.asarray(warp_vu, dtype=np.float64) @ np.array([v[1::-1], u[1::-1]]),
+        shift_vu_nm=shift_vu_nm, first_ab=first, shape_ab=domain.shape_yx,
+    )  # fmt: skip
+    out *= np.float32(side)
+    ny, nx = domain.shape_yx
+    c, s = np.cos(np.deg2rad(azimuth_deg)), np.sin(np.deg2rad(azimuth_deg))
+    reach = (grid.shape_zyx[0] - 1) / 2 * np.tan(np.deg2rad(abs(tilt_deg)))
     inside_y, inside_x = (
         (np.arange(n) - reach * abs(part) >= 0) & (np.arange(n) + reach * abs(part) <= n - 1)
         for n, part in ((ny, s), (nx, c))
@@ -256,109 +282,52 @@ def resample(
     out[~seen] = 0
     if not seen.any():
         raise InputError(f"{where}: no pixel falls on the volume; check the shift and the grid")
-    return View(float(phi_deg), float(theta_deg), out, seen, std_signal)
+    return View(azimuth_deg, tilt_deg, out, seen, std_signal)
 
 
-def _checked(
-    series: TiltSeries, number: int
-) -> tuple[Float64, Float32, npt.NDArray[np.generic] | None, Float64, Float64]:
-    """The arrays of one series, after every check that names what is wrong."""
-    where = f"series {number} (phi = {series.phi_deg} deg)"
-    theta = np.asarray(series.theta_deg_t, dtype=np.float64)
-    signal = np.asarray(series.dichroic_tvu, dtype=np.float32)
-    if not np.isfinite(series.phi_deg) or abs(series.phi_deg) > 360:
-        raise InputError(
-            f"{where}: the azimuth is not an angle between -360 and 360 deg; give the mounted one"
-        )
-    if theta.ndim != 1 or theta.size == 0:
-        raise InputError(
-            f"{where}: tilts of shape {theta.shape}, expected one per view; give a list of angles in deg"
-        )
-    if not np.all(np.abs(theta) <= MAX_TILT_DEG):
-        bad = int(np.flatnonzero(~(np.abs(theta) <= MAX_TILT_DEG))[0])
-        raise InputError(
-            f"{where}: view {bad} has the tilt {theta[bad]} deg, expected -{MAX_TILT_DEG:g} to {MAX_TILT_DEG:g}; "
-            "are these degrees?"
-        )
-    if signal.ndim != 3 or signal.shape[0] != theta.size:
-        raise InputError(
-            f"{where}: signal of shape {signal.shape}, expected ({theta.size}, v, u) for {theta.size} tilts; "
-            "give one image per tilt"
-        )
-    if min(signal.shape[1:]) < 4:
-        raise InputError(f"{where}: images of {signal.shape[1:]} pixels, expected at least 4 x 4")
-    if np.isinf(signal).any():
-        raise InputError(f"{where}: the signal holds infinite values; mask those pixels as NaN")
-    std = None if series.std_tvu is None else np.asarray(series.std_tvu, dtype=np.float64)
-    if std is not None:
-        if std.shape not in (signal.shape, theta.shape):
-            raise InputError(
-                f"{where}: standard deviation of shape {std.shape}, expected {signal.shape} or {theta.shape}; "
-                "give one per pixel or one per view"
-            )
-        if np.isnan(std).any() or (std < 0).any():
-            raise InputError(
-                f"{where}: standard deviations that are negative or NaN; use inf for a masked pixel"
-            )
-    shift = (
-        np.zeros((theta.size, 2))
-        if series.shift_vu_nm_t is None
-        else np.asarray(series.shift_vu_nm_t, np.float64)
-    )
-    if shift.shape != (theta.size, 2) or not np.isfinite(shift).all():
-        raise InputError(
-            f"{where}: shifts of shape {shift.shape}, expected finite ({theta.size}, 2): v, u in nm"
-        )
-    warp = (
-        np.tile(np.eye(2), (theta.size, 1, 1))
-        if series.warp_tvu is None
-        else np.asarray(series.warp_tvu, np.float64)
-    )
-    if warp.shape != (theta.size, 2, 2) or not (
-        np.isfinite(warp).all() and np.all(np.linalg.det(warp) > 0)
-    ):
-        raise InputError(
-            f"{where}: warps of shape {warp.shape}, expected finite ({theta.size}, 2, 2) that mirror nothing; give "
-            "those of an alignment"
-        )
-    return theta, signal, std, shift, warp
-
-
-def resampled_views(series: TiltSeries, number: int, grid: Grid, domain: Domain) -> list[View]:
-    """The views of one series, number so many, in the sheared frame, after checking them.
+def checked_film(series: Sequence[TiltSeries]) -> tuple[list[CheckedSeries], float]:
+    """Check all series, and that no view sees along the film; the second is the steepest angle to its normal, deg.
 
     Raises:
         InputError: for anything that cannot be used, in one line.
     """
-    theta, signal, std, shift, warp = _checked(series, number)
+    found = checked(series)
+    steepest = 0.0
+    for one in found:
+        for number, theta_deg in enumerate(one.theta_deg_t):
+            tilt_deg = abs(film_direction(one.mount, float(theta_deg))[0])
+            if not tilt_deg <= MAX_TILT_DEG:
+                raise InputError(
+                    f"{one.name}: view {number} at {theta_deg:g} deg sees the film at {tilt_deg:g} deg to its normal, "
+                    f"expected at most {MAX_TILT_DEG:g}; leave it out, or say that the structure is isolated"
+                )
+            steepest = max(steepest, tilt_deg)
+    return found, steepest
+
+
+def film_views(series: CheckedSeries, grid: Grid, domain: Domain) -> list[View]:
+    """The views of one series of a film in the sheared frame."""
     return [
         resample(
-            series.phi_deg,
-            float(theta[i]),
-            signal[i],
+            series.mount,
+            float(theta_deg),
+            series.signal_tvu[i],
             grid,
             domain,
-            std_vu=None if std is None else std[i],
-            shift_vu_nm=(float(shift[i, 0]), float(shift[i, 1])),
-            warp_vu=warp[i],
+            std_vu=None if series.std_t is None else series.std_t[i],
+            shift_vu_nm=(float(series.shift_vu_nm_t[i, 0]), float(series.shift_vu_nm_t[i, 1])),
+            warp_vu=series.warp_tvu[i],
         )
-        for i in range(theta.size)
+        for i, theta_deg in enumerate(series.theta_deg_t)
     ]
 
 
-def checked_views(series: Sequence[TiltSeries], grid: Grid) -> tuple[list[View], Domain]:
-    """All views of all series in the sheared frame, and the domain that holds them.
+def resampled_film(series: Sequence[TiltSeries], grid: Grid) -> tuple[list[View], Domain]:
+    """All views of all series of a film in the sheared frame, and the domain that holds them.
 
     Raises:
         InputError: for anything that cannot be used, in one line.
     """
-    if not series:
-        raise InputError("reconstruction: no tilt series; give at least one")
-    tilts = [_checked(one, number)[0] for number, one in enumerate(series, start=1)]
-    domain = padded_domain(grid, max(float(np.abs(theta).max()) for theta in tilts))
-    views = [
-        view
-        for number, one in enumerate(series, start=1)
-        for view in resampled_views(one, number, grid, domain)
-    ]
-    return views, domain
+    found, steepest_deg = checked_film(series)
+    domain = padded_domain(grid, steepest_deg)
+    return [view for one in found for view in film_views(one, grid, domain)], domain

@@ -33,7 +33,7 @@ from mistral_txm.reconstruction.files import (
 )
 from mistral_txm.reconstruction.ovf import is_ovf, read_ovf
 from mistral_txm.reconstruction.reconstruct import Reconstruction
-from mistral_txm.reconstruction.views import TiltSeries
+from mistral_txm.reconstruction.tilt_series import TiltSeries
 
 __all__ = [
     "InputFile",

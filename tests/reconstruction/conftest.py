@@ -13,14 +13,20 @@ Float64 = npt.NDArray[np.float64]
 VOXEL_NM = 10.5
 
 
-def _rays(theta_deg: float, phi_deg: float, n: int) -> tuple[Float64, Float64, Float64, Float64]:
+def _rays(
+    theta_deg: float, phi_deg: float, n: int, roll_deg: float = 0.0, lean_deg: float = 0.0
+) -> tuple[Float64, Float64, Float64, Float64]:
     """Beam, u and v in the sample frame, written out from the rotations, and pixel centres in nm."""
     t, p = np.deg2rad(theta_deg), np.deg2rad(phi_deg)
     # rows of Rz(phi) take a sample vector to the stage; its transpose takes stage vectors back
     rz = np.array([[np.cos(p), -np.sin(p), 0], [np.sin(p), np.cos(p), 0], [0, 0, 1]])
-    beam = rz.T @ np.array([np.sin(t), 0, np.cos(t)])
-    u = rz.T @ np.array([np.cos(t), 0, -np.sin(t)])
-    v = rz.T @ np.array([0, 1, 0])
+    r, lean = np.deg2rad(roll_deg), np.deg2rad(lean_deg)
+    rx = np.array([[1, 0, 0], [0, np.cos(r), -np.sin(r)], [0, np.sin(r), np.cos(r)]])
+    to_sample = (rx @ rz).T
+    w, axis = np.array([np.sin(t), 0, np.cos(t)]), np.array([0, 1, 0])
+    beam = to_sample @ (np.cos(lean) * w + np.sin(lean) * axis)
+    u = to_sample @ np.array([np.cos(t), 0, -np.sin(t)])
+    v = to_sample @ (np.cos(lean) * axis - np.sin(lean) * w)
     return beam, u, v, (np.arange(n) - (n - 1) / 2) * VOXEL_NM
 
 
@@ -40,13 +46,32 @@ class GaussianBalls:
             m += vector[:, None, None, None] * np.exp(-r2 / 2 / self.sigma_nm**2)
         return m.astype(np.float32)
 
-    def view(self, theta_deg: float, phi_deg: float, n: int) -> Float64:
-        beam, u, v, pixels = _rays(theta_deg, phi_deg, n)
+    def view(
+        self, theta_deg: float, phi_deg: float, n: int, roll_deg: float = 0.0, lean_deg: float = 0.0
+    ) -> Float64:
+        beam, u, v, pixels = _rays(theta_deg, phi_deg, n, roll_deg, lean_deg)
         image = np.zeros((n, n))
         for centre, vector in zip(self.centres_nm, self.vectors, strict=True):
             distance2 = (pixels[None, :] - centre @ u) ** 2 + (pixels[:, None] - centre @ v) ** 2
             image += vector @ beam * np.exp(-distance2 / 2 / self.sigma_nm**2)
         return image * self.sigma_nm * np.sqrt(2 * np.pi)
+
+    def scalar(self, grid: Grid) -> npt.NDArray[np.float32]:
+        """Balls of height one."""
+        upright = GaussianBalls(
+            self.centres_nm, np.tile([0.0, 0.0, 1.0], (len(self.centres_nm), 1)), self.sigma_nm
+        )
+        return upright.field(grid)[2]
+
+    def shadow(
+        self, theta_deg: float, phi_deg: float, n: int, roll_deg: float = 0.0, lean_deg: float = 0.0
+    ) -> Float64:
+        """Line integrals of `scalar`: the view of balls magnetized along the beam."""
+        beam, *_ = _rays(theta_deg, phi_deg, n, roll_deg, lean_deg)
+        along = GaussianBalls(
+            self.centres_nm, np.tile(beam, (len(self.centres_nm), 1)), self.sigma_nm
+        )
+        return along.view(theta_deg, phi_deg, n, roll_deg, lean_deg)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mistral_txm.reconstruction.direct import (
     extend_views,
     solve_direct,
 )
-from mistral_txm.reconstruction.views import View, checked_views
+from mistral_txm.reconstruction.views import View, resampled_film
 
 VOXEL = 10.5
 
@@ -182,7 +182,7 @@ def test_unseen_rays_get_what_a_common_field_projects_to(balls):
 
     def views_of(pixels):
         images = {p: np.stack([sample.view(t, p, pixels) for t in theta]) for p in (0.0, 102.0)}
-        return checked_views(
+        return resampled_film(
             [TiltSeries(p, theta, one, np.full(12, 0.01)) for p, one in images.items()], grid
         )[0]
 

@@ -4,13 +4,15 @@ import pytest
 from mistral_txm.reconstruction.geometry import (
     Grid,
     InputError,
+    Mount,
     beam_direction,
     detector_basis,
-    shear_direction,
+    film_direction,
     to_stage_frame,
 )
 
 C30, S30 = np.sqrt(3) / 2, 0.5
+E102 = np.array([np.cos(np.deg2rad(102.0)), -np.sin(np.deg2rad(102.0))])
 
 
 @pytest.mark.parametrize(
@@ -56,18 +58,11 @@ def test_detector_axes_and_beam_are_right_handed_at_any_angle():
     np.testing.assert_allclose(np.linalg.norm(u, axis=-1), 1)
 
 
-def test_ray_passes_the_layers_along_the_shear_direction():
-    k = beam_direction(40.0, 102.0)
-    np.testing.assert_allclose(
-        k[:2] / k[2], np.tan(np.deg2rad(40.0)) * shear_direction(102.0), atol=1e-12
-    )
-
-
 def test_points_on_one_ray_of_the_sheared_frame_fall_on_one_pixel():
     u, v = detector_basis(-47.0, 102.0)
     r0 = np.array([31.0, -12.0])
     z = np.array([-100.0, 0.0, 250.0])
-    shift = z[:, None] * np.tan(np.deg2rad(-47.0)) * shear_direction(102.0)
+    shift = z[:, None] * np.tan(np.deg2rad(-47.0)) * E102
     points = np.column_stack([r0 + shift, z])
     x0_stage, y0_stage, _ = to_stage_frame([*r0, 0.0], 102.0)
     np.testing.assert_allclose(points @ u, x0_stage * np.cos(np.deg2rad(47.0)))
@@ -89,3 +84,38 @@ def test_grid_is_centred():
 def test_grid_refuses(shape, voxel_nm, words):
     with pytest.raises(InputError, match=words):
         Grid(shape, voxel_nm)
+
+
+def test_an_ordinary_mounting_has_the_plain_basis():
+    theta = np.array([-50.0, 0.0, 20.0])
+    u, v = detector_basis(theta, 102.0)
+    basis = Mount(102.0).basis(theta)
+    np.testing.assert_allclose(basis[:, 0], u, atol=1e-12)
+    np.testing.assert_allclose(basis[:, 1], v, atol=1e-12)
+    np.testing.assert_allclose(basis[:, 2], beam_direction(theta, 102.0), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("mount", "theta_deg", "u", "v", "k"),
+    [
+        # rolled by 30 deg about x': y' rises towards +z, and the beam comes in beside the normal
+        (Mount(0.0, roll_deg=30.0), 0.0, (1, 0, 0), (0, C30, -S30), (0, S30, C30)),
+        # rolled by 90 deg: the film is seen from its edge, whatever its azimuth was, y along the beam
+        (Mount(0.0, roll_deg=90.0), 0.0, (1, 0, 0), (0, 0, -1), (0, 1, 0)),
+        (Mount(90.0, roll_deg=90.0), 0.0, (0, -1, 0), (0, 0, -1), (1, 0, 0)),
+        # an axis that leans towards the camera: what lies deeper (w) falls lower
+        (Mount(0.0, lean_deg=30.0), 0.0, (1, 0, 0), (0, C30, -S30), (0, S30, C30)),
+        (Mount(0.0, lean_deg=30.0), 90.0, (0, 0, -1), (-S30, C30, 0), (C30, S30, 0)),
+    ],
+)
+def test_mountings_by_hand(mount, theta_deg, u, v, k):
+    np.testing.assert_allclose(mount.basis(theta_deg), [u, v, k], atol=1e-12)
+
+
+def test_a_film_knows_a_view_by_its_line_alone():
+    for mount in (Mount(102.0), Mount(10.0, roll_deg=25.0), Mount(-40.0, lean_deg=45.0)):
+        for theta_deg in (-170.0, -50.0, 3.0, 140.0, 200.0):
+            k = mount.basis(theta_deg)[2]
+            tilt_deg, phi_deg, side = film_direction(mount, theta_deg)
+            np.testing.assert_allclose(side * beam_direction(tilt_deg, phi_deg), k, atol=1e-12)
+            assert -90 <= tilt_deg <= 90

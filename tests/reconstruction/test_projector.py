@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import Grid
+from mistral_txm.reconstruction.geometry import Mount
 from mistral_txm.reconstruction.lanes import LANES, ROWS, subtract_products, subtract_scaled
 from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.reconstruction.views import padded_domain, resample
@@ -56,7 +57,7 @@ def test_agrees_with_closed_line_integrals(balls, phi_deg):
     p = ShearedProjector(theta, np.full(4, phi_deg), grid.z_nm, 10.5).forward(field)
     for i in range(4):
         view = resample(
-            phi_deg,
+            Mount(phi_deg),
             theta[i],
             balls.view(theta[i], phi_deg, 64).astype(np.float32),
             grid,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import DirectModel, Grid, InputError, TiltSeries, reconstruct
-from mistral_txm.reconstruction.reconstruct import layer_coverage
+from mistral_txm.reconstruction.layers import layer_coverage
 
 CASES = Path(__file__).parents[2] / "../shared/data/cases"
 THETA = np.r_[np.arange(-55.0, -20, 5), np.arange(-18.0, 20, 6), np.arange(25.0, 56, 5)]

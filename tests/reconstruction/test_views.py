@@ -4,7 +4,14 @@ import scipy.ndimage
 
 from mistral_txm.reconstruction import Grid, InputError, TiltSeries, reconstruct
 from mistral_txm.reconstruction.alignment import straightened
-from mistral_txm.reconstruction.views import checked_views, padded_domain, resample, resampled_views
+from mistral_txm.reconstruction.geometry import Mount
+from mistral_txm.reconstruction.views import (
+    checked_film,
+    film_views,
+    padded_domain,
+    resample,
+    resampled_film,
+)
 
 GRID = Grid((9, 48, 48), 10.5)
 
@@ -23,7 +30,7 @@ def test_stretch_azimuth_and_shift_in_one_interpolation(theta_deg, phi_deg):
     domain = padded_domain(GRID, 55.0)
     shift_vu = (31.0, -52.0)
     view = resample(
-        phi_deg,
+        Mount(phi_deg),
         theta_deg,
         gaussian(20.0 + 31.0, -40.0 - 52.0),
         GRID,
@@ -59,7 +66,7 @@ def test_warp_is_part_of_the_one_interpolation():
         0.0, [theta_deg], gaussian(v, u, sigma_nm=25.0)[None], [1.0], shift[None], warp[None]
     )
     domain = padded_domain(GRID, 55.0)
-    (view,) = resampled_views(series, 1, GRID, domain)
+    (view,) = _views(series, GRID, domain)
     weight = np.where(view.seen_yx, view.signal_yx, 0)
     rows, columns = np.indices(weight.shape)
     found = [
@@ -76,7 +83,7 @@ def test_warped_views_are_those_of_straightened_images():
     straight = straightened(image, warp, shift, 10.5)
     domain = padded_domain(GRID, 30.0)
     warped, plain = (
-        resampled_views(one, 1, GRID, domain)[0]
+        _views(one, GRID, domain)[0]
         for one in (
             TiltSeries(20.0, [30.0], image[None], [1.0], shift[None], warp[None]),
             TiltSeries(20.0, [30.0], straight[None], [1.0]),
@@ -95,7 +102,7 @@ def test_warped_views_are_those_of_straightened_images():
 def test_no_ray_that_is_seen_leaves_the_domain():
     grid = Grid((41, 32, 32), 10.5)
     domain = padded_domain(grid, 55.0)
-    view = resample(0.0, 55.0, np.ones((32, 200), np.float32), grid, domain, std_vu=1.0)
+    view = resample(Mount(0.0), 55.0, np.ones((32, 200), np.float32), grid, domain, std_vu=1.0)
     columns = np.flatnonzero(view.seen_yx.any(axis=0))
     reach = 20 * np.tan(np.deg2rad(55.0))
     assert columns.min() - reach >= 0
@@ -111,8 +118,8 @@ def test_masked_pixels_are_unseen_and_their_neighbours_right():
     std = np.ones(image.shape)
     std[30, 30] = np.inf
     std[10, 12] = 1000.0
-    whole = resample(0.0, 0.0, image, GRID, domain, std_vu=1.0)
-    view = resample(0.0, 0.0, holed, GRID, domain, std_vu=std)
+    whole = resample(Mount(0.0), 0.0, image, GRID, domain, std_vu=1.0)
+    view = resample(Mount(0.0), 0.0, holed, GRID, domain, std_vu=std)
     (oy, ox) = domain.offset_yx
     for v, u in ((20, 25), (30, 30), (10, 12)):
         assert not view.seen_yx[oy + v, ox + u]
@@ -126,13 +133,16 @@ def test_masked_pixels_are_unseen_and_their_neighbours_right():
 def test_noise_is_found_beyond_the_cutoff_of_the_zone_plate():
     rng = np.random.default_rng(0)
     images = 0.3 * gaussian(0.0, 0.0, 96) + rng.normal(0, 0.004, (8, 96, 96))
-    views = resampled_views(
+    views = _views(
         TiltSeries(0.0, np.linspace(-20, 20, 8), images),
-        1,
         Grid((4, 96, 96), 10.5),
         padded_domain(GRID, 20),
     )
     assert np.mean([view.std_signal for view in views]) == pytest.approx(0.004, rel=0.05)
+
+
+def _views(series, grid, domain):
+    return film_views(checked_film([series])[0][0], grid, domain)
 
 
 def _series(**changes):
@@ -157,7 +167,10 @@ def _with(value, shape=(2, 16, 16)):
         ([], "no tilt series"),
         ([_series(phi_deg=float("nan"))], "azimuth is not an angle"),
         ([_series(phi_deg=1000.0)], "azimuth is not an angle"),
-        ([_series(theta_deg_t=[-10.0, 89.0])], "view 1 has the tilt 89.0 deg"),
+        (
+            [_series(theta_deg_t=[-10.0, 89.0])],
+            "view 1 at 89 deg sees the film at 89 deg to its normal",
+        ),
         ([_series(theta_deg_t=[-10.0, float("nan")])], "view 1 has the tilt nan"),
         ([_series(theta_deg_t=[-10.0])], "expected \\(1, v, u\\)"),
         ([_series(theta_deg_t=[])], "one per view"),
@@ -178,7 +191,7 @@ def _with(value, shape=(2, 16, 16)):
 )
 def test_refuses_in_one_line(series, words):
     with pytest.raises(InputError, match=words) as caught:
-        checked_views(series, Grid((4, 16, 16), 10.5))
+        resampled_film(series, Grid((4, 16, 16), 10.5))
     assert "\n" not in str(caught.value)
 
 
