@@ -19,7 +19,7 @@ from mistral_txm.reconstruction.martapp import (
     write_image,
     write_normalized,
 )
-from mistral_txm.reconstruction.xradia import read_xradia
+from mistral_txm.reconstruction.xradia import is_xradia, read_xradia_header, read_xradia_image
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 CASE = SHARED / "cases/vortex_series1.hdf5"
@@ -265,8 +265,9 @@ class TestImage:
 class TestXradia:
     @needs(TXRM)
     def test_a_tilt_series(self):
-        tilts = read_xradia(TXRM)
-        assert tilts.counts_tvu.shape == (7, 256, 256)
+        tilts = read_xradia_header(TXRM)
+        assert is_xradia(TXRM)
+        assert tilts.shape_tvu == (7, 256, 256)
         np.testing.assert_allclose(tilts.theta_deg, np.linspace(-45, 45, 7), atol=0.02)
         np.testing.assert_allclose(tilts.energy_ev, 9200, atol=0.1)
         np.testing.assert_array_equal(tilts.exposure_s, 5.0)
@@ -281,35 +282,36 @@ class TestXradia:
         np.testing.assert_array_equal(tilts.position["Sample X"], x)
         assert tilts.position_units["Sample X"] == "µm"
         # upright: the first stored row is the last one
-        np.testing.assert_array_equal(tilts.counts_tvu[2, -1], first[:256])
-        np.testing.assert_array_equal(tilts.counts_tvu[2, 0], first[-256:])
+        third = read_xradia_image(TXRM, 2)
+        np.testing.assert_array_equal(third[-1], first[:256])
+        np.testing.assert_array_equal(third[0], first[-256:])
         assert tilts.taken[0] == "11/09/15 18:19:21"
-        assert tilts.reference_vu is None
+        with pytest.raises(FileError, match="ImageData1/Image8 is missing; expected 256 x 256"):
+            read_xradia_image(TXRM, 7)
 
     @needs(XRM)
-    def test_one_image_with_its_flat(self):
-        image = read_xradia(XRM)
-        assert image.counts_tvu.shape == (1, 512, 512)
-        assert image.counts_tvu.dtype == np.uint16
-        assert image.energy_ev[0] == pytest.approx(7191, abs=0.1)
-        assert image.reference_vu.shape == (512, 512)
-        assert image.reference_exposure_s == 40.0
+    def test_one_image(self):
+        header, image = read_xradia_header(XRM), read_xradia_image(XRM)
+        assert header.shape_tvu == (1, 512, 512)
+        assert (image.shape, image.dtype) == ((512, 512), header.dtype)
+        assert image.dtype == np.uint16
+        assert header.energy_ev[0] == pytest.approx(7191, abs=0.1)
 
     @needs(XRM)
     def test_cut_short(self, tmp_path):
         path = tmp_path / "cut.xrm"
         path.write_bytes(XRM.read_bytes()[:100_000])
         with pytest.raises(FileError) as error:
-            read_xradia(path)
+            read_xradia_image(path)
         assert_one_line(error, path)
 
     def test_bad(self, tmp_path):
         with pytest.raises(FileError, match="no such file"):
-            read_xradia(tmp_path / "none.xrm")
+            read_xradia_header(tmp_path / "none.xrm")
         path = tmp_path / "text.xrm"
         path.write_text("not a container" * 200)
         with pytest.raises(FileError, match="not an Xradia file"):
-            read_xradia(path)
+            read_xradia_header(path)
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):
