@@ -255,13 +255,14 @@ def _read_entry(path: Path, group: Any) -> TomoEntry:
     if angle is None or angle.shape != (n,):
         found = "missing" if angle is None else f"of shape {angle.shape}"
         raise FileError(f"{where}: sample/rotation_angle is {found}; expected ({n},)")
+    image_key = read_array(path, detector, "image_key", shape=(n,), dtype=np.int64)
     helicity = one(known(sample, "helicity", {"1": 1.0, "": 1.0}))
     x_nm, y_nm = (one(known(detector, f"{axis}_pixel_size", _PER_M)) for axis in "xy")
     if x_nm is not None and y_nm is not None and not np.isclose(x_nm, y_nm, rtol=1e-3):
         raise FileError(f"{where}: pixels of {x_nm:g} x {y_nm:g} nm; expected squares")
     return TomoEntry(
         StoredFrames(path, data.name, data.shape, data.dtype),
-        read_array(path, detector, "image_key", shape=(n,), dtype=np.int64),
+        image_key,
         angle,
         each("count_time", known(detector, "count_time", _PER_S)),
         each("control/data", known(group.get("control"), "data", _PER_A)),
