@@ -125,34 +125,29 @@ def take(
             yield from bps.abs_set(instrument.polarization, step.helicity, group=group)
         yield from open_file(instrument, file_name, exposure_s, group)
 
-    def expose_for(key: Key, time_s: float) -> MsgGenerator[bool]:
-        """Expose, and tell whether the frame is saturated."""
-        frame = yield from expose(
-            instrument,
-            step.stream,
-            key,
-            columns(instrument),
-            trouble=partial(seen.trouble, step, time_s),
-            spent=partial(seen.add, step, key.repeat, time_s),
-        )
-        is_saturated = frame.saturated_fraction > SATURATED_FRACTION
-        if is_saturated and time_s not in told_s:
-            told_s.add(time_s)
-            text = saturation(step, time_s, frame.saturated_fraction)
-            yield from note(instrument, "flag", text)
-        return is_saturated
-
-    told_s: set[float] = set()
-
     def exposures() -> MsgGenerator[None]:
-        time_s = exposure_s
+        time_s, told = exposure_s, False
         for key in step.keys:
-            while (yield from expose_for(key, time_s)):
+            while True:
+                frame = yield from expose(
+                    instrument,
+                    step.stream,
+                    key,
+                    columns(instrument),
+                    trouble=partial(seen.trouble, step, time_s),
+                    spent=partial(seen.add, step, key.repeat, time_s),
+                )
+                if frame.saturated_fraction <= SATURATED_FRACTION:
+                    break
+                what = saturation(step, time_s, frame.saturated_fraction)
                 shorter_s = yield from _chosen_s(instrument, step, control, seen)
                 if shorter_s >= time_s:
+                    if not told:
+                        yield from note(instrument, "flag", f"{what}; expose shorter")
+                    told = True
                     break
                 time_s = shorter_s
-                text = f"{step.file_name}: saturated; taken again, and exposed for {time_s:g} s from here on"
+                text = f"{what}; taken again, and exposed for {time_s:g} s from here on"
                 yield from note(instrument, "repeat", text)
                 change = partial(_set_time, instrument, time_s)
                 yield from until_done(instrument, step.file_name, change)
@@ -184,11 +179,11 @@ def _set_time(instrument: Instrument, exposure_s: float) -> MsgGenerator[None]:
 
 
 def saturation(step: Step, exposure_s: float, fraction: float) -> str:
-    """Tell of saturated pixels, and what to do."""
+    """Tell of saturated pixels."""
     what = "flat" if step.stream == "flat" else f"theta {step.theta_deg:g} deg"
     return (
         f"{what}, helicity {step.helicity:+d}: {100 * fraction:.2g} % of the pixels are saturated at "
-        f"{exposure_s:g} s; expose shorter"
+        f"{exposure_s:g} s"
     )
 
 
