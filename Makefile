@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_OUTPUT ?= demo
 DEMO_OPTIONS ?= --size small
+TEST_PROCESSES ?= 3
 PYTEST_OPTIONS ?=
 
 env: $(STAMP)
@@ -21,8 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: env
 	$(BIN)/mistral-txm demo --output $(DEMO_OUTPUT) $(DEMO_OPTIONS)
 
+# Much of the time tests wait for servers. Those of a file share them, and the first files take longest.
 test: env
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 # mypy cannot follow the editable install, so it is given a folder of links.
 .types/mistral_txm:

@@ -10,7 +10,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
@@ -28,6 +28,10 @@ from pydantic_core import ErrorDetails
 
 SIMULATED = Path(__file__).with_name("simulated.toml")
 """The packaged configuration of the simulated beamline."""
+
+
+LEAST_LIKENESS = 0.5
+"""How much a valid key must have in common with an unknown one to be what was meant."""
 
 
 class ConfigurationError(ValueError):
@@ -458,7 +462,7 @@ def read_toml(path: Path, model: type[_Model]) -> _Model:
     Raises
     ------
     ConfigurationError
-        As `load_configuration`.
+        As `load_configuration`; also if the file is one of another kind.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -467,10 +471,15 @@ def read_toml(path: Path, model: type[_Model]) -> _Model:
     except UnicodeDecodeError as refusal:
         raise ConfigurationError(f"{path}: not a text file in UTF-8") from refusal
     try:
-        return model.model_validate(tomllib.loads(text))
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as refusal:
         raise ConfigurationError(f"{path}: not TOML: {refusal}") from refusal
+    try:
+        return model.model_validate(document)
     except ValidationError as refusal:
+        found, expected = kind_of(document), kind_of(model.model_fields)
+        if found and found != expected:
+            raise ConfigurationError(f"{path}: is {found}, expected {expected}") from refusal
         first, line = min(
             ((error, line_of(text, _location(error))) for error in refusal.errors()),
             # An unknown key first: it explains the missing one of the same section.
@@ -479,21 +488,67 @@ def read_toml(path: Path, model: type[_Model]) -> _Model:
         raise ConfigurationError(f"{path}:{line}: {explain(first, model)}") from refusal
 
 
+def kind_of(keys: Iterable[str]) -> str:
+    """Tell by the keys of a file what it is; nothing if they do not say.
+
+    >>> kind_of(["name", "axes"]), kind_of(["tilts"]), kind_of(["name"])
+    ('a beamline configuration', 'a measurement', '')
+    """
+    return next((kind for kind, signs in _SIGNS.items() if signs.intersection(keys)), "")
+
+
+_SIGNS = {
+    "a beamline configuration": {"axes", "control_systems"},
+    "a measurement": {"tilts", "flats", "darks", "azimuths_deg"},
+}
+
+
 def explain(error: ErrorDetails, model: type[BaseModel]) -> str:
     """Say in one line what a strict model refused and what it expected."""
-    *section, key = [str(part) for part in error["loc"]] or [""]
-    where = f" in [{'.'.join(section)}]" if section else ""
+    *section, key = [*error["loc"]] or [""]
+    what = repr(key)
+    if isinstance(key, int):  # one of a list
+        *section, name = section
+        key = what = f"number {key + 1} of {name}"
+    where = f" in {_told_section(section)}" if section else ""
+    value = repr(_lists(error["input"]))
     match error["type"]:
         case "extra_forbidden":
             valid = _keys_of(model, section)
-            nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
-            return f"unknown key {key!r}{where}; the nearest valid key is {nearest!r}"
+            nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=LEAST_LIKENESS)
+            if nearest:
+                return f"unknown key {what}{where}; the nearest valid key is {nearest[0]!r}"
+            return f"unknown key {what}{where}; valid keys are {', '.join(valid)}"
         case "missing":
-            return f"{key!r} is missing{where}"
+            return f"{what} is missing{where}"
         case "value_error":
             return str(error["ctx"]["error"])
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{key} = {error['input']!r}{where}: {message}"
+        case "tuple_type" if isinstance(error["input"], dict):
+            return f"[{key}]{where}: expected a list of sections; write [[{key}]]"
+        case "tuple_type":
+            example = f"[{value}]" if what == key else f"{key} = [{value}]"
+            return f"{key} = {value}{where}: expected a list, such as {example}"
+        case "model_type":
+            return f"{key} = {value}{where}: expected a section"
+        case "too_long":
+            return f"{key} = {value}{where}: expected {error['ctx']['max_length']} values"
+    return f"{key} = {value}{where}: {error['msg'].replace('Input should be', 'expected', 1)}"
+
+
+def _lists(value: object) -> object:
+    """A file has lists where a value that does not change has tuples."""
+    return [_lists(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _told_section(section: Sequence[int | str]) -> str:
+    """Name a section as it stands in a file.
+
+    >>> _told_section(("control_systems", "ca")), _told_section(("tilts", 1))
+    ('[control_systems.ca]', '[[tilts]], number 2')
+    """
+    names = ".".join(str(part) for part in section if isinstance(part, str))
+    numbers = [part + 1 for part in section if isinstance(part, int)]
+    return f"[[{names}]], number {numbers[-1]}" if numbers else f"[{names}]"
 
 
 def line_of(text: str, location: Sequence[int | str]) -> int:
@@ -533,10 +588,10 @@ def _split_key(dotted: str) -> tuple[str, ...]:
     return tuple(part.strip().strip("\"'") for part in dotted.split("."))
 
 
-def _keys_of(model: type[BaseModel], section: Sequence[str]) -> list[str]:
+def _keys_of(model: type[BaseModel], section: Sequence[int | str]) -> list[str]:
     current: Any = model
     for part in section:
-        if part.isdigit():  # one of a list of sections
+        if isinstance(part, int):  # one of a list of sections
             continue
         if get_origin(current) is dict:  # sections of any name
             current = get_args(current)[1]

@@ -15,6 +15,7 @@ from mistral_txm.devices.key import Key
 from mistral_txm.plans.checks import disk_trouble
 from mistral_txm.plans.exposing import ask_for_help, expose, note, record, until_done
 from mistral_txm.plans.exposure_control import SATURATED_FRACTION, Seen
+from mistral_txm.plans.failures import reason_of
 from mistral_txm.plans.measurement import ExposureControl, Measurement
 from mistral_txm.plans.steps import Step
 
@@ -108,10 +109,10 @@ def take(
 
     The shutter opens for the first exposure of a file and closes after its last; for dark frames it
     stays closed. What does not arrive is moved once more, then a person is asked; so it is where the disk
-    is nearly full. With `control`, the counts that were seen choose the exposure time and end the repeats.
+    is nearly full. With `control`, the counts that were seen choose the exposure time and end the repeats; an
+    exposure that is saturated is taken again, and those after it are taken, with a shorter time if there is one.
     """
-    ring_current_ma = yield from bps.rd(instrument.ring_current, default_value=0.0)
-    exposure_s = seen.exposure_s(step, control, ring_current_ma)
+    exposure_s = yield from _chosen_s(instrument, step, control, seen)
     file_name = f"{folder}/{step.file_name}"
 
     def arrive() -> MsgGenerator[None]:
@@ -125,20 +126,31 @@ def take(
         yield from open_file(instrument, file_name, exposure_s, group)
 
     def exposures() -> MsgGenerator[None]:
-        told = False
+        time_s, told = exposure_s, False
         for key in step.keys:
-            frame = yield from expose(
-                instrument,
-                step.stream,
-                key,
-                columns(instrument),
-                trouble=partial(seen.trouble, step, exposure_s),
-                spent=partial(seen.add, step, exposure_s),
-            )
-            if frame.saturated_fraction > SATURATED_FRACTION and not told:
-                told = True
-                text = saturation(step, exposure_s, frame.saturated_fraction)
-                yield from note(instrument, "flag", text)
+            while True:
+                frame = yield from expose(
+                    instrument,
+                    step.stream,
+                    key,
+                    columns(instrument),
+                    trouble=partial(seen.trouble, step, time_s),
+                    spent=partial(seen.add, step, key.repeat, time_s),
+                )
+                if frame.saturated_fraction <= SATURATED_FRACTION:
+                    break
+                what = saturation(step, time_s, frame.saturated_fraction)
+                shorter_s = yield from _chosen_s(instrument, step, control, seen)
+                if shorter_s >= time_s:
+                    if not told:
+                        yield from note(instrument, "flag", f"{what}; expose shorter")
+                    told = True
+                    break
+                time_s = shorter_s
+                text = f"{what}; taken again, and exposed for {time_s:g} s from here on"
+                yield from note(instrument, "repeat", text)
+                change = partial(_set_time, instrument, time_s)
+                yield from until_done(instrument, step.file_name, change)
             if step.stream == "primary" and seen.is_enough(step, key.repeat + 1, control):
                 yield from _waive(instrument, step, key)
                 break
@@ -152,12 +164,26 @@ def take(
     yield from until_done(instrument, step.file_name, partial(close_file, instrument))
 
 
+def _chosen_s(
+    instrument: Instrument, step: Step, control: ExposureControl | None, seen: Seen
+) -> MsgGenerator[float]:
+    """Choose the exposure time of a step by what was seen, and by the current in the ring now."""
+    ring_current_ma = yield from bps.rd(instrument.ring_current, default_value=0.0)
+    return seen.exposure_s(step, control, ring_current_ma)
+
+
+def _set_time(instrument: Instrument, exposure_s: float) -> MsgGenerator[None]:
+    """Set the exposure time within an open file, with the shutter as it stands."""
+    yield from bps.checkpoint()
+    yield from bps.mv(instrument.ccd.cam.acquire_time, exposure_s)
+
+
 def saturation(step: Step, exposure_s: float, fraction: float) -> str:
-    """Tell of saturated pixels, and what to do."""
+    """Tell of saturated pixels."""
     what = "flat" if step.stream == "flat" else f"theta {step.theta_deg:g} deg"
     return (
         f"{what}, helicity {step.helicity:+d}: {100 * fraction:.2g} % of the pixels are saturated at "
-        f"{exposure_s:g} s; expose shorter"
+        f"{exposure_s:g} s"
     )
 
 
@@ -261,7 +287,7 @@ def whole_runs(
         if isinstance(failure, RunEngineControlException):
             end = {"exit_status": failure.exit_status}
         elif failure is not None:
-            end = {"exit_status": "fail", "reason": _cause(failure)}
+            end = {"exit_status": "fail", "reason": reason_of(failure)}
         yield Msg("rewindable", None, False)  # a pause from here on repeats nothing
         for key in uids:
             yield from in_run(key, bps.close_run(**end))
@@ -335,7 +361,7 @@ def _restore(
     try:
         yield from _repeatable()
     except Exception as reason:  # of a move that was begun before, or the wish of a person
-        complaints.append(_cause(reason))
+        complaints.append(reason_of(reason))
         yield from _repeatable()
     yield from move_all([(instrument.shutter, "closed")])
     yield from move_all([(instrument.ccd.frame_file, None), *before.items()])
@@ -344,7 +370,7 @@ def _restore(
     except RunEngineControlException:  # a person ends the plan: everything is put back already
         raise
     except Exception as reason:  # a run may end without it
-        complaints.append(f"baseline: {_cause(reason)}")
+        complaints.append(f"baseline: {reason_of(reason)}")
     return complaints
 
 
@@ -364,12 +390,7 @@ def _baseline(instrument: Instrument, runs: Sequence[Hashable]) -> MsgGenerator[
         yield from in_run(key, record("baseline", instrument.baseline))
 
 
-def _cause(reason: Exception) -> str:
-    cause = reason.__cause__ or reason
-    return str(cause) or type(cause).__name__
-
-
 def _complaint(device: Any, reason: Exception) -> str:
     """Say what could not be put back: the engine tells of a failure at any later message, also of another device."""
     status = reason.args[0] if isinstance(reason, FailedStatus) and reason.args else None
-    return f"{getattr(status, 'device', device).name}: {_cause(reason)}"
+    return f"{getattr(status, 'device', device).name}: {reason_of(reason)}"

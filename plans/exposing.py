@@ -15,6 +15,8 @@ from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 from mistral_txm.devices.key import Key
 from mistral_txm.devices.spent import Spent
 from mistral_txm.plans.exposure_control import Frame
+from mistral_txm.plans.failures import cause_of, reason_of
+from mistral_txm.plans.light_words import GOING_ON, repeated, waiting
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
@@ -114,8 +116,8 @@ def expose(
             yield from _until_told(ask_for_help(instrument, f"{name}: {reason}"))
             failures, unlit, asked = 0, 0, True
         else:
-            reason = ADVICE.sub("", reason)
-            yield from _until_told(note(instrument, "repeat", f"{name}: {reason}; taken again"))
+            text = repeated(ADVICE.sub("", reason), was_lit=came is not _Came.UNLIT)
+            yield from _until_told(note(instrument, "repeat", f"{name}: {text}"))
 
 
 def _attempt(
@@ -157,9 +159,8 @@ def _attempt(
 
 def _failed(failure: FailedStatus) -> tuple[_Came, str]:
     """Say what a failure means for the exposure, and what it says."""
-    cause = failure.__cause__ or failure
-    hopeless = getattr(cause, "needs_a_person", False)
-    return _Came.HOPELESS if hopeless else _Came.NOTHING, _line(cause)
+    hopeless = getattr(cause_of(failure), "needs_a_person", False)
+    return _Came.HOPELESS if hopeless else _Came.NOTHING, reason_of(failure)
 
 
 def until_done(
@@ -172,7 +173,7 @@ def until_done(
             yield from begin()
         except FailedStatus as failure:
             failures += 1
-            reason = f"{what}: {_failed(failure)[1]}"
+            reason = f"{what}: {reason_of(failure)}"
         else:
             return
         if failures == 1:
@@ -187,7 +188,7 @@ def _until_told(telling: MsgGenerator[None]) -> MsgGenerator[None]:
     try:
         yield from telling
     except FailedStatus as failure:
-        logger.warning("meanwhile: %s", _failed(failure)[1])
+        logger.warning("meanwhile: %s", reason_of(failure))
 
 
 def wait_for_light(instrument: Instrument, *, was_lost: bool = False) -> MsgGenerator[None]:
@@ -199,8 +200,8 @@ def wait_for_light(instrument: Instrument, *, was_lost: bool = False) -> MsgGene
     trouble = yield from bps.rd(instrument.light.trouble, default_value="")
     if not trouble and not (was_lost and recovery_s):
         return
-    why = trouble or f"light was lost, and has to be back for {recovery_s:g} s"
-    yield from note(instrument, "wait", f"{why}; waiting with the shutter closed")
+    why = trouble or f"the light was lost, and has to be back for {recovery_s:g} s"
+    yield from note(instrument, "wait", waiting(why))
     yield from _shut(instrument)
     while True:
         while trouble:
@@ -212,7 +213,7 @@ def wait_for_light(instrument: Instrument, *, was_lost: bool = False) -> MsgGene
         trouble = yield from bps.rd(instrument.light.trouble, default_value="")
         if not trouble:
             break
-    yield from note(instrument, "go_on", "light is back; going on")
+    yield from note(instrument, "go_on", GOING_ON)
 
 
 def ask_for_help(instrument: Instrument, reason: str) -> MsgGenerator[None]:
@@ -251,7 +252,7 @@ def _shut(instrument: Instrument) -> MsgGenerator[None]:
     try:
         yield from bps.mv(instrument.shutter, "closed")
     except FailedStatus as failure:
-        yield from note(instrument, "flag", _failed(failure)[1])
+        yield from note(instrument, "flag", reason_of(failure))
 
 
 def _name(stream: str, key: Key) -> str:
@@ -265,7 +266,3 @@ def _name(stream: str, key: Key) -> str:
         return f"dark frame {key.repeat + 1}"
     place = "flat" if stream == "flat" else f"phi {key.phi_deg:g} deg, theta {key.theta_deg:g} deg"
     return f"{place}, {side}, repeat {key.repeat + 1}"
-
-
-def _line(failure: BaseException) -> str:
-    return " ".join((str(failure) or type(failure).__name__).split())

@@ -2,6 +2,8 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mistral_txm.devices.configuration import CcdSettings
@@ -29,18 +31,46 @@ class Frame(NamedTuple):
     """As the jaws stand; 0 where they stand at neither."""
 
 
-class Seen:
-    """The counts that one run has seen so far; every number asked of it follows from them alone."""
+@dataclass(frozen=True)
+class Looked:
+    """What the runs of a measurement have seen of the sample so far: what the next one begins with."""
 
-    def __init__(self, ccd: CcdSettings) -> None:
+    bright_per_ma_s: Mapping[tuple[float, int], Mapping[float, float]] = field(default_factory=dict)
+    """Counts of the brightest pixels for each mA in the ring and s: by photon energy and helicity, by tilt."""
+    photons: Mapping[tuple[float, float, float, int], Mapping[int, float]] = field(
+        default_factory=dict
+    )
+    """Photons for each pixel: by photon energy, azimuth, tilt and helicity, by repeat, of what counts."""
+
+
+class Seen:
+    """The counts that one run has seen so far; every number asked of it follows from them, and from those before.
+
+    `before` is what earlier runs of the same measurement have seen of the sample.
+    """
+
+    def __init__(self, ccd: CcdSettings, before: Looked | None = None) -> None:
+        before = Looked() if before is None else before
         self._ccd = ccd
         self._darks: dict[float, list[float]] = defaultdict(list)
         self._flat_per_s: dict[tuple[float, int], float] = {}
-        self._bright_per_ma_s: dict[tuple[float, int], float] = {}
-        self._photons: dict[tuple[float, float, float, int], float] = defaultdict(float)
+        self._bright_per_ma_s: dict[tuple[float, int], dict[float, float]] = defaultdict(dict)
+        for place, by_tilt in before.bright_per_ma_s.items():
+            self._bright_per_ma_s[place] = dict(by_tilt)
+        self._photons: dict[tuple[float, float, float, int], dict[int, float]] = defaultdict(dict)
+        for view, by_repeat in before.photons.items():
+            self._photons[view] = dict(by_repeat)
         self._dose_ma_s: dict[float, float] = defaultdict(float)
         self._kept: Step | None = None
         self._last: tuple[Step, int] | None = None
+
+    @property
+    def looked(self) -> Looked:
+        """What is known of the sample now."""
+        return Looked(
+            {place: dict(by_tilt) for place, by_tilt in self._bright_per_ma_s.items()},
+            {view: dict(by_repeat) for view, by_repeat in self._photons.items()},
+        )
 
     def dark_counts(self, exposure_s: float) -> float:
         """Return the mean of the dark frames of an exposure time, of the nearest where there are none."""
@@ -54,15 +84,16 @@ class Seen:
     ) -> float:
         """Return how long to expose: the longest choice whose brightest pixels stay below the fill.
 
-        The brightness is that of the last view of the same helicity and energy, for each mA in the
-        ring: from one tilt to the next it changes little. Before the first, the plan's exposure holds.
+        The brightness is that of the last view of the same helicity and energy at the nearest tilt, for each
+        mA in the ring: from one tilt to the next it changes little. Before the first, the plan's exposure holds.
         """
         if step.stream != "primary" or control is None:
             return step.exposure_s
-        bright_per_ma_s = self._bright_per_ma_s.get((step.energy_ev, step.helicity))
-        if bright_per_ma_s is None:
+        by_tilt = self._bright_per_ma_s.get((step.energy_ev, step.helicity))
+        if not by_tilt:
             return step.exposure_s
-        bright_per_s = bright_per_ma_s * ring_current_ma
+        nearest_deg = min(by_tilt, key=lambda each: abs(each - step.theta_deg))
+        bright_per_s = by_tilt[nearest_deg] * ring_current_ma
         fits = [
             exposure_s
             for exposure_s in control.exposures_s
@@ -92,8 +123,11 @@ class Seen:
             "the dark frames had some; check shutter, beam and sample"
         )
 
-    def add(self, step: Step, exposure_s: float, frame: Frame) -> Spent:
-        """Count an exposure that was accepted; return what it brought and cost."""
+    def add(self, step: Step, repeat: int, exposure_s: float, frame: Frame) -> Spent:
+        """Count an exposure that was accepted; return what it brought and cost.
+
+        Of a repeat that is taken again, the last one counts.
+        """
         if self.trouble(step, exposure_s, frame):
             self._kept = (
                 step  # a person has looked: the other exposures of the step are no different
@@ -111,18 +145,20 @@ class Seen:
             return Spent(photons, math.sqrt(photons), self._dose_ma_s[step.energy_ev])
         if frame.ring_current_ma > 0:
             bright_per_s = max(frame.bright_counts - dark, 0.0) / exposure_s
-            self._bright_per_ma_s[place] = bright_per_s / frame.ring_current_ma
+            self._bright_per_ma_s[place][step.theta_deg] = bright_per_s / frame.ring_current_ma
         self._dose_ma_s[step.energy_ev] += frame.ring_current_ma * exposure_s
-        self._photons[_view(step)] += photons
-        return Spent(
-            photons, math.sqrt(self._photons[_view(step)]), self._dose_ma_s[step.energy_ev]
-        )
+        self._photons[_view(step)][repeat] = photons
+        return Spent(photons, self._signal_to_noise(step), self._dose_ma_s[step.energy_ev])
 
     def is_enough(self, step: Step, taken: int, control: ExposureControl | None) -> bool:
         """Tell whether the angle and helicity of a step has the wanted signal to noise after so many repeats."""
         if control is None or control.signal_to_noise is None or taken < control.least_repeats:
             return False
-        return math.sqrt(self._photons[_view(step)]) >= control.signal_to_noise
+        return self._signal_to_noise(step) >= control.signal_to_noise
+
+    def _signal_to_noise(self, step: Step) -> float:
+        """Return that of a pixel of the average of all repeats, each of which counts by its exposure."""
+        return math.sqrt(sum(self._photons[_view(step)].values()))
 
 
 def _view(step: Step) -> tuple[float, float, float, int]:

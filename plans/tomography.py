@@ -32,7 +32,7 @@ from mistral_txm.plans.checks import (
     check_series,
 )
 from mistral_txm.plans.exposing import note, until_done
-from mistral_txm.plans.exposure_control import Seen
+from mistral_txm.plans.exposure_control import Looked, Seen
 from mistral_txm.plans.measurement import Measurement
 from mistral_txm.plans.operator import AGREEMENT_DEG, turn_sample
 from mistral_txm.plans.steps import NOTHING, Step, edge_series, manifest, steps
@@ -47,6 +47,7 @@ def vector_tomography(
     *,
     series: str | None = None,
     skip: Mapping[float, Collection[Key]] = NOTHING,
+    looked: Looked | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[tuple[str, ...]]:
     """Measure all azimuths, one run each; in between the operator turns the sample.
@@ -62,6 +63,8 @@ def vector_tomography(
         Uid that the runs of one measurement share; a new one if None.
     skip
         By photon energy in eV, keys that are done already: these are not taken again.
+    looked
+        What was seen when they were taken, by which exposure times and repeats are chosen on.
     md
         Metadata for all runs.
 
@@ -76,7 +79,8 @@ def vector_tomography(
         If metadata or positions cannot be accepted; nothing has moved then.
     """
     check(instrument, measurement, md or {})
-    uids = yield from _azimuths(instrument, [_order(measurement, series, md, skip=skip)])
+    order = _order(measurement, series, md, skip=skip, looked=looked or Looked())
+    uids = yield from _azimuths(instrument, [order])
     return uids
 
 
@@ -117,6 +121,7 @@ def tilt_series(
     *,
     series: str | None = None,
     skip: Mapping[float, Collection[Key]] = NOTHING,
+    looked: Looked | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[tuple[str, ...]]:
     """Measure one azimuth, as one run for each photon energy: dark frames, flats, all tilts, both helicities.
@@ -132,7 +137,8 @@ def tilt_series(
     taken = steps(measurement, azimuth_deg, skip)
     if not taken:
         raise PlanError(f"phi = {azimuth_deg:g} deg: all exposures are done, nothing to take")
-    uids = yield from _runs(instrument, _order(measurement, series, md), taken)
+    order = _order(measurement, series, md, looked=looked or Looked())
+    uids = yield from _runs(instrument, order, taken)
     return uids
 
 
@@ -294,6 +300,8 @@ class _Order:
     plan_name: str = "vector_tomography"
     whole: bool = False
     """Whether all repeats are taken, also where the measurement allows fewer."""
+    looked: Looked = field(default_factory=Looked)
+    """What was seen of the sample so far."""
     spent_s: float = 0.0
     """How long its runs have taken so far."""
 
@@ -408,7 +416,8 @@ def _leg(
                 yield from in_run(energy_ev, declared)
         first = partial(set_up, instrument, measurement)
         yield from in_run(energies_ev[0], until_done(instrument, "setting up", first))
-        seen, now_ev = Seen(instrument.configuration.ccd), measurement.energies_ev[0]
+        seen = Seen(instrument.configuration.ccd, order.looked)
+        now_ev = measurement.energies_ev[0]
         tilt_deg: float | None = None
         control = measurement.exposure_control
         if order.whole and control is not None:
@@ -427,6 +436,7 @@ def _leg(
                 now_ev = step.energy_ev
             folder = edge_series(series, measurement, step.energy_ev)
             yield from in_run(step.energy_ev, take(instrument, folder, step, control, seen))
+        order.looked = seen.looked
 
     uids: dict[Hashable, str] = yield from whole_runs(instrument, metadata, body)
     return list(uids.values())

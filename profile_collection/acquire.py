@@ -15,10 +15,11 @@ from typing import Any
 from bluesky import Msg, RunEngine
 from bluesky.utils import (
     DefaultDuringTask,
-    FailedStatus,
     RunEngineInterrupted,
     TransitionError,
 )
+
+from mistral_txm.plans.failures import not_put_back, reason_of
 
 logger = logging.getLogger("bluesky")
 
@@ -83,7 +84,8 @@ class PauseReason:
             self._interruptions.add(doc["uid"])
         elif name == "event" and doc["descriptor"] not in self._interruptions:
             data = doc["data"] if doc["descriptor"] in self._logs else {}
-            self.text = data["log_text"] if data.get("log_kind") == "pause" else ""
+            is_pause = data.get("log_kind") == "pause"
+            self.text = " ".join(data["log_text"].split()) if is_pause else ""
         elif name in ("start", "stop"):
             self.text = ""
 
@@ -118,10 +120,14 @@ def acquire(RE: RunEngine, plan: Generator[Msg, Any, Any]) -> tuple[str, ...]:
         why = reason.text
         notes = end_plan(RE)
         if why:
-            raise MeasurementFailed(f"the measurement stopped: {_line(why, notes)}") from None
+            raise MeasurementFailed(
+                f"the measurement stopped: {why}{not_put_back(notes)}"
+            ) from None
         raise MeasurementInterrupted from None
     except Exception as error:  # whatever a plan or a device may raise becomes one line
-        raise MeasurementFailed(f"the measurement stopped: {told(error)}") from error
+        notes = getattr(error, "__notes__", [])
+        line = f"the measurement stopped: {reason_of(error)}{not_put_back(notes)}"
+        raise MeasurementFailed(line) from error
     finally:
         for token in tokens:
             RE.unsubscribe(token)
@@ -190,7 +196,7 @@ def end_plan(RE: RunEngine) -> list[str]:
             Exception
         ) as failure:  # the run has its stop document; what matters is what stands where
             logger.exception("a plan did not end in order")
-            return [told(failure)]
+            return [reason_of(failure), *getattr(failure, "__notes__", [])]
     return []
 
 
@@ -254,15 +260,3 @@ def handling(
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
-
-
-def told(error: Exception) -> str:
-    """Say in one line why a plan failed, and what it could not put back."""
-    cause = error.__cause__ or error if isinstance(error, FailedStatus) else error
-    return _line(str(cause) or type(cause).__name__, getattr(error, "__notes__", []))
-
-
-def _line(text: str, not_put_back: Sequence[str]) -> str:
-    if not_put_back:
-        text += f"; not put back: {'; '.join(not_put_back)}"
-    return " ".join(text.split())

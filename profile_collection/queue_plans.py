@@ -25,6 +25,8 @@ from mistral_txm.profile_collection.acquire import Ended
 from mistral_txm.profile_collection.measured import measured
 from mistral_txm.profile_collection.session import Session
 
+logger = logging.getLogger("mistral_txm.measurement")
+
 CONFIG_VARIABLE = "MISTRAL_TXM_CONFIG"
 """The environment variable that names the configuration."""
 SIMULATED_VARIABLE = "MISTRAL_TXM_SIMULATED"
@@ -87,12 +89,25 @@ _DEGREES = {"min": -360, "max": 360}
 _HELICITY = {"min": -1, "max": 1}
 
 _Plan = TypeVar("_Plan", bound=Callable[..., MsgGenerator[Any]])
+_Found = TypeVar("_Found")
 
 
 def _checked(parameters: dict[str, Any]) -> Callable[[_Plan], _Plan]:
     """Let the queue server check parameters of a plan further than by their types."""
     decorator: Callable[[_Plan], _Plan] = parameter_annotation_decorator({"parameters": parameters})
     return decorator
+
+
+def _off_the_loop(function: Callable[..., _Found], *arguments: Any) -> MsgGenerator[_Found]:
+    """Read data in a thread: the engine's own, in which plans run, has to stay free."""
+
+    def reading() -> asyncio.Future[_Found]:
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(None, partial(function, *arguments))
+
+    (found,) = yield from bps.wait_for([reading])
+    result: _Found = found.result()
+    return result
 
 
 class QueuePlans:
@@ -112,14 +127,25 @@ class QueuePlans:
         measurement
             A preset (small, medium, paper), a TOML file on the queue server's machine, or the description itself.
         series
-            A name for the series. Without one each start of the item is a new series.
+            A name for the series. Without one it is a new series, unless the newest of the same measurement is not
+            complete: that goes on.
         """
         wanted = described(measurement)
-        begun = {each.uid: each.measurement for each in measured(self._session.data)}
-        if series in begun:
-            if begun[series] != wanted:
-                raise PlanError(f"series {series}: is another measurement; choose another name")
-            return (yield from self.resume_series(series))
+        begun = yield from _off_the_loop(measured, self._session.data)
+        named = [each for each in begun if each.uid == series]
+        if named and named[0].measurement != wanted:
+            raise PlanError(f"series {series}: is another measurement; choose another name")
+        same = named or [each for each in begun if not series and each.measurement == wanted]
+        if same and any(same[-1].missing().values()):
+            if not series:
+                logger.info(
+                    "series %s: is not complete, and goes on; a name for the series begins another one",
+                    same[-1].uid,
+                )
+            return (yield from self.resume_series(same[-1].uid))
+        if named:
+            logger.info("series %s: is complete, nothing is taken", series)
+            return ()
         uids: tuple[str, ...] = yield from plans.vector_tomography(
             self._session.instrument, wanted, series=series or None
         )
@@ -133,14 +159,8 @@ class QueuePlans:
         series
             Uid of the series, or its first characters; the newest that is not complete if empty.
         """
-
-        def reading() -> asyncio.Future[MsgGenerator[tuple[str, ...]]]:
-            # In a thread: the engine's own has to stay free.
-            loop = asyncio.get_running_loop()
-            return loop.run_in_executor(None, self._session.resume, series or None)
-
-        (found,) = yield from bps.wait_for([reading])
-        uids: tuple[str, ...] = yield from found.result()
+        plan = yield from _off_the_loop(self._session.resume, series or None)
+        uids: tuple[str, ...] = yield from plan
         return uids
 
     @_checked({"phi_deg": _DEGREES, "theta_deg": {"min": -90, "max": 90}, "helicity": _HELICITY})
@@ -160,9 +180,10 @@ class QueuePlans:
         series
             Uid of the series, or its first characters; the newest if empty.
         """
-        uids: tuple[str, ...] = yield from self._session.retake(
-            theta_deg, helicity or None, phi_deg, series or None
+        plan = yield from _off_the_loop(
+            self._session.retake, theta_deg, helicity or None, phi_deg, series or None
         )
+        uids: tuple[str, ...] = yield from plan
         return uids
 
     @_checked({"phi_deg": _DEGREES, "theta_deg": {"min": -90, "max": 90}, "helicity": _HELICITY})
@@ -184,8 +205,13 @@ class QueuePlans:
         series
             Uid of the series, or its first characters; the newest if empty.
         """
-        yield from self._session.reject(
-            theta_deg, helicity or None, phi_deg, reason=reason, series=series or None
+        yield from (
+            yield from _off_the_loop(
+                partial(self._session.reject, reason=reason, series=series or None),
+                theta_deg,
+                helicity or None,
+                phi_deg,
+            )
         )
 
     @_checked({"phi_deg": _DEGREES})

@@ -283,6 +283,7 @@ def _wire(
     from mistral_txm.devices.instrument import make_instrument
     from mistral_txm.profile_collection import suspenders
     from mistral_txm.profile_collection.acquire import Awake
+    from mistral_txm.profile_collection.engine_words import use_our_words
     from mistral_txm.profile_collection.operator_plans import OperatorPlans
     from mistral_txm.profile_collection.preflight import Preflight
     from mistral_txm.profile_collection.progress import ProgressLine
@@ -299,6 +300,7 @@ def _wire(
     )
     watching = suspenders.light_suspenders(instrument)
     suspenders.install(RE, watching)
+    use_our_words()
     progress = ProgressLine(
         data, configuration, lambda: next(filter(None, (each.waits_for for each in watching)), "")
     )

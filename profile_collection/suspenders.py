@@ -6,22 +6,18 @@ tell the operator what is waited for.
 """
 
 import asyncio
-import builtins
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import bluesky.run_engine
 from bluesky import RunEngine
 from bluesky.suspenders import SuspenderBase
 
 from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.light import OPEN
+from mistral_txm.plans.light_words import GOING_ON, going_on_in, waiting
 
 logger = logging.getLogger("mistral_txm.measurement")
-
-OWN_WORDS = ("Suspending", "Suspension occurred", "Justification for this suspension")
-"""How the lines begin that the RunEngine prints of every suspension: the operator reads one of ours."""
 
 
 class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
@@ -120,10 +116,7 @@ class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
         asked = any(each._has_asked for each in self.beside)
         if self._why and self._light_is_needed and not asked and self.RE.state == "running":
             self._has_asked = True
-            logger.warning(
-                "%s; the shutter is closed, and the exposure is taken again by itself when the light is back",
-                self._why,
-            )
+            logger.warning(waiting(self._why))
             self.RE.request_suspend(self._light, justification=self._why)
 
     async def _light(self) -> None:
@@ -142,9 +135,9 @@ class LightSuspender(SuspenderBase):  # type: ignore[misc]  # bluesky is untyped
             except TimeoutError:
                 break
             if in_trouble and recovery_s and not any(each._why for each in self.beside):
-                logger.info("the light is back; the plan goes on in %g s", recovery_s)
+                logger.info(going_on_in(recovery_s))
         self._is_waiting = False
-        logger.info("the plan goes on")
+        logger.info(GOING_ON)
 
     @property
     def waits_for(self) -> str:
@@ -185,18 +178,10 @@ def light_suspenders(instrument: Instrument) -> tuple[LightSuspender, ...]:
 
 
 def install(RE: RunEngine, suspenders: Sequence[LightSuspender]) -> None:
-    """Install suspenders that wait for each other; what the engine itself would print of them goes to the log."""
-    bluesky.run_engine.print = _print
+    """Install suspenders that wait for each other."""
     for each in suspenders:
         each.beside = suspenders
         RE.install_suspender(each)
-
-
-def _print(*words: Any, **options: Any) -> None:
-    if str(words[0] if words else "").startswith(OWN_WORDS):
-        logging.getLogger("bluesky").info(" ".join(map(str, words)))
-    else:
-        builtins.print(*words, **options)
 
 
 def _where(signal: Any) -> str:

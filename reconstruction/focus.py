@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import curve_fit
 
+from mistral_txm.reconstruction.frames import Float64
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.signal import Float64
 
 STEP_PIXELS = 2
 """Distance over which Brenner's measure takes differences."""

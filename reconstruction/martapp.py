@@ -1,7 +1,7 @@
 """MARTApp's HDF5 files at its three stages, so that the same data can be processed there and here.
 
 A. E. Herguedas-Alonso et al., J. Synchrotron Rad. 32 (2025),
-https://doi.org/10.1107/S1600577525004485: one file per image (`read_image`), one per helicity
+https://doi.org/10.1107/S1600577525004485: one file per image (`read_image_header`), one per helicity
 (`read_normalized`), one per tilt series before the reconstruction (`read_aligned`,
 `write_aligned`). MARTApp's result is read by `volume_file.read_volume` and written by
 `exports.export_volume`. Its pixel sizes are in um; angles in deg; the absorbance is A(+/-) = -ln
@@ -24,14 +24,19 @@ from mistral_txm.reconstruction.files import (
     read_array,
     replaced_when_complete,
 )
+from mistral_txm.reconstruction.plausible import (
+    checked_energy_ev,
+    checked_pixel_nm,
+    checked_tilts_deg,
+)
 
 __all__ = [
     "AlignedSeries",
+    "ImageHeader",
     "NormalizedStack",
-    "RawImage",
     "is_aligned",
     "read_aligned",
-    "read_image",
+    "read_image_header",
     "read_normalized",
     "write_aligned",
     "write_image",
@@ -47,8 +52,9 @@ class AlignedSeries:
     """A tilt series one step before reconstruction: aligned stacks [view, v, u] of one azimuth.
 
     `dichroic_tvu` is S = (A(+) - A(-)) / 2 and `absorption_tvu` (A(+) + A(-)) / 2, both without
-    unit. The other stacks are there if the file had them: the aligned A(+) and A(-), and the same
-    before alignment.
+    unit. The other stacks are there if the file had them: the aligned A(+) and A(-) (MARTApp: T(+)
+    and T(-)), and the same before alignment. `pixel_nm` and `phi_deg` are our own processing's,
+    None where the file does not say: MARTApp's do not.
     """
 
     theta_deg: Float64
@@ -58,8 +64,11 @@ class AlignedSeries:
     negative_tvu: Float32 | None = None
     original_positive_tvu: Float32 | None = None
     original_negative_tvu: Float32 | None = None
+    pixel_nm: float | None = None
+    phi_deg: float | None = None
 
 
+_ATTRIBUTES = ("pixel_nm", "phi_deg")
 _STACKS = {
     "dichroic_tvu": "MagneticSignal2DAligned",
     "absorption_tvu": "Absorption2DAligned",
@@ -68,7 +77,10 @@ _STACKS = {
     "original_positive_tvu": "OriginalPositiveStack",
     "original_negative_tvu": "OriginalNegativeStack",
 }
-_NEEDED = ("dichroic_tvu", "absorption_tvu")
+_TILT_ALIGNED = {
+    "dichroic_tvu": "MagneticSignalTiltAligned",
+    "absorption_tvu": "AbsorptionTiltAligned",
+}
 
 
 def is_aligned(path: Path) -> bool:
@@ -82,8 +94,10 @@ def is_aligned(path: Path) -> bool:
 def read_aligned(path: Path) -> AlignedSeries:
     """Read MARTApp's file before reconstruction: `Angles` {N} (deg) and stacks {N, H, W}.
 
-    `MagneticSignal2DAligned` and `Absorption2DAligned` are needed; where one is missing but both
-    `2DAlignedPositiveStack` and `2DAlignedNegativeStack` are there, it is computed from them.
+    `MagneticSignal2DAligned` and `Absorption2DAligned` are needed; where the file also has
+    `MagneticSignalTiltAligned` and `AbsorptionTiltAligned`, MARTApp's later alignment of the tilts, these are
+    taken instead. The other stacks are passed on as they are: MARTApp keeps transmittances in them, so the
+    signals are not made from them.
 
     NaN marks a pixel that says nothing, as our own processing writes them. Raises `FileError` for a
     missing or wrong file, dataset, shape or value (Inf).
@@ -91,28 +105,22 @@ def read_aligned(path: Path) -> AlignedSeries:
     with open_hdf5(path) as file:
         theta_deg = read_array(path, file, "Angles", shape=(None,), dtype=np.float64)
         n = theta_deg.shape[0]
-        if np.abs(theta_deg).max() >= 90:
-            raise FileError(
-                f"{path}: dataset Angles reaches {np.abs(theta_deg).max():g} deg; expected tilts "
-                "between -90 and 90 deg"
-            )
-        both = all(_STACKS[name] in file for name in ("positive_tvu", "negative_tvu"))
+        if str(file["Angles"].attrs.get("units", "degrees")).startswith("rad"):
+            theta_deg = np.rad2deg(theta_deg)
+        checked_tilts_deg(f"{path}: dataset Angles", theta_deg)
+        tilt_aligned = all(name in file for name in _TILT_ALIGNED.values())
+        names = _STACKS | _TILT_ALIGNED if tilt_aligned else _STACKS
         stacks: dict[str, Float32] = {}
         shape: tuple[int | None, ...] = (n, None, None)
-        for name, dataset in _STACKS.items():
-            if dataset in file or (name in _NEEDED and not both):
-                # what came before the alignment may be larger than what was kept
-                wanted = (n, None, None) if name.startswith("original") else shape
-                stacks[name] = read_array(path, file, dataset, shape=wanted, masked=True)
-                if not name.startswith("original"):
-                    shape = stacks[name].shape
-    if "dichroic_tvu" not in stacks:
-        half = np.float32(0.5)
-        stacks["dichroic_tvu"] = half * (stacks["positive_tvu"] - stacks["negative_tvu"])
-    if "absorption_tvu" not in stacks:
-        half = np.float32(0.5)
-        stacks["absorption_tvu"] = half * (stacks["positive_tvu"] + stacks["negative_tvu"])
-    return AlignedSeries(theta_deg, **stacks)
+        for name, dataset in names.items():
+            if name in _TILT_ALIGNED:
+                stacks[name] = read_array(path, file, dataset, shape=shape, masked=True)
+                shape = stacks[name].shape
+            elif dataset in file:
+                # before the last alignment images may be larger than what was kept
+                stacks[name] = read_array(path, file, dataset, shape=(n, None, None), masked=True)
+        known = {name: float(file.attrs[name]) for name in _ATTRIBUTES if name in file.attrs}
+    return AlignedSeries(theta_deg, **stacks, **known)
 
 
 def write_aligned(path: Path, series: AlignedSeries) -> None:
@@ -134,6 +142,9 @@ def write_aligned(path: Path, series: AlignedSeries) -> None:
             stack = getattr(series, name)
             if stack is not None:
                 _write_stack(file, dataset, stack, np.float32)
+        for name in _ATTRIBUTES:
+            if getattr(series, name) is not None:
+                file.attrs[name] = float(getattr(series, name))
 
 
 def _write_stack(group: Any, name: str, stack_tvu: NDArray[Any], dtype: type[np.generic]) -> None:
@@ -168,7 +179,7 @@ def read_normalized(path: Path) -> NormalizedStack:
             raise FileError(
                 f"{path}: group TomoNormalized is missing (found: {', '.join(sorted(map(str, file)))})"
             )
-        stack = read_array(path, group, "TomoNormalized", shape=(None, None, None))
+        stack = read_array(path, group, "TomoNormalized", shape=(None, None, None), masked=True)
         n = stack.shape[0]
 
         def per_view(name: str) -> Float64:
@@ -185,17 +196,26 @@ def read_normalized(path: Path) -> NormalizedStack:
                 )
             return float(values[0])
 
+        theta_deg = per_view("rotation_angle")
+        if str(group["rotation_angle"].attrs.get("units", "degrees")).startswith("rad"):
+            theta_deg = np.rad2deg(theta_deg)
+        checked_tilts_deg(f"{path}: dataset TomoNormalized/rotation_angle", theta_deg)
+        energy_ev = per_view("energy")
+        for energy in np.unique(energy_ev):
+            checked_energy_ev(f"{path}: dataset TomoNormalized/energy", float(energy))
         pixel_um = one("x_pixel_size")
+        if not np.isnan(pixel_um):
+            checked_pixel_nm(f"{path}: dataset TomoNormalized/x_pixel_size", pixel_um * 1e3)
         if "y_pixel_size" in group and not np.isclose(one("y_pixel_size"), pixel_um, rtol=1e-3):
             raise FileError(
                 f"{path}: pixels of {pixel_um:g} x {one('y_pixel_size'):g} um; expected squares"
             )
         return NormalizedStack(
             stack,
-            per_view("rotation_angle"),
+            theta_deg,
             per_view("ExpTimes"),
             per_view("Currents"),
-            per_view("energy"),
+            energy_ev,
             one("polarisation"),
             pixel_um * 1e3,
         )
@@ -222,10 +242,11 @@ def write_normalized(path: Path, stack: NormalizedStack) -> None:
 
 
 @dataclass(frozen=True)
-class RawImage:
-    """One exposure: counts [v, u] and what the microscope noted with it (None: not noted)."""
+class ImageHeader:
+    """What MARTApp's file of one image says of it (None: not noted)."""
 
-    counts_vu: NDArray[Any]
+    shape_vu: tuple[int, int]
+    dtype: np.dtype[Any]
     theta_deg: float
     exposure_s: float
     ring_current_ma: float | None
@@ -237,10 +258,11 @@ class RawImage:
     """All scalars of the file's `metadata` group, under its names and in its units."""
 
 
-def read_image(path: Path) -> RawImage:
-    """Read MARTApp's file of one image: `data_1` {H, W} and scalars in `metadata`.
+def read_image_header(path: Path) -> ImageHeader:
+    """Read all but the image of MARTApp's file of one image: `data_1` {H, W} and scalars in `metadata`.
 
-    `metadata/angle` and `metadata/exposure_time` are needed. Raises `FileError`.
+    `metadata/angle` and `metadata/exposure_time` are needed. Raises `FileError` if they are missing, or the
+    image is not as `metadata` says.
     """
     with open_hdf5(path) as file:
         metadata: dict[str, float | str | bool] = {}
@@ -261,8 +283,16 @@ def read_image(path: Path) -> RawImage:
                 else:
                     metadata[name] = float(value)
         counts = file.get("data_1")
-        dtype = counts.dtype.type if isinstance(counts, h5py.Dataset) else np.float32
-        counts_vu = read_array(path, file, "data_1", shape=(None, None), dtype=dtype)
+        if (
+            not isinstance(counts, h5py.Dataset)
+            or counts.ndim != 2
+            or counts.dtype.kind not in "fiu"
+        ):
+            found = f"of shape {counts.shape}" if isinstance(counts, h5py.Dataset) else "missing"
+            raise FileError(f"{path}: dataset data_1 is {found}; expected numbers (v, u)")
+        height, width = counts.shape
+        dtype = counts.dtype
+        units = str(group["angle"].attrs.get("units", "degrees")) if "angle" in group else ""
 
     def number(name: str) -> float | None:
         value = metadata.get(name)
@@ -274,10 +304,18 @@ def read_image(path: Path) -> RawImage:
             raise FileError(f"{path}: metadata/{name} is missing or no number")
         return value
 
+    noted = tuple(number(name) for name in ("image_height", "image_width"))
+    if None not in noted and noted != (height, width):
+        raise FileError(
+            f"{path}: dataset data_1 has shape {(height, width)}, but metadata/image_height and image_width say "
+            f"({noted[0]:g}, {noted[1]:g}); is it transposed?"
+        )
+    theta_deg = needed("angle")
     pixel_um = number("pixel_size")
-    return RawImage(
-        counts_vu,
-        needed("angle"),
+    return ImageHeader(
+        (height, width),
+        dtype,
+        float(np.rad2deg(theta_deg)) if units.startswith("rad") else theta_deg,
         needed("exposure_time"),
         number("machine_current"),
         number("energy"),
@@ -288,15 +326,15 @@ def read_image(path: Path) -> RawImage:
     )
 
 
-def write_image(path: Path, image: RawImage) -> None:
+def write_image(path: Path, image: ImageHeader, counts_vu: NDArray[Any]) -> None:
     """Write one exposure as MARTApp does, whole or not at all."""
-    height, width = image.counts_vu.shape
+    height, width = counts_vu.shape
     pixel_um = None if image.pixel_nm is None else image.pixel_nm * 1e-3
     metadata: dict[str, tuple[float | str | bool | None, str]] = {
         **{name: (value, "") for name, value in image.metadata.items()},
         "FF": (image.flat, ""),
         "angle": (image.theta_deg, "degrees"),
-        "data_type": (str(image.counts_vu.dtype), ""),
+        "data_type": (str(counts_vu.dtype), ""),
         "energy": (image.energy_ev, "eV"),
         "exposure_time": (image.exposure_s, "s"),
         "image_height": (height, "pixels"),
@@ -307,7 +345,7 @@ def write_image(path: Path, image: RawImage) -> None:
         "polarisation": (image.polarization, ""),
     }
     with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
-        data = file.create_dataset("data_1", data=image.counts_vu)
+        data = file.create_dataset("data_1", data=counts_vu)
         data.attrs.update({"step": 1, "dataset": "data_1", "description": "raw data"})
         file["data"] = h5py.SoftLink("data_1")
         group = file.create_group("metadata")

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import curve_fit
 
+from mistral_txm.reconstruction.frames import Bool, Float64, Rate
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.signal import Bool, Float64, Rate
 
 EDGE_WINDOW_EV = 6.0
 """The line at an edge is fitted this far from its maximum: less than the distance of L3 and L2."""

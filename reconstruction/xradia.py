@@ -6,6 +6,8 @@ the public readers of the format (data-exchange/dxchange, ALBA-Synchrotron/MARTA
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.files import FileError
 
-__all__ = ["XradiaImages", "read_xradia"]
+__all__ = ["XradiaHeader", "is_xradia", "read_xradia_header", "read_xradia_image"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {5: np.dtype("<u2"), 10: np.dtype("<f4")}
 _NAME_BYTES = 25
@@ -24,35 +26,54 @@ _UNIT_BYTES = 15
 
 
 @dataclass(frozen=True)
-class XradiaImages:
-    """The images of an `.xrm` (one) or `.txrm` (a tilt series) file, upright.
+class XradiaHeader:
+    """What an `.xrm` (one image) or `.txrm` (a tilt series) file says of its images.
 
-    Arrays over images have one entry each; nan where the file does not say.
+    Arrays have one entry for each image; nan where the file does not say.
     """
 
-    counts_tvu: NDArray[Any]
+    shape_tvu: tuple[int, int, int]
+    dtype: np.dtype[Any]
     theta_deg: NDArray[np.float64]
     exposure_s: NDArray[np.float64]
     energy_ev: NDArray[np.float64]
     pixel_nm: float
     taken: tuple[str, ...]
-    """Date and time of each image, as written in the file."""
+    """Date and time of each image, as written in the file: month/day/year hour:minute:second."""
     position: dict[str, NDArray[np.float64]]
     """Readback of every axis, by the axis' name in the file: (images,), in `position_units`."""
     position_units: dict[str, str]
-    reference_vu: NDArray[Any] | None
-    """The flat image stored in the file, upright; None if there is none."""
-    reference_exposure_s: float
 
 
-def read_xradia(path: Path) -> XradiaImages:
-    """Read an `.xrm` or `.txrm` file.
+def is_xradia(path: Path) -> bool:
+    """Return whether a file is an OLE2 container, as Xradia's are."""
+    return Path(path).is_file() and bool(olefile.isOleFile(path))
 
-    Images are stored flipped up-down; they are returned upright, as MARTApp does. Axes are found by
-    their names, never by their place in the list.
+
+def read_xradia_header(path: Path) -> XradiaHeader:
+    """Read all but the images of an `.xrm` or `.txrm` file.
+
+    Axes are found by their names, never by their place in the list.
 
     Raises `FileError` if the file is missing, no OLE2 container, or without images.
     """
+    with _opened(path) as reader:
+        return reader.header()
+
+
+def read_xradia_image(path: Path, number: int = 0) -> NDArray[Any]:
+    """Read one image [v, u] of an `.xrm` or `.txrm` file, the first has the number 0.
+
+    Images are stored flipped up-down; they are returned upright, as MARTApp does.
+
+    Raises `FileError` if the file is missing, no OLE2 container, or cut short.
+    """
+    with _opened(path) as reader:
+        return reader.image(number)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Reader]:
     path = Path(path)
     if not path.is_file():
         raise FileError(f"{path}: no such file")
@@ -60,9 +81,9 @@ def read_xradia(path: Path) -> XradiaImages:
         raise FileError(f"{path}: not an Xradia file (no OLE2 container)")
     try:
         with olefile.OleFileIO(path) as container:
-            return _Reader(path, container).images()
+            yield _Reader(path, container)
     except OSError as error:
-        raise FileError(f"{path}: damaged Xradia file: {error}") from error
+        raise FileError(f"{path}: damaged Xradia file: {error}; copy it again") from error
 
 
 class _Reader:
@@ -116,17 +137,6 @@ class _Reader:
             {name: units[i] if i < len(units) else "" for i, name in named},
         )
 
-    def _image(self, name: str, dtype: np.dtype[Any], height: int, width: int) -> NDArray[Any]:
-        data = self._stream(name)
-        size = height * width * dtype.itemsize
-        if data is None or len(data) < size:
-            have = "missing" if data is None else f"{len(data)} bytes"
-            raise FileError(
-                f"{self._path}: stream {name} is {have}; expected {height} x {width} pixels of "
-                f"{dtype.itemsize} bytes (was the measurement cut short?)"
-            )
-        return np.frombuffer(data[:size], dtype).reshape(height, width)[::-1]
-
     def _dtype(self, name: str) -> np.dtype[Any]:
         code = self._integer(name)
         if code not in _DTYPES:
@@ -136,7 +146,23 @@ class _Reader:
             )
         return _DTYPES[code]
 
-    def images(self) -> XradiaImages:
+    def image(self, number: int) -> NDArray[Any]:
+        height = self._integer("ImageInfo/ImageHeight")
+        width = self._integer("ImageInfo/ImageWidth")
+        dtype = self._dtype("ImageInfo/DataType")
+        name = f"ImageData{number // 100 + 1}/Image{number + 1}"  # a hundred images a folder
+        data = self._stream(name)
+        size = height * width * dtype.itemsize
+        if data is None or len(data) < size:
+            have = "missing" if data is None else f"{len(data)} bytes"
+            raise FileError(
+                f"{self._path}: stream {name} is {have}; expected {height} x {width} pixels of "
+                f"{dtype.itemsize} bytes (was the measurement cut short?)"
+            )
+        stored = np.frombuffer(data[:size], dtype).reshape(height, width)
+        return stored[::-1].astype(dtype.newbyteorder("="))
+
+    def header(self) -> XradiaHeader:
         height = self._integer("ImageInfo/ImageHeight")
         width = self._integer("ImageInfo/ImageWidth")
         planned = self._integer("ImageInfo/NoOfImages")
@@ -145,10 +171,6 @@ class _Reader:
         if n < 1:
             raise FileError(f"{self._path}: holds no image")
         dtype = self._dtype("ImageInfo/DataType")
-        counts = np.empty((n, height, width), dtype=dtype.newbyteorder("="))
-        for i in range(n):
-            folder = f"ImageData{i // 100 + 1}"  # a hundred images in each folder
-            counts[i] = self._image(f"{folder}/Image{i + 1}", dtype, height, width)
         position, units = self._positions(n)
         energy_ev = next(
             (position[name] for name in ("Energyenc", "Energy") if name in position),
@@ -157,16 +179,11 @@ class _Reader:
         if not np.all(energy_ev > 0):
             energy_ev = self._per_image("ImageInfo/Energy", n)
         pixel_um = self._per_image("ImageInfo/PixelSize", 1)[0]
-        reference = None
-        if self._stream("ReferenceData/Image") is not None:
-            kind = self._dtype("ReferenceData/DataType")
-            reference = self._image("ReferenceData/Image", kind, height, width).astype(
-                kind.newbyteorder("=")
-            )
         dates = self._stream("ImageInfo/Date") or b""
         size = len(dates) // max(planned, 1)
-        return XradiaImages(
-            counts,
+        return XradiaHeader(
+            (n, height, width),
+            dtype.newbyteorder("="),
             self._per_image("ImageInfo/Angles", n),
             self._per_image("ImageInfo/ExpTimes", n),
             energy_ev,
@@ -179,6 +196,4 @@ class _Reader:
             else (),
             position,
             units,
-            reference,
-            float(self._per_image("ReferenceData/ExpTime", 1)[0]),
         )

@@ -8,15 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction import Grid, Volume, reconstruct, volume_of
-from mistral_txm.reconstruction.signal import (
-    Dark,
-    Rate,
-    absorbance,
-    dark_level,
-    helicity_signals,
-    mean_rate,
-    measure_noise,
-)
+from mistral_txm.reconstruction.frames import Dark, Rate, dark_level, mean_rate, measure_noise
+from mistral_txm.reconstruction.signal import absorbance, helicity_signals
 from mistral_txm.services.alignment import SeriesAlignment, align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError, with_marks
 from mistral_txm.services.exposures import Exposure

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.files import replaced_when_complete
-from mistral_txm.reconstruction.nxtomo import DARK, FLAT, PROJECTION, TomoEntry, write_nxtomo
+from mistral_txm.reconstruction.nxtomo import (
+    DARK,
+    FLAT,
+    INVALID,
+    PROJECTION,
+    TomoEntry,
+    write_nxtomo,
+)
 from mistral_txm.services.exposures import STREAMS, Exposure, RunExposures
 from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.runs import energy_ev
@@ -149,7 +156,9 @@ def _as_nxtomo(journal: Path, output: Path) -> None:
             continue
         entries[name] = TomoEntry(
             frames_tvu=_Frames(exposures),
-            image_key=np.concatenate([np.full(len(part), key) for key, part in parts]),
+            image_key=np.array(
+                [_image_key(key, one, helicity) for key, part in parts for one in part]
+            ),
             theta_deg=np.array([one.theta_deg for one in exposures]),
             exposure_s=np.array([one.exposure_s for one in exposures]),
             ring_current_ma=np.array([one.ring_current_ma for one in exposures]),
@@ -157,10 +166,17 @@ def _as_nxtomo(journal: Path, output: Path) -> None:
             energy_ev=energy_ev(start),
             phi_deg=start["phi_deg"],
             helicity=helicity,
+            time_s=np.array([one.time for one in exposures]),
+            saturation_counts=start["saturation_counts"],
             sample_name=start["sample"]["name"],
             title=f"run {start['uid']}",
         )
     write_nxtomo(output, entries)
+
+
+def _image_key(key: int, exposure: Exposure, helicity: int) -> int:
+    """Mark as invalid what the jaws' positions say was of another helicity, or of none."""
+    return key if key == DARK or exposure.polarization == helicity else INVALID
 
 
 FORMATS: Mapping[str, Callable[[Path, Path], None]] = {

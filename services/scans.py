@@ -11,18 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.focus import Focus, best_focus, sharpness
+from mistral_txm.reconstruction.frames import Bool, Dark, Rate, dark_level, mean_rate, measure_noise
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.signal import (
-    Bool,
-    Dark,
-    Rate,
-    Signals,
-    absorbance,
-    dark_level,
-    helicity_signals,
-    mean_rate,
-    measure_noise,
-)
+from mistral_txm.reconstruction.signal import Signals, absorbance, helicity_signals
 from mistral_txm.reconstruction.spectra import (
     Edge,
     Spectrum,

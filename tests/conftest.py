@@ -2,10 +2,11 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +14,39 @@ from typing import Any, NamedTuple
 import pytest
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def reserve_ports(count: int = 1) -> list[socket.socket]:
+    """Take a free port, and others 10 above each; they are free again when the sockets are closed.
+
+    Below 32768, from where the system hands out ports: nobody is given one who did not ask for it by
+    its number.
+    """
+    while True:
+        first = random.SystemRandom().randrange(20000, 30000)
+        taken = [socket.socket() for _ in range(count)]
+        try:
+            for number, one in enumerate(taken):
+                one.bind(("127.0.0.1", first + 10 * number))
+        except OSError:
+            for one in taken:
+                one.close()
+            continue
+        return taken
 
 
 # libca reads these when ophyd is imported, once per process; a port chosen here therefore holds for
 # the session, and the server is told to take it.
+(RESERVED,) = reserve_ports()
 os.environ["EPICS_CA_ADDR_LIST"] = "127.0.0.1"
 os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
-os.environ["EPICS_CA_SERVER_PORT"] = str(_free_port())
+os.environ["EPICS_CA_SERVER_PORT"] = str(RESERVED.getsockname()[1])
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", name="reserve_ports")
+def reserve_ports_fixture() -> Callable[[int], list[socket.socket]]:
+    return reserve_ports
 
 
 class SimulatedBeamline(NamedTuple):
@@ -61,6 +83,7 @@ def simulated_beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim
     """
     data = tmp_path_factory.mktemp("beamline")
     port = os.environ["EPICS_CA_SERVER_PORT"]
+    RESERVED.close()
     options = ("--seed", "1", "--time-scale", "0", "--port", port)
     with run_simulated_beamline(data, *options) as beamline:
         yield beamline

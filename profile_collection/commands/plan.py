@@ -77,7 +77,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     for problem in found:
         print(problem, file=sys.stderr)
     if found:
-        raise CommandFailed(f"{len(found)} things stand in the way of this measurement")
+        number = "1 thing stands" if len(found) == 1 else f"{len(found)} things stand"
+        raise CommandFailed(f"{number} in the way of this measurement")
     if not arguments.json:
         print(NOTHING_STANDS_IN_THE_WAY)
 
@@ -107,15 +108,16 @@ def _described(arguments: argparse.Namespace) -> "tuple[Configuration, Measureme
 
 
 def _is_measurement(path: Path) -> bool:
-    """Tell whether a file describes a measurement, by its keys; who reads it says what is wrong with it.
+    """Tell whether a file describes a measurement; who reads it says what is wrong with it.
 
     Raises
     ------
     OSError
         If it cannot be read.
     """
+    from mistral_txm.devices.configuration import kind_of
+
     try:
-        keys = tomllib.loads(path.read_text(encoding="utf-8")).keys()
+        return kind_of(tomllib.loads(path.read_text(encoding="utf-8"))) == "a measurement"
     except ValueError:
         return False
-    return "axes" not in keys and bool(keys & {"tilts", "flats", "darks", "azimuths_deg"})

@@ -11,6 +11,7 @@ from mistral_txm.devices.configuration import (
     ConfigurationError,
     load_configuration,
 )
+from mistral_txm.plans.measurement import PRESETS
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -82,6 +83,22 @@ def test_a_wrong_file_is_refused_with_one_line(
     with pytest.raises(ConfigurationError, match=expected) as refusal:
         load_configuration(edited(tmp_path, old, new))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_a_measurement_is_no_configuration(preset: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        load_configuration(PRESETS / f"{preset}.toml")
+    assert str(refusal.value).endswith(
+        f"{preset}.toml: is a measurement, expected a beamline configuration"
+    )
+
+
+def test_a_key_that_is_like_no_valid_one_is_refused_with_all_of_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"unknown key 'xyzzy' in .top_up.; valid keys are address$"
+    ):
+        load_configuration(edited(tmp_path, "[top_up]", "[top_up]\nxyzzy = 3"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ LONG = "RE(bp.scan([ring_current], theta, 0, 5, 10000))\n"
 
 
 @pytest.fixture
-def prompt():
-    """IPython, its input and output joined to pipes."""
+def prompt(tmp_path_factory):
+    """IPython, its input and output joined to pipes, with a history and a profile of its own."""
     with subprocess.Popen(
         [
             sys.executable,
@@ -70,6 +70,7 @@ def prompt():
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | {"IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))},
     ) as process:
         yield process
         process.kill()

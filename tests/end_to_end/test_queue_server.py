@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -38,9 +37,9 @@ SOMEBODY = {"user": "somebody", "user_group": "primary"}
 class Queue:
     """The command of an operator, and `qserver` beside it."""
 
-    def __init__(self, data: Path, redis_port: int) -> None:
+    def __init__(self, data: Path, port: int, redis_port: int) -> None:
         self.data = data
-        self.port = _free_port_with_ten_above()
+        self.port = port
         command = [sys.executable, "-m", "mistral_txm.profile_collection.command_line", "queue"]
         command += ["--simulated", "--data", str(data), "--port", str(self.port)]
         self.process = subprocess.Popen(
@@ -92,18 +91,6 @@ class Queue:
         ]
 
 
-def _free_port_with_ten_above():
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 10))
-            except OSError:
-                continue
-            return port
-
-
 @pytest.fixture
 def redis_port():
     with TcpFakeServer(("127.0.0.1", 0)) as server:
@@ -115,8 +102,12 @@ def redis_port():
 
 
 @pytest.fixture
-def queue(tmp_path, redis_port):
-    queue = Queue(tmp_path / "data", redis_port)
+def queue(tmp_path, redis_port, reserve_ports):
+    ports = reserve_ports(2)  # for commands, and for what is printed
+    port = ports[0].getsockname()[1]
+    for one in ports:
+        one.close()
+    queue = Queue(tmp_path / "data", port, redis_port)
     try:
         yield queue
     finally:

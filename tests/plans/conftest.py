@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,12 @@ from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Darks, Flats, Measurement, Sample, Tilts
+
+
+@pytest.fixture(autouse=True)
+def _no_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep bluesky from writing down the stack of each stub, which takes most of the time here."""
+    monkeypatch.setattr("bluesky.utils.traceback", SimpleNamespace(format_stack=list))
 
 
 class Stub:
@@ -99,14 +104,7 @@ class Player:
     def play(
         self, plan: Generator[Msg, Any, Any], fail_at: int = -1, failure: Exception | None = None
     ) -> Any:
-        """Run to the end; throw `failure` in place of the answer to message `fail_at`.
-
-        In a thread: bluesky writes down the stack of each stub, which takes long below pytest's own.
-        """
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(self._play, plan, fail_at, failure).result()
-
-    def _play(self, plan: Generator[Msg, Any, Any], fail_at: int, failure: Exception | None) -> Any:
+        """Run to the end; throw `failure` in place of the answer to message `fail_at`."""
         answer: Any = None
         throw: Exception | None = None
         while True:

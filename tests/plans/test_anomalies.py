@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,12 +34,6 @@ MOVES = {
 COMMANDS = ("set", "trigger")
 FAILING = (*COMMANDS, "wait", "read", "stage", "declare_stream", "open_run", "save", "input")
 """Messages that fail themselves where a device, the journal or the operator does."""
-
-
-@pytest.fixture(autouse=True)
-def _no_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep bluesky from writing down the stack of each stub, which takes most of the time here."""
-    monkeypatch.setattr("bluesky.utils.traceback", SimpleNamespace(format_stack=list))
 
 
 @pytest.fixture

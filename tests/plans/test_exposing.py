@@ -167,7 +167,9 @@ def test_a_frame_that_was_hit_is_discarded_and_taken_again(
             scene.values["light_injection"] = injected * hit
 
     play(scene, tilt_series(stub_instrument, alone, 0.0, series="s"), troubles)
-    assert kinds(scene) == ["repeat"]
+    (told,) = scene.log
+    what = "hit" if injected else "hit by the loss of light (hit)"
+    assert told == ("repeat", f"phi 0 deg, theta 2 deg, helicity +, repeat 1: {what}; taken again")
     discarded = [m for m in scene.messages if m.command == "set" and m.obj.name == "ccd_discard"]
     assert [message.args for message in discarded] == [("hit",)]
     assert len(keys_of(scene)) == len(set(keys_of(scene))) == 4

@@ -37,10 +37,10 @@ def calibrated(flat_per_s=2000.0):
     seen = Seen(CCD)
     for exposure_s in CHOICES_S:
         dark = step("dark", helicity=0, exposure_s=exposure_s)
-        seen.add(dark, exposure_s, frame(OFFSET_COUNTS))
+        seen.add(dark, 0, exposure_s, frame(OFFSET_COUNTS))
     for helicity in (1, -1):
         lit = frame(OFFSET_COUNTS + flat_per_s, helicity=helicity)
-        seen.add(step("flat", helicity=helicity), 1.0, lit)
+        seen.add(step("flat", helicity=helicity), 0, 1.0, lit)
     return seen
 
 
@@ -54,7 +54,7 @@ def walk(bright_per_s, absorbance, first_s, fill=0.8):
         exposure_s = seen.exposure_s(here, control, 250.0)
         counts = OFFSET_COUNTS + rate * exposure_s
         yield theta_deg, exposure_s, counts
-        seen.add(here, exposure_s, frame(0.5 * counts, counts))
+        seen.add(here, 0, exposure_s, frame(0.5 * counts, counts))
 
 
 @settings(deadline=None, max_examples=60)
@@ -86,7 +86,7 @@ def test_a_refilled_ring_is_exposed_shorter():
     """At 100 mA 20 s fit, and are 40300 of 62700 counts; at 250 mA they would be 100300."""
     seen = calibrated()
     control = ExposureControl(exposures_s=CHOICES_S)
-    seen.add(step(), 20.0, frame(2e4, 300.0 + 20 * 2000.0, ring_current_ma=100.0))
+    seen.add(step(), 0, 20.0, frame(2e4, 300.0 + 20 * 2000.0, ring_current_ma=100.0))
     assert seen.exposure_s(step(), control, 100.0) == 20.0
     assert seen.exposure_s(step(), control, 250.0) == 8.0
 
@@ -103,7 +103,7 @@ def test_what_was_kept_once_is_not_asked_again_in_the_same_step():
     seen = calibrated()
     faint = frame(OFFSET_COUNTS + 1.0)
     assert seen.trouble(step(), 2.0, faint)
-    seen.add(step(), 2.0, faint)
+    seen.add(step(), 0, 2.0, faint)
     assert seen.trouble(step(), 2.0, frame(OFFSET_COUNTS + 1.0)) == ""
     assert seen.trouble(step(theta_deg=1.0), 2.0, frame(OFFSET_COUNTS + 1.0))
 
@@ -112,7 +112,7 @@ def test_what_was_kept_once_is_not_asked_again_in_the_same_step():
 @given(st.floats(0.0, 1e6), st.floats(0.1, 1.0))
 def test_the_exposure_is_the_longest_that_fits(bright_per_s, fill):
     seen = calibrated()
-    seen.add(step(), 2.0, Frame(1e4, OFFSET_COUNTS + 2.0 * bright_per_s, 0.0, 250.0, 1, 1))
+    seen.add(step(), 0, 2.0, Frame(1e4, OFFSET_COUNTS + 2.0 * bright_per_s, 0.0, 250.0, 1, 1))
     chosen_s = seen.exposure_s(step(), ExposureControl(exposures_s=CHOICES_S, fill=fill), 250.0)
     room = fill * CCD.saturation_counts - OFFSET_COUNTS
     fits = [each for each in CHOICES_S if bright_per_s * each <= room * (1 + 1e-12)]
@@ -122,7 +122,7 @@ def test_the_exposure_is_the_longest_that_fits(bright_per_s, fill):
 def test_the_plan_holds_without_control_and_until_something_was_seen():
     seen, control = calibrated(), ExposureControl(exposures_s=CHOICES_S)
     assert seen.exposure_s(step(exposure_s=7.0), control, 250.0) == 7.0
-    seen.add(step(), 2.0, frame(1e4))
+    seen.add(step(), 0, 2.0, frame(1e4))
     assert seen.exposure_s(step(exposure_s=7.0), None, 250.0) == 7.0
     assert seen.exposure_s(step(helicity=-1, exposure_s=7.0), control, 250.0) == 7.0
     assert seen.exposure_s(step("flat", exposure_s=7.0), control, 250.0) == 7.0
@@ -135,8 +135,8 @@ def test_the_signal_to_noise_is_that_of_photons(photons):
     drawn = random.poisson(photons, (12, 20_000))
     frames = OFFSET_COUNTS + COUNTS_PER_PHOTON * drawn
     seen = calibrated()
-    for each in frames:
-        spent = seen.add(step(), 2.0, frame(float(each.mean())))
+    for repeat, each in enumerate(frames):
+        spent = seen.add(step(), repeat, 2.0, frame(float(each.mean())))
         assert spent.photons_per_pixel == pytest.approx(photons, rel=0.02)
     average = frames.mean(axis=0) - OFFSET_COUNTS
     assert spent.signal_to_noise == pytest.approx(average.mean() / average.std(), rel=0.02)
@@ -148,7 +148,7 @@ def test_it_is_enough_when_signal_to_noise_and_least_repeats_are_there():
     control = ExposureControl(exposures_s=CHOICES_S, signal_to_noise=20.0, least_repeats=5)
     seen, taken = calibrated(), []
     for repeats in range(1, 7):
-        seen.add(step(), 2.0, frame(OFFSET_COUNTS + 100.001 * COUNTS_PER_PHOTON))
+        seen.add(step(), repeats - 1, 2.0, frame(OFFSET_COUNTS + 100.001 * COUNTS_PER_PHOTON))
         taken.append(seen.is_enough(step(), repeats, control))
         no_least = control.model_copy(update={"least_repeats": 1})
         assert seen.is_enough(step(), repeats, no_least) == (repeats >= 4)
@@ -179,6 +179,6 @@ def test_a_frame_without_light_is_told(stream, net_per_s, dark):
 def test_the_last_frame_of_another_file_is_told():
     seen = calibrated()
     last = frame(1e4)
-    seen.add(step(), 1.0, last)
+    seen.add(step(), 0, 1.0, last)
     assert seen.trouble(step(), 1.0, last) == ""
     assert "bit by bit" in seen.trouble(step(theta_deg=1.0), 1.0, last)

@@ -1,5 +1,6 @@
 """The measurement as a value: complete, ordered, and nothing exposed twice."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_txm.devices.configuration import ConfigurationError, read_toml
+from mistral_txm.devices.configuration import SIMULATED, ConfigurationError, read_toml
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import (
     PRESETS,
@@ -259,6 +260,53 @@ def test_a_mistake_in_a_region_is_told_with_its_line(tmp_path: Path) -> None:
     expected = rf"measurement.toml:{third + 4}: exposure_s = 1000.0"
     with pytest.raises(ConfigurationError, match=expected):
         load_measurement(path)
+
+
+TOLD = [
+    (
+        "energies_ev = [707.4]",
+        "energies_ev = 707.4",
+        "expected a list, such as energies_ev = [707.4]",
+    ),
+    (
+        "energies_ev = [707.4]",
+        "energies_ev = ['Fe']",
+        "number 1 of energies_ev = 'Fe': expected a ",
+    ),
+    ("[flats]", "[[flats]]", "expected a section"),
+    ("exposure_s = 3.0", "exposure_s = '3 s'", "exposure_s = '3 s' in [flats]: expected a valid"),
+    ("repeats = 3", "repeats = 3.5", "repeats = 3.5 in [[tilts]], number 1: expected a valid"),
+    (
+        "repeats = 3",
+        "repeat = 3",
+        "'repeat' in [[tilts]], number 1; the nearest valid key is 'repeats'",
+    ),
+    (
+        "repeats = 3",
+        "xyzzy = 3",
+        "; valid keys are first_deg, last_deg, step_deg, exposure_s, repeats",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), TOLD)
+def test_what_is_wrong_in_a_file_is_told_in_its_terms(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    text = (PRESETS / "small.toml").read_text()
+    assert old in text
+    path = tmp_path / "measurement.toml"
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigurationError) as refusal:
+        load_measurement(path)
+    assert expected in str(refusal.value)
+    assert not re.search(r"\n|tuple|dictionary|\.0\]", str(refusal.value))
+
+
+def test_a_configuration_is_no_measurement() -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        load_measurement(SIMULATED)
+    assert str(refusal.value) == f"{SIMULATED}: is a beamline configuration, expected a measurement"
 
 
 def test_each_edge_is_a_series_of_its_own() -> None:

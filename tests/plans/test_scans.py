@@ -159,7 +159,7 @@ def test_everything_is_put_back_whatever_message_fails(
     assert final(whole) == before
     commands = [message.command for message in whole.messages]
     last_body = max(index for index, command in enumerate(commands) if command == "trigger")
-    for fail_at in range(0, last_body + 1, 7):
+    for fail_at in range(0, last_body + 1, 3):
         failure = RequestAbort() if fail_at % 2 else RuntimeError("broken")
         made, messages = begin()
         with pytest.raises(type(failure)):

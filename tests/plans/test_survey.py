@@ -229,7 +229,7 @@ def test_whatever_message_fails_the_place_is_the_old_one_or_verified(
 
     whole, messages = begin()
     whole.play(messages)
-    for fail_at in range(0, len(whole.messages) - 1, 11):
+    for fail_at in range(0, len(whole.messages) - 1, 5):
         made, messages = begin()
         failure = RequestAbort() if fail_at % 2 else RuntimeError("broken")
         try:

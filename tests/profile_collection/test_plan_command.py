@@ -61,7 +61,7 @@ def test_every_problem_is_a_line(plan, tmp_path):
     assert (code, out) == (3, "")
     problem, count = err.splitlines()
     assert problem.startswith("theta: -85 deg is planned")
-    assert count.endswith("1 things stand in the way of this measurement")
+    assert count.endswith("1 thing stands in the way of this measurement")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_every_problem_is_a_line(plan, tmp_path):
         (("--measurement", "nonsense"), "no such measurement; give a TOML file, or one of medium"),
         (("--measurement", "small", "--config", PRESETS / "medium.toml"), "a second measurement"),
         (("--config", SIMULATED, "--config", SIMULATED), "a second configuration"),
-        (("--measurement", SIMULATED), "unknown key"),
+        (("--measurement", SIMULATED), "is a beamline configuration, expected a measurement"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(plan, options, words):

@@ -1,7 +1,11 @@
+import logging
+import threading
 from types import SimpleNamespace
 
+import bluesky.plan_stubs as bps
 import pytest
 import tomli_w
+from bluesky import RunEngine
 from bluesky_queueserver.manager.profile_ops import (
     existing_plans_and_devices_from_nspace,
     load_allowed_plans_and_devices,
@@ -9,7 +13,9 @@ from bluesky_queueserver.manager.profile_ops import (
     validate_plan,
 )
 
+from mistral_txm import plans
 from mistral_txm.plans import Measurement, PlanError, small
+from mistral_txm.plans.steps import manifest
 from mistral_txm.profile_collection import startup
 from mistral_txm.profile_collection.queue_plans import described, queue_plans
 from mistral_txm.services.journal import JournalWriter
@@ -125,25 +131,145 @@ def test_right_parameters_are_taken(allowed, name, parameters):
     assert verdict(allowed, name, **parameters) == ""
 
 
+FILM = Measurement.from_dict(
+    {
+        "sample": {"name": "film"},
+        "tilts": [{"first_deg": 0.0, "last_deg": 0.0, "exposure_s": 8.0, "repeats": 1}],
+        "azimuths_deg": [0.0],
+        "energies_ev": [707.4],
+        "flats": {"exposure_s": 3.0, "repeats": 1},
+        "darks": {"repeats": 1},
+    }
+)
+KEYS = FILM.planned_keys()
+
+
+class Begun:
+    """A session with one series of the film; it notes what is asked of it, and in which thread."""
+
+    def __init__(self, data, taken):
+        self.instrument, self.data = None, data
+        self.asked = []
+        with JournalWriter(data / "journal") as journal:
+            start = {
+                "uid": "run",
+                "time": 1.0,
+                "series": "film",
+                "energy_ev": 707.4,
+                "measurement": FILM.to_dict(),
+                "planned_keys": manifest(FILM),
+                "plan_name": "vector_tomography",
+            }
+            for name, doc in (("start", start), *exposed("run", taken)):
+                journal(name, doc)
+
+    def _plan(self, name):
+        def make(*arguments, **options):
+            self.asked.append((name, arguments, options, threading.current_thread()))
+            return bps.null()
+
+        return make
+
+    def __getattr__(self, name):
+        return self._plan(name)
+
+
+def exposed(run_uid, keys):
+    """Yield the documents of exposures whose frames are nowhere: a journal is read without them."""
+    if not keys:
+        return
+    names = ("phi_deg", "theta_deg", "helicity", "repeat")
+    columns = {f"key_{name}": {} for name in names}
+    yield (
+        "descriptor",
+        {"uid": "d", "run_start": run_uid, "name": "primary", "data_keys": columns, "time": 1.0},
+    )
+    parameters = {"dataset": "/frames"}
+    uri = "file://localhost/nowhere.h5"
+    yield (
+        "stream_resource",
+        {"uid": "r", "run_start": run_uid, "uri": uri, "parameters": parameters},
+    )
+    for number, key in enumerate(keys):
+        ends = {"start": number + 1, "stop": number + 2}
+        datum = {"uid": f"r/{number}", "stream_resource": "r", "descriptor": "d", "seq_nums": ends}
+        yield "stream_datum", {**datum, "indices": {"start": number, "stop": number + 1}}
+        data = {f"key_{name}": value for name, value in zip(names, key, strict=True)}
+        data |= {"theta": key.theta_deg, "polarization": key.helicity, "ring_current": 250.0}
+        data |= {"ccd_frame_number": number, "ccd_frame_crc32": 1, "ccd_exposure_s": 8.0}
+        data |= {"ccd_saturated_fraction": 0.0}
+        yield (
+            "event",
+            {
+                "uid": f"e{number}",
+                "descriptor": "d",
+                "seq_num": number + 1,
+                "time": 2.0,
+                "data": data,
+            },
+        )
+
+
 @pytest.fixture
-def plans(tmp_path):
-    """The plans of a data folder that has the beginning of one series."""
-    measurement = small()
-    with JournalWriter(tmp_path / "journal") as journal:
-        start = {
-            "uid": "run",
-            "time": 1.0,
-            "series": "film",
-            "energy_ev": 707.4,
-            "measurement": measurement.to_dict(),
-            "planned_keys": [[0.0, -55.0, 1, 3]],
-            "plan_name": "vector_tomography",
-        }
-        journal("start", start)
-    return queue_plans(SimpleNamespace(instrument=None, data=tmp_path))
+def begun(tmp_path, monkeypatch):
+    """Make the plans of a data folder in which so many exposures of a series were taken; and run them."""
+
+    def make(taken):
+        session = Begun(tmp_path, KEYS[:taken])
+        started = []
+        monkeypatch.setattr(
+            plans, "vector_tomography", lambda *_, series: started.append(series) or bps.null()
+        )
+        made = queue_plans(session)
+
+        def run(name, *arguments, **options):
+            RunEngine({}, context_managers=[])(made[name](*arguments, **options))
+            return [(name, arguments) for name, arguments, *_ in session.asked], started
+
+        return SimpleNamespace(session=session, run=run)
+
+    return make
 
 
-def test_the_name_of_a_series_is_not_taken_for_another_measurement(plans):
-    other = Measurement.from_dict({**small().to_dict(), "first_helicity": -1})
+def test_the_name_of_a_series_is_not_taken_for_another_measurement(begun):
+    other = Measurement.from_dict({**FILM.to_dict(), "first_helicity": -1})
     with pytest.raises(PlanError, match="series film: is another measurement"):
-        next(plans["measure"](other.to_dict(), "film"))
+        begun(1).run("measure", other.to_dict(), "film")
+
+
+@pytest.mark.parametrize("series", ["film", ""])
+def test_a_measurement_that_was_cut_goes_on(begun, series):
+    assert begun(1).run("measure", FILM.to_dict(), series) == ([("resume", ("film",))], [])
+
+
+def test_a_finished_series_is_not_measured_again_but_told(begun, caplog):
+    caplog.set_level(logging.INFO)
+    assert begun(2).run("measure", FILM.to_dict(), "film") == ([], [])
+    assert [each.message for each in caplog.records if "film" in each.message] == [
+        "series film: is complete, nothing is taken"
+    ]
+
+
+def test_without_a_name_a_finished_measurement_is_a_new_series(begun):
+    assert begun(2).run("measure", FILM.to_dict()) == ([], [None])
+
+
+def test_without_a_name_another_measurement_is_a_new_series(begun):
+    other = Measurement.from_dict({**FILM.to_dict(), "first_helicity": -1})
+    assert begun(1).run("measure", other.to_dict()) == ([], [None])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resume_series", ()),
+        ("retake_angle", (0.0, 0.0)),
+        ("reject_angle", (0.0, 0.0, "sample moved")),
+    ],
+)
+def test_data_are_read_beside_the_engine(begun, name, arguments):
+    """In the engine's own thread it would neither pause nor keep its devices in sight."""
+    made = begun(1)
+    made.run(name, *arguments)
+    ((_, _, _, thread),) = made.session.asked
+    assert not any(word in thread.name for word in ("Main", "bluesky-run-engine"))

@@ -12,6 +12,7 @@ from ophyd import Signal
 from ophyd.status import Status
 
 from mistral_txm.plans import Measurement, tilt_series
+from mistral_txm.profile_collection.engine_words import use_our_words
 from mistral_txm.profile_collection.suspenders import LightSuspender, install, light_suspenders
 
 
@@ -74,6 +75,7 @@ def later(bench, seconds, action):
 
 
 def test_light_that_is_lost_suspends_once_and_says_one_line(bench, capsys, caplog):
+    use_our_words()
     caplog.set_level(logging.INFO, "mistral_txm.measurement")
     ring_current, _ = bench.suspenders
 
@@ -87,9 +89,8 @@ def test_light_that_is_lost_suspends_once_and_says_one_line(bench, capsys, caplo
     assert bench.shutter.openings == 4  # once more than there are exposures
     assert capsys.readouterr().out == ""
     assert [record.getMessage() for record in caplog.records] == [
-        "ring_current: 0.0 mA, expected at least 50 mA; the shutter is closed, and the exposure is taken again "
-        "by itself when the light is back",
-        "the plan goes on",
+        "ring_current: 0.0 mA, expected at least 50 mA; waiting with the shutter closed",
+        "the light is back; going on",
     ]
 
 

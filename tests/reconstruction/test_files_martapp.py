@@ -10,16 +10,16 @@ import pytest
 from mistral_txm.reconstruction.files import FileError, replaced_when_complete, sha256_of
 from mistral_txm.reconstruction.martapp import (
     AlignedSeries,
+    ImageHeader,
     NormalizedStack,
-    RawImage,
     read_aligned,
-    read_image,
+    read_image_header,
     read_normalized,
     write_aligned,
     write_image,
     write_normalized,
 )
-from mistral_txm.reconstruction.xradia import read_xradia
+from mistral_txm.reconstruction.xradia import is_xradia, read_xradia_header, read_xradia_image
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 CASE = SHARED / "cases/vortex_series1.hdf5"
@@ -87,14 +87,36 @@ class TestAligned:
         assert sha256_of(path) == before
         assert len(list(tmp_path.iterdir())) == 1
 
-    def test_the_dichroic_signal_from_the_two_helicities(self, tmp_path, series):
+    def test_martapps_alignment_of_the_tilts_is_taken_where_there_is_one(self, tmp_path, series):
         path = tmp_path / "series.hdf5"
         write_aligned(path, series)
         with h5py.File(path, "r+") as file:
-            del file["MagneticSignal2DAligned"], file["Absorption2DAligned"]
+            file["MagneticSignalTiltAligned"] = series.dichroic_tvu[:, 1:] + 1
+        np.testing.assert_array_equal(read_aligned(path).dichroic_tvu, series.dichroic_tvu)
+        with h5py.File(path, "r+") as file:
+            file["AbsorptionTiltAligned"] = series.absorption_tvu[:, 1:] + 2
         again = read_aligned(path)
-        np.testing.assert_allclose(again.dichroic_tvu, series.dichroic_tvu, atol=1e-6)
-        np.testing.assert_allclose(again.absorption_tvu, series.absorption_tvu, atol=1e-6)
+        np.testing.assert_array_equal(again.dichroic_tvu, series.dichroic_tvu[:, 1:] + 1)
+        np.testing.assert_array_equal(again.absorption_tvu, series.absorption_tvu[:, 1:] + 2)
+
+    def test_signals_are_not_made_from_stacks_that_may_be_transmittances(self, tmp_path, series):
+        path = tmp_path / "series.hdf5"
+        write_aligned(path, series)
+        with h5py.File(path, "r+") as file:
+            del file["MagneticSignal2DAligned"]
+        with pytest.raises(FileError, match="MagneticSignal2DAligned is missing"):
+            read_aligned(path)
+
+    def test_units(self, tmp_path, series):
+        path = tmp_path / "series.hdf5"
+        write_aligned(path, series)
+        with h5py.File(path, "r+") as file:
+            file["Angles"][()] = np.deg2rad(series.theta_deg)
+        with pytest.raises(FileError, match="these are radians; expected degrees"):
+            read_aligned(path)
+        with h5py.File(path, "r+") as file:
+            file["Angles"].attrs["units"] = "rad"
+        np.testing.assert_allclose(read_aligned(path).theta_deg, series.theta_deg)
 
     @needs(CASE)
     def test_the_public_case(self):
@@ -133,10 +155,6 @@ class TestAligned:
         ("change", "parts"),
         [
             (lambda f: f.pop("Angles"), ("Angles is missing", "MagneticSignal2DAligned")),
-            (
-                lambda f: (f.pop("MagneticSignal2DAligned"), f.pop("2DAlignedPositiveStack")),
-                ("MagneticSignal2DAligned is missing",),
-            ),
             (lambda f: replace(f, "Angles", np.zeros(4)), ("(5, 6, 7)", "expected (4, any, any)")),
             (lambda f: replace(f, "Angles", np.full(5, 120.0)), ("120 deg",)),
             (lambda f: replace(f, "Angles", np.zeros((5, 1))), ("shape (5, 1)",)),
@@ -227,46 +245,54 @@ class TestImage:
     def test_round_trip(self, tmp_path):
         path = tmp_path / "image.hdf5"
         counts = np.arange(30, dtype=np.uint16).reshape(5, 6)
-        image = RawImage(
-            counts,
-            -55.0,
-            8.0,
-            250.1,
-            707.4,
-            1.0,
-            10.5,
-            True,
-            {"sample_name": "film", "x_position": 3.0},
+        metadata = {"sample_name": "film", "x_position": 3.0}
+        header = ImageHeader(
+            (5, 6), counts.dtype, -55.0, 8.0, 250.1, 707.4, 1.0, 10.5, True, metadata
         )
-        write_image(path, image)
-        again = read_image(path)
-        assert again.counts_vu.dtype == np.uint16
-        np.testing.assert_array_equal(again.counts_vu, counts)
-        assert (again.theta_deg, again.exposure_s, again.flat) == (-55.0, 8.0, True)
-        assert (again.ring_current_ma, again.energy_ev, again.polarization) == (250.1, 707.4, 1.0)
+        write_image(path, header, counts)
+        again = read_image_header(path)
+        for name, value in vars(header).items():
+            if name not in ("metadata", "pixel_nm"):
+                assert getattr(again, name) == value, name
         assert again.pixel_nm == pytest.approx(10.5)
         assert again.metadata["sample_name"] == "film"
         assert again.metadata["image_height"] == 5
+        with h5py.File(path) as file:
+            np.testing.assert_array_equal(file["data_1"], counts)
+            np.testing.assert_array_equal(file["data"], counts)
+            assert file["metadata/pixel_size"].attrs["units"] == "um"
 
     def test_bad(self, tmp_path):
         path = tmp_path / "image.hdf5"
-        write_image(path, RawImage(np.zeros((2, 2)), 0.0, 1.0, None, None, None, None, False))
-        assert read_image(path).ring_current_ma is None
+        nothing = ImageHeader((2, 3), np.dtype("f8"), 0.0, 1.0, None, None, None, None, False)
+        write_image(path, nothing, np.zeros((2, 3)))
+        assert read_image_header(path).ring_current_ma is None
         with h5py.File(path, "r+") as file:
+            replace(file, "data_1", np.zeros((3, 2)))
+        with pytest.raises(FileError, match="is it transposed") as error:
+            read_image_header(path)
+        assert_one_line(error, path, "(3, 2)", "(2, 3)")
+        with h5py.File(path, "r+") as file:
+            replace(file, "data_1", np.zeros((2, 3, 1)))
+        with pytest.raises(FileError, match=r"data_1 is of shape \(2, 3, 1\); expected numbers"):
+            read_image_header(path)
+        with h5py.File(path, "r+") as file:
+            replace(file, "data_1", np.zeros((2, 3)))
             del file["metadata/angle"]
         with pytest.raises(FileError, match="metadata/angle is missing"):
-            read_image(path)
+            read_image_header(path)
         with h5py.File(path, "r+") as file:
             del file["metadata"]
         with pytest.raises(FileError, match="group metadata is missing"):
-            read_image(path)
+            read_image_header(path)
 
 
 class TestXradia:
     @needs(TXRM)
     def test_a_tilt_series(self):
-        tilts = read_xradia(TXRM)
-        assert tilts.counts_tvu.shape == (7, 256, 256)
+        tilts = read_xradia_header(TXRM)
+        assert is_xradia(TXRM)
+        assert tilts.shape_tvu == (7, 256, 256)
         np.testing.assert_allclose(tilts.theta_deg, np.linspace(-45, 45, 7), atol=0.02)
         np.testing.assert_allclose(tilts.energy_ev, 9200, atol=0.1)
         np.testing.assert_array_equal(tilts.exposure_s, 5.0)
@@ -281,35 +307,36 @@ class TestXradia:
         np.testing.assert_array_equal(tilts.position["Sample X"], x)
         assert tilts.position_units["Sample X"] == "µm"
         # upright: the first stored row is the last one
-        np.testing.assert_array_equal(tilts.counts_tvu[2, -1], first[:256])
-        np.testing.assert_array_equal(tilts.counts_tvu[2, 0], first[-256:])
+        third = read_xradia_image(TXRM, 2)
+        np.testing.assert_array_equal(third[-1], first[:256])
+        np.testing.assert_array_equal(third[0], first[-256:])
         assert tilts.taken[0] == "11/09/15 18:19:21"
-        assert tilts.reference_vu is None
+        with pytest.raises(FileError, match="ImageData1/Image8 is missing; expected 256 x 256"):
+            read_xradia_image(TXRM, 7)
 
     @needs(XRM)
-    def test_one_image_with_its_flat(self):
-        image = read_xradia(XRM)
-        assert image.counts_tvu.shape == (1, 512, 512)
-        assert image.counts_tvu.dtype == np.uint16
-        assert image.energy_ev[0] == pytest.approx(7191, abs=0.1)
-        assert image.reference_vu.shape == (512, 512)
-        assert image.reference_exposure_s == 40.0
+    def test_one_image(self):
+        header, image = read_xradia_header(XRM), read_xradia_image(XRM)
+        assert header.shape_tvu == (1, 512, 512)
+        assert (image.shape, image.dtype) == ((512, 512), header.dtype)
+        assert image.dtype == np.uint16
+        assert header.energy_ev[0] == pytest.approx(7191, abs=0.1)
 
     @needs(XRM)
     def test_cut_short(self, tmp_path):
         path = tmp_path / "cut.xrm"
         path.write_bytes(XRM.read_bytes()[:100_000])
         with pytest.raises(FileError) as error:
-            read_xradia(path)
+            read_xradia_image(path)
         assert_one_line(error, path)
 
     def test_bad(self, tmp_path):
         with pytest.raises(FileError, match="no such file"):
-            read_xradia(tmp_path / "none.xrm")
+            read_xradia_header(tmp_path / "none.xrm")
         path = tmp_path / "text.xrm"
         path.write_text("not a container" * 200)
         with pytest.raises(FileError, match="not an Xradia file"):
-            read_xradia(path)
+            read_xradia_header(path)
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):

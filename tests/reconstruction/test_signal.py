@@ -3,14 +3,9 @@
 import numpy as np
 import pytest
 
+from mistral_txm.reconstruction.frames import dark_level, mean_rate, measure_noise
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.signal import (
-    absorbance,
-    dark_level,
-    helicity_signals,
-    mean_rate,
-    measure_noise,
-)
+from mistral_txm.reconstruction.signal import absorbance, helicity_signals
 
 GAIN = 60.0
 READ_COUNTS = 12.0

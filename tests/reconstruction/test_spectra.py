@@ -7,8 +7,8 @@ import pytest
 from scipy.special import erf, voigt_profile
 
 from mistral_txm.reconstruction import spectra
+from mistral_txm.reconstruction.frames import Rate, dark_level, mean_rate, measure_noise
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.signal import Rate, dark_level, mean_rate, measure_noise
 from mistral_txm.reconstruction.spectra import (
     degree_ratio,
     domains,

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction.nxtomo import DARK, FLAT, PROJECTION, read_nxtomo
+from mistral_txm.reconstruction.nxtomo import DARK, FLAT, INVALID, PROJECTION, read_nxtomo
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.run_export import COLUMNS, export_run, find_run
@@ -70,6 +70,21 @@ def test_nxtomo_has_an_entry_for_each_helicity_with_frames_as_taken(series, docu
         np.testing.assert_allclose(entry.theta_deg, [one.theta_deg for one in taken])
         assert (entry.helicity, entry.phi_deg, entry.energy_ev) == (helicity, 101.5, 707.4)
         assert entry.pixel_nm == pytest.approx(10.5)
+
+
+def test_nxtomo_keeps_what_the_jaws_spoiled_but_marks_it_as_invalid(series, tmp_path):
+    def with_closed_jaws(stream, data):
+        if stream == "primary" and data["key_repeat"] == 1 and data["key_theta_deg"] == 20.0:
+            data["polarization"] = 0
+
+    series.record(series.run(102.0, alter=with_closed_jaws))
+    output = tmp_path / "run.nx"
+    export_run(series.data, "written", "nxtomo", output)
+    for entry in read_nxtomo(output).values():
+        keys = [DARK] * 4 + [FLAT] * 4 + [PROJECTION] * 3 + [INVALID]
+        assert entry.image_key.tolist() == keys
+        assert entry.saturation_counts == 65000
+        assert np.all(np.diff(entry.time_s[:4]) > 0)
 
 
 def test_an_unknown_format_a_wrong_uid_and_two_runs_are_refused(series, documents, tmp_path):
