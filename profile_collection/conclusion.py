@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,7 @@ def conclude(
         volume_path = data / "magnetization.h5"
         _copy(data / LIVE / series / VOLUME, volume_path)
     with stage("catalog catches up"):
-        if not wait_until_written(data, CATALOG_TIMEOUT_S):
-            raise MeasurementFailed(
-                f"the catalog did not catch up within {CATALOG_TIMEOUT_S:g} s; see {data / 'logs' / 'catalog.log'}"
-            )
+        _wait_for_catalog(data)
     with stage("verification"):
         frames = _frames(data, series)
     (record,) = read_series(data, series)
@@ -109,9 +106,45 @@ def conclude(
             summary=summary,
         )
     summary["seconds"] = dict(seconds)
+    _write(data, summary)
+    return summary
+
+
+def conclude_edges(
+    data: Path, series: Sequence[str], live: ServiceProcess, stage: Stage
+) -> dict[str, Any]:
+    """Wait until the series of a measurement at several photon energies are reconstructed, each alone; write a summary.
+
+    Their volumes stay where the live reconstruction puts them. The truth is that of one energy, and not compared.
+    Parameters, results and errors are those of `conclude`.
+    """
+    with stage("live reconstruction catches up"):
+        for uid in series:
+            _finished_live(data, uid, live)
+    with stage("catalog catches up"):
+        _wait_for_catalog(data)
+    with stage("verification"):
+        frames = {uid: _frames(data, uid) for uid in series}
+    summary = {
+        "series": {
+            uid: {**counted, "volume": str(data / LIVE / uid / VOLUME)}
+            for uid, counted in frames.items()
+        }
+    }
+    _write(data, summary)
+    return summary
+
+
+def _wait_for_catalog(data: Path) -> None:
+    if not wait_until_written(data, CATALOG_TIMEOUT_S):
+        raise MeasurementFailed(
+            f"the catalog did not catch up within {CATALOG_TIMEOUT_S:g} s; see {data / 'logs' / 'catalog.log'}"
+        )
+
+
+def _write(data: Path, summary: Mapping[str, Any]) -> None:
     with replaced_when_complete(data / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
 
 
 def _finished_live(data: Path, series: str, live: ServiceProcess) -> dict[str, Any]:

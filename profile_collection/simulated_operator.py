@@ -1,10 +1,25 @@
-"""The person of a simulated measurement: reads the prompt, turns the sample, answers."""
+"""The people of a simulated measurement: one turns the sample and answers the prompt, others bring the light back."""
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import epics
 from bluesky import Msg
 from ophyd import EpicsSignal
 
 from mistral_txm.devices.configuration import Simulation
 from mistral_txm.plans.operator import planned_azimuth_deg
+
+DARK = ("beam_dump", "front_end_closed")
+"""Faults that take the light, until somebody turns them off."""
+RESTORE_S = 5.0
+"""How long it stays away then, s."""
+
+logger = logging.getLogger("mistral_txm.measurement")
 
 
 class SimulatedOperator:
@@ -35,3 +50,39 @@ class SimulatedOperator:
     def turn(self, phi_deg: float) -> None:
         """Turn the sample by hand."""
         self._azimuth.put(phi_deg, wait=True)
+
+
+@contextmanager
+def restoring_light(faults: Any, after_s: float = RESTORE_S) -> Iterator[None]:
+    """Bring the light back where a fault took it, as the control room does: what waits for it goes on by itself.
+
+    Parameters
+    ----------
+    faults
+        The device of all faults.
+    after_s
+        How long the light stays away, s.
+    """
+    timers: list[threading.Timer] = []
+
+    def restore(name: str) -> None:
+        epics.ca.use_initial_context()
+        logger.info("simulated control room: %s is over, the light comes back", name)
+        getattr(faults, name).put(0)
+
+    def changed(name: str, *, value: Any, **_: Any) -> None:
+        if value:
+            timers.append(threading.Timer(after_s, restore, (name,)))
+            timers[-1].start()
+
+    signals = {name: getattr(faults, name) for name in DARK}
+    tokens = [
+        (signal, signal.subscribe(partial(changed, name))) for name, signal in signals.items()
+    ]
+    try:
+        yield
+    finally:
+        for signal, token in tokens:
+            signal.unsubscribe(token)
+        for timer in timers:
+            timer.cancel()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mistral_txm.profile_collection.commands import CommandFailed
 from mistral_txm.profile_collection.commands.arguments import (
@@ -20,6 +20,9 @@ from mistral_txm.profile_collection.commands.arguments import (
 )
 from mistral_txm.profile_collection.session import READY_TIMEOUT_S
 from mistral_txm.profile_collection.simulation import usable_conditions, usable_texture
+
+if TYPE_CHECKING:
+    from mistral_txm.profile_collection.measured import Measured
 
 TIME_SCALE = 0.005
 """How long a simulated second lasts, s: an angle takes about as long as an update of the volume, to be watched."""
@@ -94,6 +97,8 @@ def _resume(arguments: argparse.Namespace) -> None:
 
     Series of several photon energies that were measured together are resumed together.
     """
+    from mistral_txm.devices.configuration import load_configuration
+    from mistral_txm.profile_collection.looked import looked
     from mistral_txm.profile_collection.measured import measured
     from mistral_txm.services.lease import acquiring
     from mistral_txm.services.verification import read_series
@@ -107,7 +112,7 @@ def _resume(arguments: argparse.Namespace) -> None:
         found = [each for each in found if record.uid in (one.uid for one in each.series.values())]
     verified = [(each, each.verified(data)) for each in found]
     incomplete = [(each, done) for each, done in verified if each.left(done)]
-    if not incomplete and verified and not _concluded(data, verified[-1][0].uid):
+    if not incomplete and verified and not _concluded(data, verified[-1][0]):
         incomplete = verified[-1:]
     if not incomplete:
         _say(f"{data}: nothing is missing")
@@ -132,15 +137,18 @@ def _resume(arguments: argparse.Namespace) -> None:
         arguments.json,
         measurement=chosen.measurement.to_dict(),
         done=done,
+        before=looked(data, chosen, load_configuration().ccd, done),
     )
 
 
-def _concluded(data: Path, series: str) -> bool:
-    """Return whether the summary in a data folder is that of a series; it is the last thing that is written."""
+def _concluded(data: Path, chosen: "Measured") -> bool:
+    """Return whether the summary in a data folder is that of a measurement; it is the last thing that is written."""
     try:
-        return bool(json.loads((data / "summary.json").read_text())["series"] == series)
+        found = json.loads((data / "summary.json").read_text())["series"]
     except (OSError, ValueError, KeyError):
         return False
+    concluded = {found} if isinstance(found, str) else set(found)
+    return concluded == {one.uid for one in chosen.series.values()}
 
 
 def _measure(
@@ -152,14 +160,20 @@ def _measure(
     faults: Sequence[str] = (),
     measurement: dict[str, Any] | None = None,
     done: Mapping[float, frozenset[Any]] | None = None,
+    before: Any = None,
 ) -> None:
-    """Measure a series on a simulated beamline, or the rest of one, and conclude it."""
+    """Measure a series on a simulated beamline, or the rest of one, and conclude it.
+
+    `done` are the keys that are not taken any more, and `before` what was seen when they were.
+    """
+    from mistral_txm.plans import vector_tomography
+    from mistral_txm.plans.steps import edge_series
     from mistral_txm.profile_collection.acquire import (
         MeasurementFailed,
         MeasurementInterrupted,
         acquire,
     )
-    from mistral_txm.profile_collection.conclusion import conclude
+    from mistral_txm.profile_collection.conclusion import conclude, conclude_edges
     from mistral_txm.profile_collection.session import start
 
     stage = _Stages()
@@ -177,24 +191,28 @@ def _measure(
                 )
                 monitor = session.services["monitor"].wait_ready(READY_TIMEOUT_S)
             _say(f"monitor while it runs: {monitor['uri']}")
+            # libca has read its environment now.
+            from mistral_txm.profile_collection.simulated_operator import restoring_light
+
             what = (
                 session[simulation["size"]](_sample(simulation["texture"]))
                 if measurement is None
                 else session.Measurement.from_dict(measurement)
             )
-            with stage("measurement"):
+            with stage("measurement"), restoring_light(session.faults):
                 acquire(
                     session.RE,
-                    session.vector_tomography(
-                        session.instrument, what, series=series, skip=done or {}
+                    vector_tomography(
+                        session.instrument, what, series=series, skip=done or {}, looked=before
                     ),
                 )
-            if len(what.energies_ev) > 1:
-                _say(
-                    f"series {series}: complete; each photon energy is a series that is reconstructed alone"
-                )
-                return
-            summary = conclude(data, series, session.services["live"], stage, stage.seconds)
+            live = session.services["live"]
+            several = len(what.energies_ev) > 1
+            if several:
+                each = [edge_series(series, what, energy_ev) for energy_ev in what.energies_ev]
+                summary = conclude_edges(data, each, live, stage)
+            else:
+                summary = conclude(data, series, live, stage, stage.seconds)
     except MeasurementInterrupted:
         _say(
             f"interrupted; what was exposed is safe in {data}\n"
@@ -207,6 +225,9 @@ def _measure(
         ) from failure
     if as_json:
         print_json(summary)
+    elif several:
+        for uid, one in summary["series"].items():
+            print(f"series {uid}: {one['taken']} of {one['asked']} frames, {one['volume']}")
     else:
         _tell(data, summary)
 

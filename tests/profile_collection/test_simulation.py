@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mistral_txm.profile_collection import measured, start
+from mistral_txm.profile_collection import looked, measured, start
 from mistral_txm.profile_collection.command_line import main
 from mistral_txm.profile_collection.commands import measurement
 from mistral_txm.profile_collection.simulation import (
@@ -137,6 +137,7 @@ def test_a_series_is_resumed_in_its_own_simulation_without_its_faults(tmp_path, 
         left=lambda done: 1,
     )
     monkeypatch.setattr(measured, "measured", lambda data: [series])
+    monkeypatch.setattr(looked, "looked", lambda *_: "what was seen")
     calls = []
     monkeypatch.setattr(
         measurement, "_measure", lambda *args, **options: calls.append((args, options))
@@ -151,6 +152,7 @@ def test_a_series_is_resumed_in_its_own_simulation_without_its_faults(tmp_path, 
         "conditions": str(tmp_path / "calm.toml"),
     }
     assert "faults" not in options
+    assert options["before"] == "what was seen"
 
 
 @pytest.mark.parametrize(
