@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mistral_txm.devices.configuration import Axis, Configuration
 from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.quantities import told_size
 from mistral_txm.plans.steps import steps
 
 
@@ -211,7 +212,4 @@ def disk_trouble(folder: Path, needed_bytes: int) -> str:
         return ""
     if free_bytes >= needed_bytes:
         return ""
-    return (
-        f"{folder}: {free_bytes / 1e9:.2f} GB are free, the next angles need {needed_bytes / 1e9:.2f} GB; "
-        "make room"
-    )
+    return f"{folder}: {told_size(free_bytes)} are free, the next angles need {told_size(needed_bytes)}; make room"

@@ -7,7 +7,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -32,6 +32,8 @@ PAUSE_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 600.0
 """How long such a plan may take to put back what it moved, s; one that pauses may take as long as it needs."""
 WAKE_S = 0.1
+WAKE_AGAIN_S = (0.05, 0.5, 2.0)
+"""Waits before the main thread is woken, s: it may be about to read just then."""
 POLL_S = 0.01
 
 Documents = Mapping[str, Any]
@@ -247,6 +249,35 @@ def _undisturbed(RE: RunEngine) -> Iterator[None]:
             yield
     finally:
         RE.context_managers = managers
+
+
+@contextmanager
+def waking_the_main_thread(numbers: Collection[int]) -> Iterator[None]:
+    """Let no signal wait for a key: the main thread, which alone handles them, may sit in a read at the prompt.
+
+    The kernel may hand a signal to any thread. One of its own is told, and wakes the main one by a signal that means
+    nothing. (At the prompt of a terminal, the event loop of that has itself told instead, and needs no waking.)
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def wake() -> None:
+        with open(told, "rb", buffering=0) as news:
+            while number := news.read(1):
+                for delay_s in WAKE_AGAIN_S if number[0] in numbers else ():
+                    time.sleep(delay_s)
+                    signal.pthread_kill(main, signal.SIGURG)
+
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    threading.Thread(target=wake, name="signals", daemon=True).start()
+    try:
+        with handling((signal.SIGURG,), lambda *_: None):
+            yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(tell)
 
 
 @contextmanager

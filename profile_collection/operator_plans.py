@@ -5,7 +5,7 @@ Whatever returns a plan looks at the data first, and refuses in one line: nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from bluesky.utils import MsgGenerator
 from mistral_txm import plans
 from mistral_txm.devices.key import Key
 from mistral_txm.plans import Measurement, PlanError
+from mistral_txm.plans.scans import is_number
 from mistral_txm.profile_collection.measured import Measured, measured
+from mistral_txm.profile_collection.outcome import told_exposures
+from mistral_txm.profile_collection.typed import typed
 
 if TYPE_CHECKING:  # to look at data must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
@@ -49,11 +52,24 @@ class OperatorPlans:
     @property
     def names(self) -> dict[str, Any]:
         """The functions by name."""
-        names = ("vector_tomography", "resume", "retake", "reject", "next_azimuth", "status")
-        return {name: getattr(self, name) for name in names}
+        own = (self.resume, self.retake, self.reject, self.next_azimuth, self.status)
+        return {
+            "vector_tomography": typed(
+                self.vector_tomography,
+                plans.vector_tomography,
+                example="RE(vector_tomography(instrument, 'film.toml', series='film'))",
+            ),
+            **{each.__name__: typed(each) for each in own},
+        }
 
     def vector_tomography(
-        self, instrument: Instrument, measurement: Measurement, **options: Any
+        self,
+        instrument: Instrument,
+        measurement: Measurement,
+        *,
+        series: str | None = None,
+        skip: Mapping[float, Collection[Key]] | None = None,
+        md: Mapping[str, Any] | None = None,
     ) -> MsgGenerator[tuple[str, ...]]:
         """Measure all azimuths: `plans.vector_tomography`, which does not take again what is there.
 
@@ -62,15 +78,13 @@ class OperatorPlans:
         PlanError
             If a series of that name was begun, and nothing is said of what to skip.
         """
-        series = options.get("series")
-        begun = "skip" not in options and any(each.uid == series for each in measured(self._data))
-        if begun:
+        if skip is None and any(each.uid == series for each in measured(self._data)):
             raise PlanError(
                 f"series {series}: was begun here already; RE(resume({series!r})) takes the rest, or choose "
                 "another name"
             )
         plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
-            instrument, measurement, **options
+            instrument, measurement, series=series, skip=skip or {}, md=md
         )
         return plan
 
@@ -94,7 +108,7 @@ class OperatorPlans:
         left = chosen.left(skip)
         if not left:
             raise PlanError(f"series {chosen.uid}: nothing is missing")
-        print(f"series {chosen.uid}: {left} exposures are missing")
+        print(f"series {chosen.uid}: takes the {told_exposures(left)} that are missing")
         plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
             self._instrument, chosen.measurement, series=chosen.uid, skip=skip
         )
@@ -158,7 +172,7 @@ class OperatorPlans:
         PlanError
             As `retake`; also if nothing was taken that could be rejected.
         """
-        if not reason.strip():
+        if not isinstance(reason, str) or not reason.strip():
             raise PlanError("reason: expected a text that says why, such as 'sample moved'")
         chosen = self._found(series)[-1]
         keys = [
@@ -194,6 +208,7 @@ class OperatorPlans:
         PlanError
             If no planned azimuth is so near, or nothing is missing there.
         """
+        _check_angle("phi", phi, "an azimuth")
         chosen = self._found(None)[-1]
         planned = chosen.measurement.azimuths_deg
         nearest = min(planned, key=lambda each: abs(each - phi))
@@ -231,6 +246,8 @@ class OperatorPlans:
         main(["status", "--data", str(self._data)])
 
     def _found(self, series: str | None) -> list[Measured]:
+        if not isinstance(series, str | None):
+            raise PlanError(f"series = {series!r}: expected its name as a text, such as 'film'")
         found = measured(self._data)
         exact = [each for each in found if each.uid == series]
         chosen = exact or [each for each in found if each.uid.startswith(series or "")]
@@ -240,13 +257,20 @@ class OperatorPlans:
             )
         if not chosen:
             known = ", ".join(each.uid for each in found) or "none"
-            raise PlanError(f"series {series or 'any'}: no such series here; known are: {known}")
+            if series is None:
+                raise PlanError(
+                    "no series was begun here yet: RE(vector_tomography(instrument, m)) begins one"
+                )
+            raise PlanError(f"series {series}: no such series here; known are: {known}")
         return chosen
 
     def _keys(
         self, chosen: Measured, theta_deg: float, helicity: int | None, phi_deg: float | None
     ) -> list[Key]:
         """Return the planned keys of an angle."""
+        _check_angle("theta", theta_deg, "a tilt")
+        if phi_deg is not None:
+            _check_angle("phi", phi_deg, "an azimuth")
         if helicity not in (None, 1, -1):
             raise PlanError(f"helicity: {helicity}, expected 1 or -1")
         azimuth_deg = self._azimuth(chosen.measurement, phi_deg)
@@ -271,6 +295,12 @@ class OperatorPlans:
             said = "phi" if phi_deg is None else f"phi = {phi_deg:g} deg"
             raise PlanError(f"{said}: expected one of {_angles(planned)} deg")
         return min(near, key=lambda each: abs(each - meant_deg))
+
+
+def _check_angle(name: str, value: object, what: str) -> None:
+    """Refuse what is no angle."""
+    if not is_number(value):
+        raise PlanError(f"{name} = {value!r}: expected {what} in deg, a number without quotes")
 
 
 def _angles(angles_deg: Any) -> str:

@@ -2,12 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky import Msg
 from bluesky.utils import MsgGenerator
 
 from mistral_txm.devices.configuration import Configuration
@@ -20,8 +23,12 @@ from mistral_txm.plans import (
     snapshot,
 )
 from mistral_txm.plans.checks import check_metadata
+from mistral_txm.plans.dry_run import DryRun, dry_run
 from mistral_txm.plans.estimate import Estimate
+from mistral_txm.plans.quantities import told_size, told_time
 from mistral_txm.profile_collection.commands.arguments import print_table
+from mistral_txm.profile_collection.engine import why_no_plan
+from mistral_txm.profile_collection.typed import typed
 
 FRAME_SHAPES_VU = {"small": (256, 256), "medium": (256, 256), "paper": (1024, 1024)}
 TRIAL_EXPOSURES_S = (0.5, 1.0)
@@ -45,12 +52,13 @@ def summarize(
         "tilts_per_azimuth": len(measurement.angles_deg),
         "exposures": len(measurement.planned_keys()) * len(measurement.energies_ev),
         "frames_with_flats_and_darks": what.frames,
+        "frame_pixels": " x ".join(map(str, frame_shape_vu)),
         "helicity_changes": what.helicity_changes,
         **_hours(what),
         "ends_if_started_now": end.isoformat(sep=" ", timespec="minutes"),
-        "data_GB": round(what.bytes / 1e9, 2),
-        "sample_in_light_h": round(what.sample_exposure_s / 3600, 2),
-        "dose_relative_to_the_paper": round(what.relative_dose, 3),
+        "data_GB": _rounded(what.bytes / 1e9),
+        "sample_in_light_h": _rounded(what.sample_exposure_s / 3600),
+        "dose_relative_to_the_paper": _rounded(what.relative_dose),
     }
 
 
@@ -63,7 +71,12 @@ def _hours(what: Estimate) -> dict[str, float]:
         "azimuth_by_hand_h": what.azimuth_s,
         "duration_h": what.duration_s,
     }
-    return {name: round(value / 3600, 2) for name, value in seconds.items()}
+    return {name: _rounded(value / 3600) for name, value in seconds.items()}
+
+
+def _rounded(value: float) -> float:
+    """Keep four digits, of small numbers, too."""
+    return float(f"{value:.4g}")
 
 
 def problems(
@@ -90,7 +103,7 @@ def problems(
     free = shutil.disk_usage(place).free
     if needed > free:
         found.append(
-            f"{data}: the frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room or choose "
+            f"{data}: the frames need {told_size(needed)}, {told_size(free)} are free; make room or choose "
             "another data folder"
         )
     for folder in (data, *(each for each in (data / "journal", data / "frames") if each.exists())):
@@ -136,7 +149,7 @@ class Preflight:
     @property
     def names(self) -> dict[str, Any]:
         """The functions by name, as an operator types them."""
-        return {name: getattr(self, name) for name in ("summary", "check", "simulate")}
+        return {each.__name__: typed(each) for each in (self.summary, self.check, self.simulate)}
 
     def summary(self, measurement: Measurement | str | Path) -> None:
         """Print hours, frames, data and dose of a measurement, and when it would end.
@@ -170,17 +183,22 @@ class Preflight:
         return None
 
     def simulate(self, plan: MsgGenerator[Any]) -> None:
-        """Print what a plan would do, and what would fail: ``simulate(vector_tomography(instrument, m))``."""
-        from mistral_txm.plans.dry_run import dry_run
+        """Print what a plan would do, and what would fail: ``simulate(vector_tomography(instrument, m))``.
 
-        found = dry_run(self._instrument, plan)
-        counts = ", ".join(f"{number} {name}" for name, number in found.commands.most_common())
-        print(f"messages: {counts or 'none'}")
-        rows = [
-            (name, len(targets), _short(targets[0]), _short(targets[-1]))
-            for name, targets in found.targets.items()
-        ]
-        print_table(("device", "times set", "first", "last"), rows)
+        Nothing moves. It says what would be exposed, and of each device how often it would be set, and between
+        which values.
+        """
+        if why := why_no_plan(plan):
+            raise PlanError(why.replace("RE", "simulate", 1))
+        exposures: Counter[str] = Counter()
+
+        def count(message: Msg) -> Msg:
+            if message.command == "create":
+                exposures[message.kwargs["name"]] += 1
+            return message
+
+        found = dry_run(self._instrument, bpp.msg_mutator(plan, count))
+        print_dry_run(found, exposures, [each.name for each in self._instrument.baseline])
         _print_problems(found.problems)
 
     def problems(self, measurement: Measurement) -> list[str]:
@@ -252,10 +270,12 @@ def foretell(
         bright = levels[1] + rates[1] * each.exposure_s
         photons = ccd.photons(rates[0] * each.exposure_s, energy_ev)
         least_deg = min(abs(angle_deg) for angle_deg in each.angles_deg)
+        most = "at most " if least_deg >= abs(theta_deg) - NEAR_DEG else ""
         lines.append(
             f"theta {each.first_deg:g} to {each.last_deg:g} deg, {each.exposure_s:g} s: brightest pixels "
-            f"{min(bright, ccd.saturation_counts):.0f} of {ccd.saturation_counts} counts, {photons:.0f} photons "
-            f"per pixel, signal to noise of {each.repeats} repeats {(photons * each.repeats) ** 0.5:.0f}"
+            f"{most}{min(bright, ccd.saturation_counts):.0f} of {ccd.saturation_counts} counts, {photons:.0f} photons "
+            f"per pixel, signal to noise of {each.repeats} repeats {(photons * each.repeats) ** 0.5:.0f}, "
+            f"measured at theta {theta_deg:g} deg"
         )
         if bright >= ccd.saturation_counts and least_deg <= abs(theta_deg) + NEAR_DEG:
             found.append(
@@ -266,8 +286,25 @@ def foretell(
 
 
 def print_summary(summary: Mapping[str, str | float]) -> None:
-    """Print what `summarize` returned as a table."""
-    print_table(("what", "value"), summary.items())
+    """Print what `summarize` returned as a table, each number in the unit that fits it."""
+    print_table(("what", "value"), (_row(name, value) for name, value in summary.items()))
+
+
+def _row(name: str, value: str | float) -> tuple[str, str]:
+    """Say one number of a summary.
+
+    >>> _row("other_moves_h", 0.05), _row("data_GB", 0.003842), _row("photon_energies_eV", "707.4, 778.1")
+    (('time of other moves', '3 min'), ('data', '3.8 MB'), ('photon energies', '707.4, 778.1 eV'))
+    """
+    words, _, unit = name.replace("_", " ").rpartition(" ")
+    if unit == "h":
+        what = words if words in ("duration", "sample in light") else f"time of {words}"
+        return what, told_time(3600 * float(value))
+    if unit == "GB":
+        return words, told_size(1e9 * float(value))
+    if unit == "eV":
+        return words, f"{value} eV"
+    return name.replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _print_problems(found: list[str]) -> None:
@@ -276,6 +313,33 @@ def _print_problems(found: list[str]) -> None:
 
 def _measurement(what: Measurement | str | Path) -> Measurement:
     return what if isinstance(what, Measurement) else load_measurement(what)
+
+
+def print_dry_run(found: DryRun, exposures: Mapping[str, int], devices: Sequence[str]) -> None:
+    """Print what a plan would expose, ask and move, of the devices that an operator moves."""
+    kinds = [("sample", "primary"), ("open beam", "flat"), ("dark", "dark")]
+    counts = ", ".join(f"{exposures[name]} {kind}" for kind, name in kinds if exposures.get(name))
+    print(f"exposures: {counts or 'none'}; runs: {found.commands['open_run']}")
+    if questions := found.commands["input"]:
+        print(f"asks how the sample is mounted: {told_times(questions)}")
+    rows = []
+    for name in filter(found.targets.__contains__, devices):
+        targets = found.targets[name]
+        order = sorted(set(targets), key=lambda each: (isinstance(each, str), each))
+        rows.append((name, told_times(len(targets)), _short(order[0]), _short(order[-1])))
+    if rows:
+        print_table(("device", "set", "from", "to"), rows)
+    if "shutter" in found.targets:
+        print(f"the shutter is left {found.targets['shutter'][-1]}")
+
+
+def told_times(count: int) -> str:
+    """Say how often.
+
+    >>> told_times(1), told_times(44)
+    ('once', '44 times')
+    """
+    return "once" if count == 1 else f"{count} times"
 
 
 def _short(value: object) -> str:

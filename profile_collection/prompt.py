@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from bluesky import Msg, RunEngine
 from bluesky import plan_stubs as bps
-from bluesky.utils import FailedStatus, RunEngineInterrupted
+from bluesky.utils import FailedStatus, RunEngineInterrupted, TransitionError
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -17,19 +20,32 @@ from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.sample import Azimuth
 from mistral_txm.devices.shutter import Shutter
 from mistral_txm.plans import snapshot
+from mistral_txm.plans.failures import cause_of, not_put_back, reason_of
 from mistral_txm.profile_collection.acquire import Ended, PauseReason
+from mistral_txm.profile_collection.measured import measured
+from mistral_txm.profile_collection.outcome import Outcome, short, told_exposures
+from mistral_txm.profile_collection.session import UNTYPED
+from mistral_txm.services.lifeline import ServiceError, ServiceProcess
 
 if TYPE_CHECKING:  # a real beamline has none
     from mistral_txm.profile_collection.simulated_faults import Faults
 
-UNSHOWN = ("ccd", "light", "key", "waived", "budget", "log")
+logger = logging.getLogger("bluesky")
+
+MONITOR_TIMEOUT_S = 60.0
+
+UNSHOWN = ("ccd", *UNTYPED)
 """What tells of exposures, and stands nowhere: shown only where it is asked for."""
 
 
 def dress(
-    shell: InteractiveShell, RE: RunEngine, instrument: Instrument, faults: Faults | None = None
+    shell: InteractiveShell,
+    RE: RunEngine,
+    instrument: Instrument,
+    data: Path,
+    faults: Faults | None = None,
 ) -> None:
-    """Give a prompt the commands `%wa`, `%mov`, `%movr` and `%ct`, and errors of one line.
+    """Give a prompt the commands `%wa`, `%mov`, `%movr` and `%ct`, errors of one line, and what a plan has done.
 
     The stack of the last error is shown by ``%tb Context``, and kept in ``logs/acquisition.log``.
     """
@@ -37,44 +53,89 @@ def dress(
     for command in (commands.wa, commands.mov, commands.movr, commands.ct):
         shell.register_magic_function(command)
     shell.InteractiveTB.set_mode("Minimal")
-    reason = PauseReason()
+    shell.display_formatter.formatters["text/plain"].for_type(GeneratorType, _show_plan)
+    reason, outcome = PauseReason(), Outcome(data)
     RE.subscribe(reason)
+    RE.subscribe(outcome)
 
-    def tell(
+    def tell_error(
         shell: InteractiveShell, kind: type[BaseException], error: BaseException, *_: Any, **__: Any
     ) -> None:
         if isinstance(error, Ended):
             shell.ask_exit()  # within a cell, IPython takes SystemExit for a mistake
         elif isinstance(error, RunEngineInterrupted):
-            print(_paused(RE.state, reason.text))
+            if RE.state == "paused":
+                print(_paused(reason.text, shutter_told(instrument)))
+        elif isinstance(error, TransitionError) and RE.state == "idle":
+            print(
+                "no plan is paused: nothing to go on with or to end; RE(resume()) takes the rest of a series"
+            )
         else:
-            _tell_cause(error)
+            notes = not_put_back(getattr(error, "__notes__", ()))
+            print(f"{type(cause_of(error)).__name__}: {reason_of(error)}{notes}")
 
-    shell.set_custom_exc((FailedStatus, RunEngineInterrupted, Ended), tell)
+    def tell_outcome(*_: Any) -> None:
+        try:
+            if RE.state == "idle":
+                for line in outcome.tell(lambda: shutter_told(instrument)):
+                    print(line)
+        except Exception:  # what was done is in the journal
+            logger.exception("the outcome was not told")
+
+    shell.set_custom_exc((FailedStatus, RunEngineInterrupted, TransitionError, Ended), tell_error)
+    shell.events.register("post_run_cell", tell_outcome)
 
 
-def _tell_cause(error: BaseException) -> None:
-    """Say why a device did not do what it should: a status of ophyd hides it one level down."""
-    cause = error.__cause__ or error
-    notes = "".join(f"\nnot put back: {note}" for note in getattr(error, "__notes__", ()))
-    print(f"{type(cause).__name__}: {cause}{notes}")
+def greet(instrument: Instrument, data: Path, monitor: ServiceProcess) -> None:
+    """Say which beamline this is, where the data go, where to watch, and what was left undone."""
+    configuration = instrument.configuration
+    print(
+        f"{configuration.name}: {len(instrument.devices)} devices answer; {shutter_told(instrument)}"
+    )
+    print(f"data: {data}")
+    try:
+        print(f"monitor: {monitor.wait_ready(MONITOR_TIMEOUT_S)['uri']}")
+    except ServiceError as error:
+        print(f"monitor: does not run; measuring goes on without ({reason_of(error)})")
+    undone = [each for each in measured(data) if any(each.missing().values())]
+    for each in undone[-1:]:
+        count, others = sum(each.missing().values()), len(undone) - 1
+        more = f"; {others} older series are not complete either: status()" if others else ""
+        print(
+            f"interrupted: series {each.uid} of {each.measurement.sample.name}, {told_exposures(count)} missing: "
+            f"RE(resume({short(each.uid)!r})) takes the rest{more}"
+        )
 
 
-def _paused(state: str, reason: str) -> str:
-    """Say in one line that a plan was interrupted, and what can be done now.
+def _show_plan(plan: Any, printer: Any, _cycle: bool) -> None:
+    """Show a plan that was typed without `RE` by what is to be typed; any other generator as Python does."""
+    module = plan.gi_frame.f_globals.get("__name__", "") if plan.gi_frame else ""
+    if module.startswith(("mistral_txm.", "bluesky.")):
+        printer.text("a plan, and nothing has happened yet: run it with RE(...)")
+    else:
+        printer.text(repr(plan))
 
-    >>> _paused("paused", "ccd: no frame within 38 s")
-    'paused: ccd: no frame within 38 s; RE.resume() when it is put right, RE.abort() to end'
-    >>> _paused("paused", "")
-    'paused; RE.resume() to go on, RE.abort() to end'
-    >>> _paused("idle", "")
-    'ended; everything is put back'
+
+def _paused(reason: str, shutter: str) -> str:
+    """Say in one line that a plan is paused, and what can be done now.
+
+    >>> _paused("ccd: no frame within 38 s", "the shutter is closed")
+    'paused: ccd: no frame within 38 s; the shutter is closed; RE.resume() when it is put right, RE.abort() to end'
+    >>> _paused("", "the shutter is closed")
+    'paused; the shutter is closed; RE.resume() to go on, RE.abort() to end'
     """
-    if state != "paused":
-        return "ended; everything is put back"
     if not reason:
-        return "paused; RE.resume() to go on, RE.abort() to end"
-    return f"paused: {reason}; RE.resume() when it is put right, RE.abort() to end"
+        return f"paused; {shutter}; RE.resume() to go on, RE.abort() to end"
+    return f"paused: {reason}; {shutter}; RE.resume() when it is put right, RE.abort() to end"
+
+
+def shutter_told(instrument: Instrument) -> str:
+    """Say how the shutter stands."""
+    try:
+        is_open = instrument.shutter.is_open
+    except Exception:  # its control server does not answer
+        return "how the shutter stands is not known: look at it"
+    return "THE SHUTTER IS OPEN" if is_open else "the shutter is closed"
 
 
 class OperatorCommands:
@@ -163,7 +224,7 @@ class OperatorCommands:
         except RunEngineInterrupted:
             if self._RE.state == "paused":
                 self._RE.abort(reason="ended by the operator")
-            print("interrupted")
+            print(f"interrupted; {shutter_told(self._instrument)}")
             return False
         return True
 

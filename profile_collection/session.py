@@ -31,6 +31,23 @@ from mistral_txm.services.lifeline import ServiceProcess
 DATA_VARIABLE = "MISTRAL_TXM_DATA"
 """The environment variable that names the data folder."""
 
+PLANS = (
+    "tilt_series",
+    "dichroic_projection",
+    "flats",
+    "darks",
+    "sample_queue",
+    "energy_scan",
+    "focus_series",
+    "polarization_scan",
+    "snapshot",
+)
+"""Plans of a session as they are; it has others of its own."""
+MEASUREMENTS = ("Measurement", "Sample", "load_measurement", "small", "medium", "paper")
+"""What describes a measurement."""
+UNTYPED = ("light", "key", "waived", "budget", "log")
+"""Devices that tell of exposures, for plans alone; they stand nowhere, and nobody moves them."""
+
 READY_TIMEOUT_S = 90.0
 SIMULATED_BEAMLINE = "mistral_txm.simulated_beamline"
 
@@ -38,6 +55,10 @@ SIMULATED_BEAMLINE = "mistral_txm.simulated_beamline"
 def data_folder(data: str | os.PathLike[str] | None = None) -> Path:
     """Return the data folder: the one given, else `MISTRAL_TXM_DATA`, else ``./mistral-txm-data``."""
     return Path(data or os.environ.get(DATA_VARIABLE) or "mistral-txm-data").resolve()
+
+
+class SessionError(RuntimeError):
+    """There is a session already; the message says which, in one line."""
 
 
 class Session(dict[str, Any]):
@@ -71,6 +92,8 @@ class Session(dict[str, Any]):
     def close(self) -> None:
         """End every process that this session started; more than once does no harm."""
         self._exits.close()
+        if _open and _open[0] is self:
+            _open.clear()
 
     def __enter__(self) -> Self:
         """Return the session itself."""
@@ -84,6 +107,10 @@ class Session(dict[str, Any]):
     ) -> None:
         """End what was started."""
         self.close()
+
+
+_open: list[Session] = []
+"""The session of this process, while there is one."""
 
 
 def start(
@@ -129,6 +156,8 @@ def start(
     ------
     ValueError
         If the configuration, the texture, the conditions or a fault are wrong; nothing has started then.
+    SessionError
+        If this process has a session: libca reads its addresses once, and the shutter has one master.
     LeaseError
         If another acquisition uses the data folder.
     ServiceError
@@ -136,6 +165,10 @@ def start(
     TimeoutError
         If devices do not answer; the message names them.
     """
+    if _open:
+        raise SessionError(
+            f"a session runs here already, with its data in {_open[0]['data']}; to start another, leave with exit first"
+        )
     folder = data_folder(data)
     session = Session()
     exits = session._exits
@@ -170,15 +203,18 @@ def start(
         exits.enter_context(_logging_to(folder / "logs" / "acquisition.log"))
         _wire(session, folder, configuration, simulation)
         session.services["watchdog"].wait_ready(READY_TIMEOUT_S)
-        exits.enter_context(_ending_in_order(session.RE))
-        if (shell := _shell()) is not None:
-            from mistral_txm.profile_collection.prompt import dress
+        shell = _shell()
+        exits.enter_context(_ending_in_order(session, tells=shell is not None))
+        if shell is not None:
+            from mistral_txm.profile_collection.prompt import dress, greet
 
-            dress(shell, session.RE, session.instrument, session.get("faults"))
+            dress(shell, session.RE, session.instrument, folder, session.get("faults"))
+            greet(session.instrument, folder, session.services["monitor"])
     except BaseException:
         session.close()
         raise
     atexit.register(session.close)
+    _open.append(session)
     return session
 
 
@@ -191,11 +227,12 @@ def _start_service(
 
 
 @contextmanager
-def _ending_in_order(RE: Any) -> Iterator[None]:
+def _ending_in_order(session: Session, *, tells: bool) -> Iterator[None]:
     """End a plan that is paused with the session, as an abort; so do SIGTERM and SIGHUP, with one that runs.
 
     The plan puts back what it moved, the shutter first, and its run gets a stop document. The signals then end
-    this process. (Unhandled, they would do that at once, and leave the shutter open.)
+    this process. (Unhandled, they would do that at once, and leave the shutter open.) With `tells` a line says how
+    all was left.
     """
     from mistral_txm.profile_collection.acquire import (
         SIGNALS,
@@ -203,17 +240,37 @@ def _ending_in_order(RE: Any) -> Iterator[None]:
         end_plan,
         ending_by_signals,
         handling,
+        waking_the_main_thread,
     )
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise Ended(128 + number)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    with handling(SIGNALS if in_main_thread else (), leave), ending_by_signals(RE):
+    with ExitStack() as exits:
+        if in_main_thread:
+            exits.enter_context(handling(SIGNALS, leave))
+            exits.enter_context(waking_the_main_thread(SIGNALS))
+        exits.enter_context(ending_by_signals(session.RE))
         try:
             yield
         finally:
-            end_plan(RE)
+            wrong = end_plan(session.RE)
+            if tells:
+                _tell_end(session, wrong)
+
+
+def _tell_end(session: Session, not_put_back: Sequence[str]) -> None:
+    """Say how all was left."""
+    from mistral_txm.profile_collection.prompt import shutter_told
+
+    line = (
+        f"the session has ended; {shutter_told(session.instrument)}; the data are in {session.data}"
+    )
+    if not_put_back:
+        line += f"; not put back: {'; '.join(not_put_back)}"
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        print(line, flush=True)
 
 
 def _shell() -> Any:
@@ -277,24 +334,25 @@ def _wire(
     import bluesky.plan_stubs
     import bluesky.plans
     import epics
-    from bluesky import RunEngine
 
     from mistral_txm import plans
     from mistral_txm.devices.instrument import make_instrument
     from mistral_txm.profile_collection import suspenders
     from mistral_txm.profile_collection.acquire import Awake
+    from mistral_txm.profile_collection.engine import Engine
     from mistral_txm.profile_collection.engine_words import use_our_words
     from mistral_txm.profile_collection.operator_plans import OperatorPlans
     from mistral_txm.profile_collection.preflight import Preflight
     from mistral_txm.profile_collection.progress import ProgressLine
     from mistral_txm.profile_collection.survey_plans import survey_plans
+    from mistral_txm.profile_collection.typed import typed
     from mistral_txm.services.catalog_search import find
     from mistral_txm.services.journal import JournalWriter
     from mistral_txm.services.series_arrays import series_arrays
 
     instrument = make_instrument(configuration, data / "frames")
     instrument.connect(configuration.connection_timeout_s)
-    RE = RunEngine({}, during_task=Awake())  # the name that every Bluesky operator types
+    RE = Engine({}, during_task=Awake())  # the name that every Bluesky operator types
     RE.record_interruptions = (
         True  # pauses and suspensions stand in the documents, with their reason
     )
@@ -323,14 +381,17 @@ def _wire(
     session.update(
         RE=RE,
         cat=cat,
-        find=partial(find, cat),
-        arrays=partial(series_arrays, cat),
+        find=typed(partial(find, cat), find, without=("cat",), example="find(sample='film')"),
+        arrays=typed(
+            partial(series_arrays, cat), series_arrays, without=("cat",), example="arrays('film')"
+        ),
         bp=bluesky.plans,
         bps=bluesky.plan_stubs,
         data=data,
         instrument=instrument,
-        **instrument.devices,
-        **{name: getattr(plans, name) for name in plans.__all__},
+        **{name: device for name, device in instrument.devices.items() if name not in UNTYPED},
+        **{name: typed(getattr(plans, name)) for name in PLANS},
+        **{name: getattr(plans, name) for name in MEASUREMENTS},
     )
     session.update(Preflight(instrument, data, RE.md, session.services).names)
     session.update(OperatorPlans(instrument, data, turn).names)

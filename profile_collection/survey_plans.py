@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from bluesky.utils import MsgGenerator
 
 from mistral_txm.plans import rotation_axis, survey
 from mistral_txm.plans.rotation_axis import Centring, Offset
+from mistral_txm.profile_collection.typed import typed
 from mistral_txm.services.mosaic import stitch, write_mosaic, write_page, write_picture
 from mistral_txm.services.rotation_axis import locate_region
 from mistral_txm.services.scans import read_scan
@@ -26,9 +28,8 @@ def survey_plans(instrument: Instrument, data: Path) -> dict[str, Callable[..., 
     What is taken is analysed from the journal and the frames of a data folder.
     """
 
-    def mosaic(width_um: float, height_um: float, **options: Any) -> MsgGenerator[str]:
-        """Survey the sample: ``RE(mosaic(12, 8, exposure_s=8, flat_exposure_s=3, flat_repeats=4))``."""
-        uid: str = yield from survey.mosaic(instrument, width_um, height_um, **options)
+    def mosaic(*size: Any, **options: Any) -> MsgGenerator[str]:
+        uid: str = yield from survey.mosaic(instrument, *size, **options)
         written: list[Path | Exception] = []
 
         async def draw() -> None:
@@ -42,21 +43,30 @@ def survey_plans(instrument: Instrument, data: Path) -> dict[str, Callable[..., 
             yield from bps.abs_set(instrument.log, _told(each))
         return uid
 
-    def field_of_view(x_um: float, y_um: float) -> MsgGenerator[None]:
-        """Make a place of the survey the sample's place: ``RE(field_of_view(0.2, -0.1))``."""
-        yield from survey.field_of_view(instrument, x_um, y_um)
-
     def centre_rotation(**options: Any) -> MsgGenerator[Centring]:
-        """Bring it onto the tilt axis: ``RE(centre_rotation(exposure_s=8, flat_exposure_s=3, flat_repeats=4))``."""
         result: Centring = yield from rotation_axis.centre_rotation(
             instrument, locate=lambda uid: locate(data, uid), **options
         )
         return result
 
+    without = ("instrument", "locate")
+    exposing = "exposure_s=8, flat_exposure_s=3, flat_repeats=4"
     return {
-        "mosaic": mosaic,
-        "field_of_view": field_of_view,
-        "centre_rotation": centre_rotation,
+        "mosaic": typed(
+            mosaic, survey.mosaic, without=without, example=f"RE(mosaic(12, 8, {exposing}))"
+        ),
+        "field_of_view": typed(
+            partial(survey.field_of_view, instrument),
+            survey.field_of_view,
+            without=without,
+            example="RE(field_of_view(0.2, -0.1))",
+        ),
+        "centre_rotation": typed(
+            centre_rotation,
+            rotation_axis.centre_rotation,
+            without=without,
+            example=f"RE(centre_rotation({exposing}))",
+        ),
     }
 
 

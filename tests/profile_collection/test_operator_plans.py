@@ -105,7 +105,7 @@ def test_resume_of_a_whole_measurement_is_refused(begin):
 
 def test_where_nothing_was_measured(begin):
     operator, _ = begin()
-    with pytest.raises(PlanError, match=r"^series any: no such series here; known are: none$"):
+    with pytest.raises(PlanError, match=r"^no series was begun here yet: RE\(vector_tomo"):
         operator.resume()
 
 
@@ -133,6 +133,12 @@ def test_retake_takes_one_angle(begin, arguments, mounted_deg, expected):
         ({"theta": 0, "phi": 90}, "phi = 90 deg: expected one of 0, 102 deg"),
         ({"theta": 0, "phi": 0, "helicity": 2}, "helicity: 2, expected 1 or -1"),
         ({"theta": 0, "series": "t"}, "series t: no such series here; known are: s"),
+        ({"theta": 0, "series": 2}, "series = 2: expected its name as a text, such as 'film'"),
+        ({"theta": "0"}, "theta = '0': expected a tilt in deg, a number without quotes"),
+        (
+            {"theta": 0, "phi": "x"},
+            "phi = 'x': expected an azimuth in deg, a number without quotes",
+        ),
     ],
 )
 def test_retake_refuses_in_one_line(begin, arguments, line):

@@ -137,4 +137,4 @@ def test_what_is_typed_at_the_prompt_works(instrument, simulated_beamline, capsy
         exec(line, names)
     out = capsys.readouterr().out
     assert out.count("nothing stands in the way\n") == 3, out
-    assert "messages: " in out
+    assert "exposures: 276 sample, " in out

@@ -1,6 +1,7 @@
 """What a planned measurement takes, and what stands in its way, before anything moves."""
 
 import math
+import re
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -12,6 +13,7 @@ from bluesky import plan_stubs as bps
 from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.plans import Measurement, paper, small, tilt_series
 from mistral_txm.profile_collection import preflight
+from mistral_txm.profile_collection.command_line import main
 from mistral_txm.profile_collection.preflight import Preflight, foretell, problems, summarize
 
 
@@ -57,13 +59,13 @@ def test_a_tilt_beyond_the_limits_is_named(configuration, tmp_path):
     assert line.startswith("theta: -75 deg is planned")
 
 
-def test_a_full_disk_is_told_in_gigabytes(configuration, tmp_path, monkeypatch):
+def test_a_full_disk_is_told(configuration, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(1, 1, 1_000_000))
     (line,) = problems(configuration, paper(), (1024, 1024), tmp_path / "not" / "there")
     needed = summarize(configuration, paper(), (1024, 1024))["data_GB"]
     assert f"need {math.floor(needed * 10) / 10:.0f}" in line
-    assert "0.0 GB are free" in line
+    assert "1.0 MB are free" in line
 
 
 def test_a_file_in_place_of_the_data_folder_is_named(configuration, tmp_path):
@@ -95,9 +97,13 @@ def test_two_exposures_foretell_the_planned_ones(configuration):
     # 8 s: 16000 counts of 1.6 electrons, 707.4 eV / 3.65 eV of them for a photon
     photons = 16000 * 1.6 / (707.4 / 3.65)
     assert lines[2] == (
-        "theta -20 to 20 deg, 8 s: brightest pixels 24300 of 62700 counts, "
-        f"{photons:.0f} photons per pixel, signal to noise of 3 repeats {math.sqrt(3 * photons):.0f}"
+        "theta -20 to 20 deg, 8 s: brightest pixels at most 24300 of 62700 counts, "
+        f"{photons:.0f} photons per pixel, signal to noise of 3 repeats {math.sqrt(3 * photons):.0f}, "
+        "measured at theta 0 deg"
     )
+    flat_now = foretell(configuration, small(), seen, 50.0)[0][2]
+    assert "brightest pixels 24300" in flat_now  # the film is flatter there than it stands
+    assert flat_now.endswith("measured at theta 50 deg")
     seen = [(0.5, 1300.0, 2300.0), (1.0, 2300.0, 4300.0)]
     # At theta 0 the steep tilts, which would have 20 s, are darker; at 50 deg they are not.
     assert foretell(configuration, small(), seen, 0.0)[1] == []
@@ -117,13 +123,50 @@ def preflight_here(instrument, simulated_beamline):
     return Preflight(instrument, simulated_beamline.data, {}, {})
 
 
+def test_a_short_series_is_told_in_the_units_that_fit(configuration, capsys):
+    """One tilt, two helicities, two repeats of 8 s: 32 s in the light."""
+    description = small().to_dict()
+    description["tilts"] = [{"first_deg": 0.0, "last_deg": 0.0, "exposure_s": 8.0, "repeats": 2}]
+    description["azimuths_deg"] = [0.0]
+    preflight.print_summary(
+        summarize(configuration, Measurement.from_dict(description), (256, 256))
+    )
+    lines = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines()]
+    rows = {what: value.strip() for what, value in lines}
+    assert rows["sample in light"] == "32 s"
+    assert rows["photon energies"] == "707.4 eV"
+    assert rows["frame pixels"] == "256 x 256"
+    frames = int(rows["frames with flats and darks"])
+    assert rows["data"].endswith(" MB")
+    assert float(rows["data"][:-3]) == pytest.approx(frames * 2 * 256**2 / 1e6, rel=0.05)
+
+
 @pytest.mark.slow
-def test_the_prompt_tells_a_summary_of_frames_as_large_as_the_cameras(preflight_here, capsys):
+def test_prompt_and_shell_tell_the_same_of_frames_of_one_size(preflight_here, capsys):
     preflight_here.summary("small")
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert rows["exposures"] == str(2 * 23 * 2 * 3)
-    gb = 2 * 256 * 256 * int(rows["frames_with_flats_and_darks"]) / 1e9
-    assert float(rows["data_GB"]) == pytest.approx(gb, abs=0.01)
+    prompt = capsys.readouterr().out.splitlines()
+    assert main(["plan", "--summary", "--measurement", "small", "--size", "small"]) == 0
+    shell = capsys.readouterr().out.splitlines()
+    ends = [line for line in prompt if line.startswith("ends if started now")]
+    assert len(ends) == 1
+    assert [line for line in prompt if line not in ends] == [
+        line for line in shell if not line.startswith("ends if started now")
+    ]
+
+
+@pytest.mark.slow
+def test_the_size_is_that_of_the_files_that_are_written(preflight_here, instrument, capsys):
+    """What a plan leaves on the disk is what its summary says."""
+    description = small().to_dict()
+    description["tilts"] = [{"first_deg": 0.0, "last_deg": 0.0, "exposure_s": 8.0, "repeats": 2}]
+    description |= {"azimuths_deg": [0.0], "flats": {"exposure_s": 3.0, "repeats": 2}}
+    measurement = Measurement.from_dict(description)
+    instrument.azimuth.set(0.0)
+    RunEngine({}, context_managers=[])(tilt_series(instrument, measurement, 0.0, series="sized"))
+    files = (instrument.ccd.frames_directory / "sized").glob("*.h5")
+    on_disk = sum(file.stat().st_size for file in files)
+    told = summarize(instrument.configuration, measurement, (256, 256))["data_GB"]
+    assert 1e9 * told == pytest.approx(on_disk, rel=0.01)
 
 
 def put(name, value):
@@ -168,7 +211,12 @@ def test_a_dry_run_moves_nothing_and_finds_what_would_fail(preflight_here, instr
     preflight_here.simulate(tilt_series(instrument, small(), 0.0))
     out = capsys.readouterr().out
     # 23 tilts x 2 x 3, flats 2 x 10, darks 4 x 5
-    assert f"{23 * 2 * 3 + 20 + 20} trigger" in out
+    assert out.startswith(f"exposures: {23 * 2 * 3} sample, 20 open beam, 20 dark; runs: 1\n")
+    assert ["theta", "-55", "55"] in [
+        [words[0], *words[-2:]] for words in map(str.split, out.splitlines())
+    ]
+    assert "the shutter is left closed\n" in out
+    assert not re.search("Key|Spent|ccd|budget|messages", out)
     assert out.endswith("nothing stands in the way\n")
 
     def wrong():
