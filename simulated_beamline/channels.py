@@ -27,6 +27,10 @@ Database = dict[str, ChannelData]
 LONG_STRING_LENGTH = 1024
 """Characters in a CHAR waveform, more than areaDetector's 256 so that deep folders fit."""
 
+UPDATES_KEPT = 10
+"""Updates that wait for a slow client at most. caproto keeps as many of each subscription after they were sent, too:
+its own 1000 would fill for days."""
+
 
 class _Hooked:
     """Adds hooks for a client's puts and reads, and a read-only flag, to a caproto channel."""
@@ -35,6 +39,9 @@ class _Hooked:
     on_read: ReadHook | None = None
     _is_refreshing: bool = False
     read_only: bool = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_subscription_backlog=UPDATES_KEPT, **options)  # type: ignore[call-arg]  # mixed in
 
     def check_access(self, hostname: str, username: str) -> AccessRights:
         """Return the rights of a client: read, and write unless the channel is a readback."""
