@@ -22,7 +22,7 @@ class Demo:
     messages: str
 
 
-def mistral_txm(*arguments: object, timeout_s: float = 240.0) -> "subprocess.CompletedProcess[str]":
+def mistral_txm(*arguments: object, timeout_s: float = 900.0) -> "subprocess.CompletedProcess[str]":
     """Run the command as a person would."""
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],

@@ -1,6 +1,6 @@
 """Measures a tiny series in a process of its own, disturbs a service if asked to, and prints what was recorded.
 
-Usage: measure_tiny.py DATA [pause-live | kill-live | kill-catalog | kill-server]
+Usage: measure_tiny.py DATA [pause-live | kill-live | kill-catalog]...
 """
 
 import json
@@ -32,17 +32,18 @@ SIGNALS = {"pause": signal.SIGSTOP, "kill": signal.SIGKILL}
 
 
 def disturb(session, how, journal):
-    """Wait for the tenth document, then hit the service."""
-    what, name = how.split("-")
+    """Wait for the tenth document, then hit the services."""
     while sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl")) < 10:
         time.sleep(0.01)
-    os.kill(session.services[name].process_id, SIGNALS[what])
+    for what, name in how:
+        os.kill(session.services[name].process_id, SIGNALS[what])
 
 
-def main(data, how=None):
+def main(data, *words):
     """Measure, and print events, frames, and what the services made of it."""
     with start(simulated=True, data=data, seed=11) as session:
-        if how is not None:
+        how = [word.split("-") for word in words]
+        if how:
             threading.Thread(
                 target=disturb, args=(session, how, data / "journal"), daemon=True
             ).start()
@@ -51,14 +52,15 @@ def main(data, how=None):
         begin = time.monotonic()
         session.RE(plan)
         seconds = time.monotonic() - begin
-        if how is not None and how.startswith("pause"):
-            os.kill(session.services[how.split("-")[1]].process_id, signal.SIGCONT)
+        for what, name in how:
+            if what == "pause":
+                os.kill(session.services[name].process_id, signal.SIGCONT)
         for service in session.services.values():
             if not service.running:
                 service.start()
-        written = wait_until_written(data, 60)
+        written = wait_until_written(data, 300)
         status = data / "live" / "tiny" / "status.json"
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while read_status(status)["state"] != "complete" and time.monotonic() < deadline:
             time.sleep(0.1)
         state = read_status(status)["state"]

@@ -69,7 +69,7 @@ def main() -> None:
     options += ["--conditions", conditions]
     module = "mistral_txm.simulated_beamline"
     with ServiceProcess(module, options, log=data / "beamline.log") as service:
-        use_control_server(int(service.wait_ready(90.0)["port"]))
+        use_control_server(int(service.wait_ready(300.0)["port"]))
         print(json.dumps(run(data, json.loads(wanted))))
 
 

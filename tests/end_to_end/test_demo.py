@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_frames_asked_are_taken_and_in_the_catalog(demo):

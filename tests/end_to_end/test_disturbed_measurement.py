@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         [sys.executable, str(script), "--data", str(tmp_path_factory.mktemp("disturbed"))],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1000,
         check=False,
         stdin=subprocess.DEVNULL,
     )

@@ -11,7 +11,7 @@ import pytest
 
 from mistral_txm.services.verification import verify
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def wait_for(condition, seconds):
@@ -39,7 +39,7 @@ def begun(tmp_path):
         process_group=0,
     ) as process:
         try:
-            wait_for(lambda: documents(data) > 150, 120)
+            wait_for(lambda: documents(data) > 150, 600)
             yield process, data
         finally:
             process.kill()
@@ -48,7 +48,7 @@ def begun(tmp_path):
 def test_ctrl_c_ends_in_order_and_the_rest_can_be_done(begun, run, demo, processes_about):
     process, data = begun
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "resume --data" in output
     assert "Traceback" not in output
@@ -73,8 +73,8 @@ def test_ctrl_c_ends_in_order_and_the_rest_can_be_done(begun, run, demo, process
 def test_kill_leaves_no_process_and_every_acknowledged_frame(begun, processes_about):
     process, data = begun
     process.kill()
-    process.communicate(timeout=30)
-    wait_for(lambda: processes_about(str(data)) == [], 30)
+    process.communicate(timeout=60)
+    wait_for(lambda: processes_about(str(data)) == [], 60)
     (series,) = verify(data)
     assert series.accepted
     assert series.damaged == []

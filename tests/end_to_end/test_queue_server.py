@@ -17,7 +17,7 @@ from fakeredis import TcpFakeServer
 from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.verification import verify
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TINY = {
     "sample": {"name": "tiny"},
@@ -62,7 +62,7 @@ class Queue:
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return done.stdout
@@ -74,7 +74,7 @@ class Queue:
             channel.send_json({"method": method, "params": parameters})
             return channel.recv_json() if channel.poll(2000) else {"manager_state": None}
 
-    def wait_for(self, condition, seconds=200.0):
+    def wait_for(self, condition, seconds=600.0):
         deadline = time.monotonic() + seconds
         while not condition(status := self.ask("status")):
             assert self.process.poll() is None, self.process.stdout.read()
@@ -113,7 +113,7 @@ def queue(tmp_path, redis_port, reserve_ports):
     finally:
         if queue.process.poll() is None:
             queue.process.send_signal(signal.SIGINT)
-            queue.process.communicate(timeout=240)
+            queue.process.communicate(timeout=600)
         queue.process.stdout.close()
 
 
@@ -187,11 +187,11 @@ def test_a_queue_measures_is_cut_and_goes_on(queue, tmp_path, processes_about):
     queue.qserver("queue", "start")
     queue.wait_for(lambda now: queue.documents() > ended + 40)
     os.killpg(queue.process.pid, signal.SIGINT)
-    output, _ = queue.process.communicate(timeout=200)
+    output, _ = queue.process.communicate(timeout=600)
     assert queue.process.returncode == 130, output
     *_, (name, stop) = read_journal(journal_files(queue.data / "journal")[-1])
     assert (name, stop["exit_status"]) == ("stop", "abort")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while processes_about(str(queue.data)):
         assert time.monotonic() < deadline, processes_about(str(queue.data))
         time.sleep(0.1)

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from mistral_txm.services.mosaic import stitch
 from mistral_txm.services.scans import read_scan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SESSION = Path(__file__).with_name("survey_session.py")
 PIXEL_UM = 0.0105
@@ -31,7 +31,7 @@ def session(data: Path, conditions: str, plans: list[tuple[str, dict[str, Any]]]
         [sys.executable, SESSION, conditions, "1", data, json.dumps(plans)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
         stdin=subprocess.DEVNULL,
     )
