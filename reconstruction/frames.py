@@ -78,7 +78,7 @@ def dark_level(counts_tvu: npt.ArrayLike) -> Dark:
         # Some differences from a median are zero: the median of the others is not too small.
         spread = _MAD_TO_SIGMA * float(np.median(np.abs(rest[rest != 0]))) if rest.any() else 0.0
         good = rest < ZINGER_SIGMA * max(spread, 1.0)
-    level = np.mean(counts, axis=0, where=good, dtype=np.float64)
+    level: Float64 = np.asarray(np.mean(counts, axis=0, where=good, dtype=np.float64))
     centre = float(np.median(level))
     spread = _MAD_TO_SIGMA * float(np.median(np.abs(level - centre)))
     hot = np.abs(level - centre) > HOT_PIXEL_SIGMA * max(spread, 1.0)
@@ -221,6 +221,8 @@ class Stack:
     reference_vu: Float32
     usable_vu: Bool
     saturation_counts: float
+    reference_error_f: Float64 | None
+    """Power of the relative error of the reference, in rings of equal frequency (`flat_field.ring_numbers`)."""
 
     @property
     def frames(self) -> int:
@@ -304,6 +306,7 @@ def stack_of(
     dose_t: npt.ArrayLike,
     *,
     reference_vu: Float64 | None = None,
+    reference_error_f: Float64 | None = None,
     saturation_counts: float = np.inf,
 ) -> Stack:
     """Return the repeats of a state with what normalizes them.
@@ -313,6 +316,7 @@ def stack_of(
         dark: of all repeats, or of each (those of one exposure time are one object).
         dose_t: ring current times exposure of each repeat, mA s.
         reference_vu: rate of the open beam; without it values are rates. A pixel without one does not count.
+        reference_error_f: power of its relative error, in rings of equal frequency.
         saturation_counts: counts at and above which a pixel is saturated.
 
     Raises:
@@ -349,6 +353,7 @@ def stack_of(
         reference,
         usable,
         float(saturation_counts),
+        reference_error_f,
     )
 
 

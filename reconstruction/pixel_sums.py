@@ -79,7 +79,8 @@ def robust_sums(
     """Sum the repeats of each pixel, but for those that were hit by a zinger or that saturation cuts.
 
     The median of a pixel's values tells what it should be: a zinger adds to that `zinger_sigma` standard deviations or
-    more. Of two values the lower one tells. A single one is taken as it is.
+    more. Of two values the lower one tells. A single one is taken as it is. Where all values are within 3 standard
+    deviations of their mean and far from saturation, the median is not looked for: none can be hit.
 
     Returns:
         Value and variance [v, u] (NaN and infinity where nothing is left), which pixels were hit [t, v, u], and how
@@ -90,59 +91,89 @@ def robust_sums(
     variance_vu = np.full((rows, columns), np.inf)
     hit_tvu = np.zeros(counts_tvu.shape, np.bool_)
     saturated_t = np.zeros(frames, np.intp)
+    # Rows of all repeats are brought together: frames lie a power of two apart, which caches do not like.
+    counts_tu = np.empty((frames, columns))
+    above_tu = np.empty((frames, columns))
+    weight_tu = np.empty((frames, columns))
+    mean_u = np.empty(columns)
+    plain_u = np.empty(columns, np.bool_)
     values = np.empty(frames)
+    left = np.empty(frames, np.bool_)
     per_dark = np.zeros(len(level_kvu))
     for v in range(rows):
+        for t in range(frames):
+            a, move = v + move_t2[t, 0], move_t2[t, 1]
+            first, last = max(0, -move), min(columns, columns - move)
+            weight_tu[t] = 0
+            if not 0 <= a < rows:
+                continue
+            level_u, dose = level_kvu[dark_t[t], a], dose_t[t]
+            for u in range(first, last):
+                counts_tu[t, u] = counts_tvu[t, a, u + move]
+                above_tu[t, u] = counts_tu[t, u] - level_u[u + move]
+                weight_tu[t, u] = dose * reference_vu[a, u + move] if usable_vu[a, u + move] else 0
+        mean_u[:] = 0
+        plain_u[:] = True
+        dose_u = np.zeros(columns)
+        for t in range(frames):
+            for u in range(columns):
+                mean_u[u] += above_tu[t, u]
+                dose_u[u] += weight_tu[t, u]
         for u in range(columns):
-            count = 0
-            for t in range(frames):
-                a, b = v + move_t2[t, 0], u + move_t2[t, 1]
-                if not (0 <= a < rows and 0 <= b < columns) or not usable_vu[a, b]:
-                    continue
-                if counts_tvu[t, a, b] >= saturation:
-                    continue
-                value = (counts_tvu[t, a, b] - level_kvu[dark_t[t], a, b]) / (
-                    dose_t[t] * reference_vu[a, b]
-                )
-                place = count
-                while place > 0 and values[place - 1] > value:
-                    values[place] = values[place - 1]
-                    place -= 1
-                values[place] = value
-                count += 1
-            if count < 3:  # of two the lower one: a zinger only adds
-                middle = values[0]
-            elif count % 2:
-                middle = values[count // 2]
+            mean_u[u] /= dose_u[u]
+        for t in range(frames):
+            for u in range(columns):
+                expected = max(mean_u[u] * weight_tu[t, u], 0.0)
+                limit = 9 * (gain * expected + variance_t[t])
+                rest = above_tu[t, u] - mean_u[u] * weight_tu[t, u]
+                room = saturation - counts_tu[t, u]
+                inside = weight_tu[t, u] > 0 and rest**2 < limit and room > 0
+                plain_u[u] &= inside and room**2 > 4 * limit
+        for u in range(columns):
+            if plain_u[u]:
+                left[:] = True
             else:
-                middle = (values[count // 2 - 1] + values[count // 2]) / 2
-            uncertain = zinger_sigma * np.sqrt(1 + 2 / max(count, 1))
-            total, dose, variance, taken = 0.0, 0.0, 0.0, 0
+                count = 0
+                for t in range(frames):
+                    if weight_tu[t, u] > 0 and counts_tu[t, u] < saturation:
+                        value = above_tu[t, u] / weight_tu[t, u]
+                        place = count
+                        while place > 0 and values[place - 1] > value:
+                            values[place] = values[place - 1]
+                            place -= 1
+                        values[place] = value
+                        count += 1
+                if count < 3:  # of two the lower one: a zinger only adds
+                    middle = values[0]
+                elif count % 2:
+                    middle = values[count // 2]
+                else:
+                    middle = (values[count // 2 - 1] + values[count // 2]) / 2
+                uncertain = zinger_sigma * np.sqrt(1 + 2 / max(count, 1))
+                for t in range(frames):
+                    left[t] = weight_tu[t, u] > 0
+                    if not left[t]:
+                        continue
+                    expected = max(middle * weight_tu[t, u], 0.0) if count else saturation
+                    sigma = np.sqrt(gain * expected + variance_t[t])
+                    level = counts_tu[t, u] - above_tu[t, u]
+                    cut = expected + level + SATURATION_MARGIN_SIGMA * sigma >= saturation
+                    hit = count > 1 and above_tu[t, u] - expected >= uncertain * sigma
+                    if cut or (counts_tu[t, u] >= saturation and not hit):
+                        saturated_t[t] += 1
+                        left[t] = False
+                    elif hit:
+                        hit_tvu[t, v, u] = True
+                        left[t] = False
+            total, dose, variance = 0.0, 0.0, 0.0
             per_dark[:] = 0
             for t in range(frames):
-                a, b = v + move_t2[t, 0], u + move_t2[t, 1]
-                if not (0 <= a < rows and 0 <= b < columns) or not usable_vu[a, b]:
-                    continue
-                if count == 0:
-                    saturated_t[t] += 1
-                    continue
-                level = level_kvu[dark_t[t], a, b]
-                above, weight = counts_tvu[t, a, b] - level, dose_t[t] * reference_vu[a, b]
-                expected = max(middle * weight, 0.0)
-                sigma = np.sqrt(gain * expected + variance_t[t])
-                if expected + level + SATURATION_MARGIN_SIGMA * sigma >= saturation:
-                    saturated_t[t] += 1
-                elif count > 1 and above - expected >= uncertain * sigma:
-                    hit_tvu[t, v, u] = True
-                elif counts_tvu[t, a, b] >= saturation:
-                    saturated_t[t] += 1
-                else:
-                    total += above
-                    dose += weight
+                if left[t]:
+                    total += above_tu[t, u]
+                    dose += weight_tu[t, u]
                     variance += variance_t[t]
                     per_dark[dark_t[t]] += 1
-                    taken += 1
-            if taken > 0:
+            if dose > 0:
                 value_vu[v, u] = total / dose
                 variance += gain * max(total, 0.0)
                 for k in range(len(per_dark)):
@@ -166,11 +197,15 @@ def normalized(
     """Return the values of one repeat [v, u], and those of `otherwise_vu` where it has none of its own."""
     rows, columns = counts_vu.shape
     result = otherwise_vu.copy()
-    for v in range(max(0, -move[0]), min(rows, rows - move[0])):
-        for u in range(max(0, -move[1]), min(columns, columns - move[1])):
-            a, b = v + move[0], u + move[1]
-            if usable_vu[a, b] and not hit_vu[v, u] and counts_vu[a, b] < saturation:
-                result[v, u] = (counts_vu[a, b] - level_vu[a, b]) / (dose * reference_vu[a, b])
+    down, right = move[0], move[1]
+    factor = np.float32(1 / dose)
+    for v in range(max(0, -down), min(rows, rows - down)):
+        for u in range(max(0, -right), min(columns, columns - right)):
+            counts = counts_vu[v + down, u + right]
+            above = np.float32(counts) - level_vu[v + down, u + right]
+            value = above * factor / reference_vu[v + down, u + right]
+            good = usable_vu[v + down, u + right] & ~hit_vu[v, u] & (counts < saturation)
+            result[v, u] = value if good else result[v, u]
     return result
 
 

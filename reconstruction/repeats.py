@@ -14,7 +14,8 @@ order:
        ``var r_t = var x_t sum of g g^T``
 
    where the noise of x adds ``var x (1 - exp(-2 / w^2)) / (4 pi w^2)`` for each pixel to the diagonal of N, w the
-   Gaussian's width. What is on both sides of the first equation of noise has no mean: g is odd. The result is the
+   Gaussian's width, and the error of the open beam, which stays in place, as much as its spectrum says. What is on both
+   sides of the first equation of noise has no mean: g is odd. The result is the
    posterior mean with the prior ``0 +- PRIOR_PIXELS``. As sums of r_t vanish, the mean stays where it is.
 4. *Image*. chi^2 of the blocks of a repeat, shift and light allowed for, against photon noise: one that is several
    times that of the others shows something else. So does a shift by more than `MOST_PIXELS`.
@@ -32,12 +33,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
 from mistral_txm.reconstruction import pixel_sums
+from mistral_txm.reconstruction.flat_field import ring_numbers
 from mistral_txm.reconstruction.frames import Float32, Float64, Rate, Stack, Sums
 
 LIGHT_TOLERANCE = 0.02
@@ -58,8 +61,7 @@ _MAD_TO_SIGMA = 1.4826
 _ROUNDS = 2
 
 
-@dataclass(frozen=True)
-class BadRepeat:
+class BadRepeat(NamedTuple):
     """A repeat that is not in the mean: its place in the stack, and why, in a few words."""
 
     number: int
@@ -235,7 +237,10 @@ def _shifts(
     known = np.isfinite(sums.rate.var_vu)
     variance = float(np.mean(sums.rate.var_vu[known]))
     w2 = _WIDTH_PIXELS**2
-    normal -= np.eye(2) * inside * variance * (1 - np.exp(-2 / w2)) / (4 * np.pi * w2)
+    noise = variance * (1 - np.exp(-2 / w2)) / (4 * np.pi * w2)
+    if stack.reference_error_f is not None:
+        noise += float(np.mean(mean_vu**2)) * _slope_variance(stack)
+    normal -= np.eye(2) * inside * noise
     powers, axes = np.linalg.eigh((normal + normal.T) / 2)
     normal = (axes * np.maximum(powers, 0)) @ axes.T
     square = np.array([[_dot(g, h) for h in slopes] for g in slopes])
@@ -251,6 +256,18 @@ def _shifts(
         shifts[t] = covariance @ weighted @ right
         std[t] = np.sqrt(np.diag(covariance))
     return shifts, std, (slopes[0], slopes[1])
+
+
+def _slope_variance(stack: Stack) -> float:
+    """Return the mean product of the slopes, smooth and not, of the relative error of the reference."""
+    assert stack.reference_error_f is not None
+    rings = ring_numbers(stack.shape_vu)
+    count = np.bincount(rings.ravel())
+    omega = np.pi * np.arange(len(count)) / min(stack.shape_vu)
+    # Of both directions, the mean; central differences.
+    slope = np.sin(np.minimum(omega / np.sqrt(2), np.pi)) ** 2
+    smooth = np.exp(-((_WIDTH_PIXELS * omega) ** 2) / 2)
+    return float(np.sum(count * slope * smooth * stack.reference_error_f) / count.sum())
 
 
 def _is_worth_it(shift_t2: Float64, std_t2: Float64) -> bool:

@@ -1,6 +1,6 @@
 """The signals of one tilt, and what is seen in them once: gold spheres, and how far the helicities lie apart."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from mistral_txm.reconstruction.helicity import (
     helicity_offset,
     registered,
 )
+from mistral_txm.reconstruction.repeats import Findings
 from mistral_txm.reconstruction.signal import Signals
 
 LARGEST_IMAGE = 640
@@ -42,6 +43,10 @@ class AngleSignals:
     signals: Signals
     fiducials: Fiducials = field(default_factory=Fiducials.none)
     helicity_offset: HelicityOffset = NO_OFFSET
+    findings: Mapping[int, Findings] = field(default_factory=dict)
+    """By helicity, what was found in the exposures and left out."""
+    shared_part: float = 0.0
+    """Part of the variance of a usual pixel that is the flats': all views that have the same flats share it."""
 
 
 def with_marks(made: AngleSignals, pixel_nm: float) -> AngleSignals:

@@ -1,6 +1,7 @@
 """From the exposures of an angle to its signals: the same for the live reconstruction and for `mistral-txm process`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -8,11 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction import Grid, Volume, reconstruct, volume_of
-from mistral_txm.reconstruction.frames import Dark, Rate, dark_level, mean_rate, measure_noise
+from mistral_txm.reconstruction.flat_field import FlatField, field_at, flat_field, walk
+from mistral_txm.reconstruction.frames import (
+    Dark,
+    Rate,
+    dark_at,
+    dark_level,
+    measure_noise,
+    stack_of,
+)
+from mistral_txm.reconstruction.repeats import BadRepeat, Findings, average
 from mistral_txm.reconstruction.signal import absorbance, helicity_signals
 from mistral_txm.services.alignment import SeriesAlignment, align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError, with_marks
 from mistral_txm.services.exposures import Exposure
+from mistral_txm.services.findings import summary
 from mistral_txm.services.series_exposures import Angle
 
 METHOD = "direct"
@@ -22,6 +33,16 @@ DEPTH_WITHOUT_LAYERS = 80
 """Layers of the volume of a film of which nobody said where it is magnetic."""
 NO_LIGHT_STD = 0.5
 """Standard deviation of the signal from which on a pixel says nothing: its light is as weak as its noise."""
+GROUPS_KEPT = 8
+"""Groups of flats of which the average is kept: those of both helicities before and after an angle, twice."""
+
+
+@dataclass(frozen=True)
+class _Flats:
+    """A group of flats: the open beam, and the gain."""
+
+    field: FlatField
+    gain: float
 
 
 class Processor:
@@ -39,7 +60,8 @@ class Processor:
         self._saturation_counts = saturation_counts
         self._pixel_nm = pixel_nm
         self._darks: dict[tuple[Exposure, ...], Dark] = {}
-        self._flats: dict[tuple[Exposure, ...], tuple[Rate, float]] = {}
+        self._flats: dict[tuple[Exposure, ...], _Flats] = {}
+        self._walks: dict[tuple[float, float], NDArray[np.float64] | None] = {}
 
     def signals(self, angle: Angle) -> AngleSignals:
         """Correct, average, take the logarithm and pair the helicities of one angle, and see what marks it.
@@ -47,8 +69,8 @@ class Processor:
         Raises
         ------
         ProcessingError
-            If a helicity, its flats, or darks of the right exposure time are missing, the jaws stood elsewhere, or the
-            frames do not fit together or show no light.
+            If a helicity, its flats, or darks are missing, the jaws stood elsewhere, or the frames do not fit together
+            or show no light.
         FrameError
             If a frame cannot be read or is damaged.
         """
@@ -71,15 +93,24 @@ class Processor:
             raise ProcessingError(
                 f"{where}: no exposure of helicity {missing[0]}; take it with `resume`"
             )
+        rates: dict[int, tuple[Rate, Rate]] = {}
+        findings: dict[int, Findings] = {}
+        for h in (1, -1):
+            sample, flat, findings[h] = self._rates(angle, h, where)
+            rates[h] = sample, flat
+        signals = helicity_signals(absorbance(*rates[1]), absorbance(*rates[-1]))
+        of_flats = sum(float(np.median(flat.var_vu)) for _, flat in rates.values()) / 4
+        variance = float(np.median(signals.std_vu)) ** 2
         return AngleSignals(
             angle.stated_phi_deg,
             float(np.mean([one.theta_deg for h in (1, -1) for one in angle.exposures[h]])),
-            helicity_signals(self._absorbance(angle, 1, where), self._absorbance(angle, -1, where)),
+            signals,
+            findings=findings,
+            shared_part=min(of_flats / variance, 1.0),
         )
 
-    def _absorbance(
-        self, angle: Angle, helicity: int, where: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _rates(self, angle: Angle, helicity: int, where: str) -> tuple[Rate, Rate, Findings]:
+        """Return the transmittance of a helicity, 1 with the relative error of its open beam, and what was left out."""
         flats = angle.flats.get(helicity)
         if not flats:
             raise ProcessingError(
@@ -92,39 +123,70 @@ class Processor:
                     f"{where}: {one.stream} {one.seq_num} of helicity {helicity:+d} was taken with the jaws at "
                     f"helicity {one.polarization:+d} (0: at neither); its sign is unknown, expose it again"
                 )
-        flat, gain = self._flat(flats, angle.darks, where)
-        sample = mean_rate(
+        flat, gain = self._flat(flats, angle.darks, exposures)
+        stack = stack_of(
             _counts(exposures),
-            self._dark(exposures, angle.darks, where),
+            self._of_each(exposures, angle.darks),
             _doses(exposures),
-            gain,
+            reference_vu=flat.rate.rate_vu,
+            reference_error_f=flat.error_power_f,
             saturation_counts=self._saturation_counts,
         )
-        return absorbance(sample, flat)
+        transmittance, found = average(stack, gain)
+        bad = tuple(BadRepeat(exposures[t].key.repeat, reason) for t, reason in found.bad)
+        return transmittance, flat.relative, replace(found, bad=bad)
 
     def _flat(
-        self, flats: tuple[Exposure, ...], darks: tuple[Exposure, ...], where: str
-    ) -> tuple[Rate, float]:
-        if flats not in self._flats:
-            dark = self._dark(flats, darks, where)
-            counts, doses = _counts(flats), _doses(flats)
-            gain = measure_noise(counts, dark, doses)
-            rate = mean_rate(counts, dark, doses, gain, saturation_counts=self._saturation_counts)
-            self._flats[flats] = rate, gain
-        return self._flats[flats]
+        self,
+        flats: tuple[Exposure, ...],
+        darks: tuple[Exposure, ...],
+        exposures: Sequence[Exposure],
+    ) -> tuple[FlatField, float]:
+        """Return the open beam at the time of the exposures, and the gain."""
+        time_s = float(np.mean([one.time for one in exposures]))
+        earlier = tuple(one for one in flats if one.time < time_s)
+        later = tuple(one for one in flats if one.time >= time_s)
+        groups = [self._group(group, darks) for group in (earlier, later) if group]
+        if len(groups) == 1:
+            return groups[0].field, groups[0].gain
+        before, after = groups
+        key = (before.field.time_s, after.field.time_s)
+        if key not in self._walks:
+            self._walks[key] = walk(before.field, after.field)
+        field = field_at(time_s, before.field, after.field, self._walks[key])
+        return field, (before.gain + after.gain) / 2
 
-    def _dark(self, exposures: Sequence[Exposure], darks: tuple[Exposure, ...], where: str) -> Dark:
-        """Return the dark level for exposures of one exposure time."""
-        times_s = {one.exposure_s for one in exposures}
-        fitting = tuple(one for one in darks if any(np.isclose(one.exposure_s, t) for t in times_s))
-        if len(times_s) != 1 or not fitting:
-            raise ProcessingError(
-                f"{where}: exposures of {', '.join(f'{t:g}' for t in sorted(times_s))} s, but no dark "
-                "frames of that one time in the run"
-            )
-        if fitting not in self._darks:
-            self._darks[fitting] = dark_level(_counts(fitting))
-        return self._darks[fitting]
+    def _group(self, flats: tuple[Exposure, ...], darks: tuple[Exposure, ...]) -> _Flats:
+        """Average the flats that were taken one after the other."""
+        kept = self._flats.pop(flats, None)
+        if kept is None:
+            dark, doses, counts = self._of_each(flats, darks), _doses(flats), _counts(flats)
+            alike = [t for t in range(len(flats)) if dark[t] is dark[0]]
+            gain = measure_noise(counts[alike], dark[0], [doses[t] for t in alike])
+            stack = stack_of(counts, dark, doses, saturation_counts=self._saturation_counts)
+            rate, _ = average(stack, gain, align=False)
+            time_s = float(np.mean([one.time for one in flats]))
+            kept = _Flats(flat_field(rate, time_s), gain)
+        self._flats[flats] = kept
+        while len(self._flats) > GROUPS_KEPT:
+            del self._flats[next(iter(self._flats))]
+        return kept
+
+    def _of_each(self, exposures: Sequence[Exposure], darks: tuple[Exposure, ...]) -> list[Dark]:
+        """Return the dark level for each exposure."""
+        by_time: dict[float, tuple[Exposure, ...]] = {}
+        for one in darks:
+            by_time[one.exposure_s] = (*by_time.get(one.exposure_s, ()), one)
+        if not by_time:
+            raise ProcessingError("the run has no dark frames; take some with the plan `darks`")
+        for group in by_time.values():
+            if group not in self._darks:
+                self._darks[group] = dark_level(_counts(group))
+        levels = {time_s: self._darks[group] for time_s, group in by_time.items()}
+        found = {
+            time_s: dark_at(levels, time_s) for time_s in {one.exposure_s for one in exposures}
+        }
+        return [found[one.exposure_s] for one in exposures]
 
 
 def volume_grid(
@@ -161,7 +223,11 @@ def reconstruct_signals(
     result = reconstruct(series, grid, method=METHOD, prior=prior, layers_nm=layers_nm)
     if not all(np.isfinite(part).all() for part in (result.mx, result.my, result.mz)):
         raise ProcessingError("the reconstruction gave values that are not numbers")
-    options = {"depth_voxels": grid.shape_zyx[0], "layers_nm": list(layers_nm)}
+    options = {
+        "depth_voxels": grid.shape_zyx[0],
+        "layers_nm": list(layers_nm),
+        "exposures": summary(signals),
+    }
     return volume_of(result, series, layers_nm=layers_nm, options=options), alignment
 
 

@@ -16,8 +16,9 @@ T = TypeVar("T")
 class Angle:
     """One tilt of one azimuth, with all that its signal is made from.
 
-    Darks and flats are those of the run that finished it: while it goes on, those from before its first exposure of
-    the sample; once it has ended, also those that it took later.
+    Darks and flats are those of the run that finished it. Of the flats these are the ones last taken before its
+    exposures and the ones taken next after them, once these are complete: the run has gone on to other exposures, or
+    has ended. While a run goes on, its darks are those from before its first exposure of the sample.
     """
 
     phi_deg: float
@@ -111,7 +112,7 @@ class SeriesExposures:
         }
         places = [place for place, keys in taken_keys.items() if keys]
         places.sort(key=lambda place: max(order[key] for key in taken_keys[place]))
-        references = {run.start["uid"]: _references(run) for run in self.runs}
+        references = {run.start["uid"]: _References(run) for run in self.runs}
         return {
             place: self._angle([found.accepted[key] for key in taken_keys[place]], references)
             for place in places
@@ -157,18 +158,20 @@ class SeriesExposures:
         return self.standing({one for one in self._unreadable if one.key in readable})
 
     def _angle(
-        self, exposures: Sequence[Exposure], references: Mapping[str, Sequence[Exposure]]
+        self, exposures: Sequence[Exposure], references: Mapping[str, "_References"]
     ) -> Angle:
         of_it = {one.run_uid for one in exposures}
         last_run = next(uid for uid in reversed(self._runs) if uid in of_it)
-        darks_and_flats = references[last_run]
+        own = references[last_run]
         key = exposures[0].key
         return Angle(
             key.phi_deg,
             key.theta_deg,
             exposures=_by_helicity(sorted(exposures, key=lambda one: one.key.repeat)),
-            flats=_by_helicity(one for one in darks_and_flats if one.stream == "flat"),
-            darks=tuple(one for one in darks_and_flats if one.stream == "dark"),
+            flats=_by_helicity(
+                own.flats_about([one for one in exposures if one.run_uid == last_run])
+            ),
+            darks=own.darks,
             stated_phi_deg=float(self._runs[last_run].start["phi_deg"]),
         )
 
@@ -186,12 +189,36 @@ def taken(runs: Iterable[RunExposures]) -> dict[str, list[int]]:
     return {run.start["uid"]: [len(run.in_order()), int(run.stop is not None)] for run in runs}
 
 
-def _references(run: RunExposures) -> list[Exposure]:
-    """Return the darks and flats that count for the exposures of a run."""
-    recorded = run.in_order()
-    if run.stop is None:  # else each flat at the end would change every angle
-        recorded = list(takewhile(lambda one: one.stream != "primary", recorded))
-    return [one for one in recorded if one.stream != "primary"]
+class _References:
+    """The darks and flats of a run, the flats in groups that were taken one after the other."""
+
+    def __init__(self, run: RunExposures) -> None:
+        recorded = run.in_order()
+        self._places = {one: place for place, one in enumerate(recorded)}
+        self._groups: list[list[Exposure]] = []
+        before = None
+        for one in recorded:
+            if one.stream == "flat":
+                if before != "flat":
+                    self._groups.append([])
+                self._groups[-1].append(one)
+            before = one.stream
+        if run.stop is None and before == "flat":
+            self._groups.pop()  # else each flat would change the angles before it
+        darks = recorded if run.stop is not None else takewhile(_without_sample, recorded)
+        self.darks = tuple(one for one in darks if one.stream == "dark")
+
+    def flats_about(self, exposures: Sequence[Exposure]) -> list[Exposure]:
+        """Return the flats last taken before some exposures, and those taken next after them."""
+        places = [self._places[one] for one in exposures if one in self._places]
+        first, last = min(places, default=0), max(places, default=0)
+        before = [group for group in self._groups if self._places[group[0]] < first]
+        after = [group for group in self._groups if self._places[group[0]] > last]
+        return [one for group in (*before[-1:], *after[:1]) for one in group]
+
+
+def _without_sample(exposure: Exposure) -> bool:
+    return exposure.stream != "primary"
 
 
 def _by_helicity(exposures: Iterable[Exposure]) -> dict[int, tuple[Exposure, ...]]:

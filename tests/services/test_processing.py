@@ -88,7 +88,7 @@ def test_missing_darks_of_the_exposure_time_are_named(series):
             data["ccd_exposure_s"] = 8.0
 
     message = refused(series.run(102.0, alter=longer))
-    assert "exposures of 8 s, but no dark frames of that one time" in message
+    assert "exposures of 8 s, but no dark frames of that time" in message
 
 
 def test_a_dose_that_is_not_a_number_is_told_with_its_angle(series):
