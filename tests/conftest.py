@@ -71,7 +71,7 @@ def run_simulated_beamline(data: Path, *options: str) -> Iterator[SimulatedBeaml
             yield SimulatedBeamline(ready["port"], Path(ready["data"]))
         finally:
             process.stdin.close()
-            process.wait(timeout=20)
+            process.wait(timeout=120)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def put(instrument: Any) -> Iterator[Put]:
 
     def write(name: str, value: float) -> None:
         signal = EpicsSignal(name, name=name)
-        signal.wait_for_connection(timeout=5)
+        signal.wait_for_connection(timeout=120)
         before.setdefault(name, (signal, signal.get()))
         signal.set(value).wait(5)
 
@@ -54,7 +54,7 @@ def theta(instrument: Any) -> Axis:
 def impatient(theta: Axis) -> Iterator[Axis]:
     settings = CONFIGURATION.axes.theta.model_copy(update={"timeout_s": 0.3})
     axis = Axis(THETA, name="theta", settings=settings)
-    axis.wait_for_connection(timeout=5)
+    axis.wait_for_connection(timeout=120)
     yield axis
     axis.destroy()
 
@@ -142,7 +142,7 @@ def test_the_energy_arrives_from_below_again_after_a_stall(instrument: Any, faul
 def motor(instrument: Any) -> Iterator[EpicsMotor]:
     """Return ophyd's own motor on the same kind of record."""
     device = EpicsMotor(Y, name="motor")
-    device.wait_for_connection(timeout=5)
+    device.wait_for_connection(timeout=120)
     device.set(0.0).wait(5)
     yield device
     device.set(0.0).wait(5)
@@ -173,12 +173,12 @@ def test_ophyds_motor_stops_homes_and_is_calibrated(motor: EpicsMotor, fault: Pu
     motor.stop()
     with suppress(UnknownStatusFailure):  # or a success: DMOV races with ophyd's own end
         status.wait(5)
-    motor.motor_stop.put(1, use_complete=True, wait=True, timeout=5)
+    motor.motor_stop.put(1, use_complete=True, wait=True, timeout=120)
     assert motor.user_setpoint.get(use_monitor=False) == 12.0
     assert not motor.moving
-    motor.home("forward", wait=True, timeout=5)
+    motor.home("forward", wait=True, timeout=120)
     assert motor.user_readback.get(use_monitor=False) == 0.0
-    motor.home("reverse", wait=True, timeout=5)
+    motor.home("reverse", wait=True, timeout=120)
     motor.set_current_position(5.0)
     assert motor.user_offset.get(use_monitor=False) == 5.0
     assert motor.user_readback.get(use_monitor=False) == 5.0

@@ -36,8 +36,8 @@ def fault(simulated_beamline: Any) -> Iterator[Callable[[str, float], None]]:
 
     def turn(name: str, value: float) -> None:
         signal = signals.setdefault(name, EpicsSignal(f"SIM:FAULT:{name}", name=name))
-        signal.wait_for_connection(timeout=5)
-        signal.put(value, use_complete=True, wait=True, timeout=5)
+        signal.wait_for_connection(timeout=120)
+        signal.put(value, use_complete=True, wait=True, timeout=120)
 
     yield turn
     for name in signals:
@@ -153,12 +153,12 @@ def test_a_counter_that_somebody_else_moved_is_set_back(ccd: Any, tmp_path: Path
     ccd.frame_file.set(f"{tmp_path.name}/moved").wait(5)
     ccd.exposure_number.put(5)
     values_after(ccd)
-    ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=5)
+    ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=120)
     line = refusal(ccd, FrameRefused)
     assert "SIM:CCD:HDF1:UniqueId_RBV = 1001, expected 7: somebody else exposes, or sets" in line
     values_after(ccd)
     assert ccd.hdf1.unique_id.get() == 7
-    ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=5)
+    ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=120)
     ccd.frame_file.set(f"{tmp_path.name}/moved_before").wait(5)
     values_after(ccd)
     assert ccd.hdf1.unique_id.get() == 8
@@ -434,7 +434,7 @@ def set_to(signal: Any, value: int) -> None:
 
     wanted = value
     subscription = signal.subscribe(look)
-    signal.put(value, use_complete=True, wait=True, timeout=5)
+    signal.put(value, use_complete=True, wait=True, timeout=120)
     assert known.wait(5)
     signal.unsubscribe(subscription)
 
@@ -464,9 +464,9 @@ def test_what_a_server_forgot_is_written_again_and_another_file_begun(
         ccd.hdf1.lazy_open: 0,
         ccd.cam.image_mode: 1,
     }.items():
-        signal.put(value, use_complete=True, wait=True, timeout=5)
+        signal.put(value, use_complete=True, wait=True, timeout=120)
     wanted, ccd.cam.acquire_time.wanted = ccd.cam.acquire_time.wanted, None
-    ccd.cam.acquire_time.put(7.0, use_complete=True, wait=True, timeout=5)
+    ccd.cam.acquire_time.put(7.0, use_complete=True, wait=True, timeout=120)
     ccd.cam.acquire_time.wanted = wanted
     ccd.trigger().wait(5)
     names = [name for name, _ in ccd.collect_asset_docs()]

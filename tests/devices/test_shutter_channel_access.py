@@ -19,7 +19,7 @@ def shutter(instrument: Any) -> Iterator[Shutter]:
     device = Shutter(
         settings.address.name, name="shutter", settings=settings, camera=instrument.ccd
     )
-    device.wait_for_connection(timeout=5)
+    device.wait_for_connection(timeout=120)
     yield device
     device.set("closed").wait(5)
     device.destroy()
@@ -35,7 +35,7 @@ def stuck(instrument: Any) -> Iterator[dict[str, EpicsSignal]]:
         for state in ("open", "closed")
     }
     for signal in faults.values():
-        signal.wait_for_connection(timeout=5)
+        signal.wait_for_connection(timeout=120)
     yield faults
     for signal in faults.values():
         signal.set(0).wait(5)

@@ -74,7 +74,7 @@ class Engine:
                 go()
                 break
             except RunEngineInterrupted:
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + 60
                 while self._shutter.status.get(use_monitor=False) != "Closed":
                     assert time.monotonic() < deadline, "the shutter is open in a pause"
                 go = self._RE.resume

@@ -85,7 +85,7 @@ def fault(instrument: Any) -> Iterator[Any]:
     def put(name: str, value: float = 1) -> None:
         if name not in signals:
             signals[name] = EpicsSignal(f"SIM:FAULT:{name}", name=name)
-            signals[name].wait_for_connection(timeout=5)
+            signals[name].wait_for_connection(timeout=120)
         signals[name].put(value, wait=True)
 
     yield put

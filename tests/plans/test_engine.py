@@ -61,7 +61,7 @@ def pause(run_engine: RunEngine) -> None:
 
 def closes(shutter: Any) -> bool:
     """Whether the shutter is closed, or will be within the time that is allowed."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while shutter.is_open and time.monotonic() < deadline:
         time.sleep(0.01)
     return not shutter.is_open

@@ -42,7 +42,7 @@ def run(code: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env=environment,
     )

@@ -40,6 +40,6 @@ def test_importing_a_room_does_not_set_up_channel_access(room):
     """libca reads its environment once, when ophyd or pyepics is imported: `start` has to come before."""
     code = f"import sys, mistral_txm.{room}; print([m for m in ('ophyd', 'epics') if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout == "[]\n"

@@ -23,7 +23,7 @@ def faults(simulated_beamline):
     from mistral_txm.profile_collection.simulated_faults import make_faults
 
     device = make_faults(load_configuration().simulation.faults_address)
-    device.wait_for_connection(timeout=10)
+    device.wait_for_connection(timeout=120)
     return device
 
 

@@ -75,7 +75,7 @@ def check(run: Any, data: Path, exposures: int) -> NDArray[np.uint16]:
 
 def test_frames_and_tables_after_a_run(beamline: Any, catalog: Any, data: Path) -> None:
     uid = beamline.measure(GROUPS)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     run = catalog[uid]
     frames = check(run, data, 8)
     first = int(frames[0, 0, 0, 0])
@@ -93,7 +93,7 @@ def test_frames_and_tables_after_a_run(beamline: Any, catalog: Any, data: Path) 
 
 def test_documents_come_back_as_recorded(beamline: Any, catalog: Any, data: Path) -> None:
     uid = beamline.measure(GROUPS)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     assert [(name, dict(doc)) for name, doc in catalog[uid].documents()] == list(
         read_journal(data / "journal" / f"{uid}.jsonl")
     )
@@ -105,7 +105,7 @@ def test_finished_exposures_are_read_during_the_run(
     seen = []
 
     def look(count: int) -> Any:
-        assert wait_until_written(data, 20.0)
+        assert wait_until_written(data, 120.0)
         run = catalog[newest_run(data)]
         if "primary" in run:
             temporary = list((data / "frames").glob("*.tmp"))
@@ -123,14 +123,14 @@ def test_more_frames_than_events_and_an_exposure_under_way(
         beamline.camera.acquire()
         if count % 3 == 0:
             beamline.camera.acquire()
-        assert wait_until_written(data, 20.0)
+        assert wait_until_written(data, 120.0)
         run = catalog[newest_run(data)]
         if "primary" in run:
             check(run, data, run["primary/ccd"].shape[0])
         yield from bps.null()
 
     uid = beamline.measure(GROUPS, hook=interrupt)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     check(catalog[uid], data, 8)
 
 
@@ -151,7 +151,7 @@ def test_events_that_were_taken_again_after_a_pause_are_both_kept(
     with pytest.raises(RunEngineInterrupted):
         beamline.engine.resume()
     beamline.engine.resume()
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     run = catalog[newest_run(data)]
     check(run, data, 10)
     numbers = run["primary"].read(variables=["seq_num"])["seq_num"].values.tolist()
@@ -160,7 +160,7 @@ def test_events_that_were_taken_again_after_a_pause_are_both_kept(
 
 def test_flavours_do_not_mix(beamline: Any, catalog: Any, data: Path) -> None:
     uid = beamline.measure(GROUPS)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     for _ in range(2):
         assert type(catalog[uid]).__name__ == "BlueskyRunV3"
         assert type(catalog.v2[uid]).__name__ == "BlueskyRunV2SQL"
@@ -179,7 +179,7 @@ def test_a_lost_file_is_named_and_the_others_are_read(
     beamline: Any, catalog: Any, data: Path
 ) -> None:
     uid = beamline.measure(GROUPS)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     client = catalog[uid]["primary/ccd"]
     (source,) = client.data_sources()
     lost = Path(source.assets[1].data_uri.removeprefix("file://localhost"))
@@ -210,7 +210,7 @@ def test_only_loopback_and_only_with_the_key(service: ServiceProcess, data: Path
 
 def test_databroker_finds_it_by_name(beamline: Any, data: Path) -> None:
     uid = beamline.measure(GROUPS)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     program = f"""
 import databroker
 from databroker.v1 import Broker
@@ -245,13 +245,13 @@ def test_a_slow_server_delays_nothing_and_loses_nothing(
         begin_s = time.monotonic()
         uid = beamline.measure(GROUPS)
         assert (
-            time.monotonic() - begin_s < 20.0
+            time.monotonic() - begin_s < 40.0
         )  # a writer that waits for the server gives up after 49 s
         time.sleep(0.5)
         assert not wait_until_written(data, 0.0)
     finally:
         os.kill(server, signal.SIGCONT)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     check(catalog[uid], data, 8)
 
 
@@ -263,13 +263,13 @@ def test_a_killed_server_comes_back_and_nothing_is_lost_or_doubled(
 
     def kill(count: int) -> Any:
         if beamline.camera.key["key_repeat"] == 2 and not killed:
-            assert wait_until_written(data, 20.0)
+            assert wait_until_written(data, 120.0)
             killed.extend(children(service.process_id))
             os.kill(killed[0], signal.SIGKILL)
         yield from bps.null()
 
     uid = beamline.measure(GROUPS, hook=kill)
-    assert wait_until_written(data, 40.0)
+    assert wait_until_written(data, 120.0)
     check(catalog[uid], data, 8)
     assert catalog[uid].metadata["stop"]["exit_status"] == "success"
     assert children(service.process_id) != killed
@@ -303,7 +303,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert told.endswith(" 7"), done.stderr
     assert "'stop'" not in told
     pid = json.loads(address)["pid"]
-    deadline_s = time.monotonic() + 10.0
+    deadline_s = time.monotonic() + 120
     while children(pid) or Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline_s, "a service outlived the program that started it"
         time.sleep(0.05)

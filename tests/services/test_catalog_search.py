@@ -32,7 +32,7 @@ def runs(data, service, beamline_class):
         ),
         "rejection": beamline.reject([(0.0, -10.0, 1, 0)], series="find_me-707.4eV"),
     }
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     return found
 
 

@@ -26,7 +26,7 @@ def test_the_examples_run(beamline, catalog, data, capsys):
     series = "9ba75d36-made-for-the-page"
     uid = beamline.measure(groups, series, note, flats=1, md=film)
     turned = beamline.measure(groups, series, keys=[], md=film | {"phi_deg": 102.0})
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(examples) == 5
     found = {"data": data}

@@ -103,4 +103,4 @@ def test_a_helper_process_does_not_inherit_it(tmp_path):
         with acquisition_lease(tmp_path):
             pass
     finally:
-        helper.communicate(b"\n", timeout=20)
+        helper.communicate(b"\n", timeout=120)

@@ -45,7 +45,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def wait_gone(pid: int, timeout_s: float = 5.0) -> bool:
+def wait_gone(pid: int, timeout_s: float = 60.0) -> bool:
     deadline_s = time.monotonic() + timeout_s
     while alive(pid) and time.monotonic() < deadline_s:
         time.sleep(0.01)
@@ -56,13 +56,13 @@ def test_ready_line_and_orderly_stop(helper: str, tmp_path: Path) -> None:
     process = ServiceProcess(helper, ["--chatty", "--lifeline"], log=tmp_path / "logs" / "a.log")
     assert not process.running
     with process:
-        ready = process.wait_ready(10.0)
+        ready = process.wait_ready(120.0)
         assert ready == {"ready": True, "pid": process.process_id}
         assert process.wait_ready(0.0) == ready
         assert process.running
         with pytest.raises(ServiceError, match="already running"):
             process.start()
-        deadline_s = time.monotonic() + 5.0
+        deadline_s = time.monotonic() + 120
         while not process.log.stat().st_size and time.monotonic() < deadline_s:
             time.sleep(0.01)
     assert wait_gone(ready["pid"])
@@ -75,7 +75,7 @@ def test_it_can_be_started_again(helper: str, tmp_path: Path) -> None:
     pids = set()
     for _ in range(2):
         with process:
-            pids.add(process.wait_ready(10.0)["pid"])
+            pids.add(process.wait_ready(120.0)["pid"])
     assert len(pids) == 2
 
 
@@ -86,7 +86,7 @@ def test_a_helper_that_fails_says_why(helper: str, tmp_path: Path) -> None:
             ServiceError, match=r"exit code 1 .*a\.log ends with: no beam today"
         ) as error,
     ):
-        process.wait_ready(10.0)
+        process.wait_ready(120.0)
     assert "\n" not in str(error.value)
 
 
@@ -102,7 +102,7 @@ def test_a_helper_that_is_never_ready_is_stopped(helper: str, tmp_path: Path) ->
 def test_a_helper_that_ignores_the_signal_is_killed(helper: str, tmp_path: Path) -> None:
     process = ServiceProcess(helper, ["--stubborn"], log=tmp_path / "a.log")
     process.start()
-    pid = process.wait_ready(10.0)["pid"]
+    pid = process.wait_ready(120.0)["pid"]
     process.stop(timeout_s=0.2)
     assert wait_gone(pid)
 
@@ -117,7 +117,7 @@ def test_no_helper_outlives_a_killed_parent(
         from mistral_txm.services.lifeline import ServiceProcess
         process = ServiceProcess({helper!r}, {options!r}, log=Path({str(tmp_path / "a.log")!r}))
         process.start()
-        print(process.wait_ready(10.0)["pid"], flush=True)
+        print(process.wait_ready(120.0)["pid"], flush=True)
         time.sleep(60)
     """)
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
@@ -130,5 +130,5 @@ def test_no_helper_outlives_a_killed_parent(
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_helper(helper: str, tmp_path: Path) -> None:
     with ServiceProcess(helper, ["--lifeline"], log=tmp_path / "a.log") as process:
-        pid = process.wait_ready(10.0)["pid"]
+        pid = process.wait_ready(120.0)["pid"]
         assert os.getpgid(pid) == pid != os.getpgrp()

@@ -52,7 +52,7 @@ def measured(data, service, beamline_class):
     beamline.measure(GROUPS, "labelled", keys=[(0.0, -10.0, 1, 2), *rest], flats=2, md=FILM)
     turned = FILM | {"phi_deg": 101.3}
     beamline.measure(TURNED, "labelled", keys=[(102.0, 5.0, -1, 1)], md=turned)
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     (found,) = verify(data, "labelled")
     return found
 
@@ -178,7 +178,7 @@ def test_a_damaged_and_a_lost_frame_are_refused_by_name(data, measured, catalog)
 
 def test_a_series_that_is_not_there_or_not_alone_is_refused(measured, catalog, beamline, data):
     beamline.measure(GROUPS, "labelled-too", keys=[])
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     assert series_arrays(catalog, "labelled").attrs["series"] == "labelled"
     with pytest.raises(SeriesError, match=r"label: 2 such series .*\(labelled, labelled-too\)"):
         series_arrays(catalog, "label")
@@ -201,7 +201,7 @@ def test_an_exposure_taken_again_after_a_pause_is_there_once(beamline, catalog, 
     with pytest.raises(RunEngineInterrupted):
         beamline.measure(GROUPS, "paused", pause, flats=2)
     beamline.engine.resume()
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     arrays = series_arrays(catalog, "paused")
     (found,) = verify(data, "paused")
     assert len(RunExposures.of(read_journal(journal_of(data, arrays))).recorded()) == 1 + 5 + 10
@@ -221,6 +221,6 @@ def test_a_changed_region_of_interest_is_told(beamline, catalog, data, monkeypat
     module = __import__(type(beamline.camera).__module__, fromlist=["x"])
     monkeypatch.setattr(module, "FRAME_SHAPE", (4, 5))
     beamline.measure(GROUPS[2:], "cropped")
-    assert wait_until_written(data, 20.0)
+    assert wait_until_written(data, 120.0)
     with pytest.raises(SeriesError, match=r"frames of \(4, 5\) pixels, expected \(6, 5\)"):
         series_arrays(catalog, "cropped")

@@ -22,7 +22,7 @@ from pathlib import Path
 from mistral_txm.services.lifeline import ServiceProcess
 watchdog = ServiceProcess({module!r}, ["--lifeline"], log=Path({log!r}))
 watchdog.start()
-assert watchdog.wait_ready(60.0) == {{"ready": True}}
+assert watchdog.wait_ready(120.0) == {{"ready": True}}
 child = os.fork() if {forks} else 0
 if {forks} and not child:
     time.sleep(60)
@@ -42,7 +42,7 @@ def stuck(simulated_beamline: Any) -> Iterator[Any]:
     from ophyd import EpicsSignal
 
     fault = EpicsSignal("SIM:FAULT:shutter_stuck_open", name="stuck")
-    fault.wait_for_connection(timeout=5)
+    fault.wait_for_connection(timeout=120)
     yield fault
     fault.set(0).wait(5)
 
@@ -93,7 +93,7 @@ def test_the_shutter_closes_when_the_acquisition_is_killed(
 @pytest.mark.slow
 def test_signals_do_not_end_it_before_its_parent_does(shutter: Any, tmp_path: Path) -> None:
     with ServiceProcess(WATCHDOG, ["--lifeline"], log=tmp_path / "watchdog.log") as watchdog:
-        watchdog.wait_ready(60)
+        watchdog.wait_ready(120.0)
         group = watchdog.process_id
         assert group is not None
         shutter.set("open").wait(5)
@@ -117,7 +117,7 @@ def test_a_shutter_that_does_not_close_is_told_and_the_watchdog_ends(
         process.stdout.readline()
         shutter.set("open").wait(5)
         stuck.set(1).wait(5)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 3
     lines = [line for line in errors.splitlines() if " watchdog " in line]
     assert len(lines) == 1, errors

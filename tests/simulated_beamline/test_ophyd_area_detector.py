@@ -65,25 +65,25 @@ def detector(classes: Any, simulated_beamline: Any, tmp_path: Path) -> Iterator[
     from ophyd import EpicsSignal
 
     storage_delay_s = EpicsSignal("SIM:FAULT:storage_delay", name="storage_delay")
-    storage_delay_s.set(0.1).wait(timeout=10)
+    storage_delay_s.set(0.1).wait(timeout=120)
     made = []
 
     def make(kind: str) -> Any:
         device = classes[kind]("SIM:CCD:", name="detector", read_attrs=["hdf1"])
         device.hdf1.write_path_template = str(tmp_path)
-        device.cam.wait_for_connection(timeout=10)
-        device.hdf1.wait_for_connection(timeout=10)
-        device.hdf1.temp_suffix.set("").wait(timeout=10)
-        device.cam.acquire_time.set(1.0).wait(timeout=10)
-        device.cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+        device.cam.wait_for_connection(timeout=120)
+        device.hdf1.wait_for_connection(timeout=120)
+        device.hdf1.temp_suffix.set("").wait(timeout=120)
+        device.cam.acquire_time.set(1.0).wait(timeout=120)
+        device.cam.acquire.put(1, use_complete=True, wait=True, timeout=120)
         made.append(device)
         return device
 
     yield make
     for device in made:
         device.unstage()
-        device.cam.num_images.set(1).wait(timeout=10)
-    storage_delay_s.set(0.0).wait(timeout=10)
+        device.cam.num_images.set(1).wait(timeout=120)
+    storage_delay_s.set(0.0).wait(timeout=120)
 
 
 def count(detector: Any, num: int) -> list[tuple[str, dict[str, Any]]]:
@@ -130,7 +130,7 @@ def read(path: str) -> np.ndarray:
 @pytest.mark.slow
 def test_every_component_of_ophyds_classes_connects(classes: Any, simulated_beamline: Any) -> None:
     detector = classes["plain"]("SIM:CCD:", name="detector")
-    detector.wait_for_connection(all_signals=True, timeout=30)
+    detector.wait_for_connection(all_signals=True, timeout=120)
     assert len(list(detector.walk_signals(include_lazy=True))) == 250
 
 
@@ -140,7 +140,7 @@ def test_a_count_streams_every_image_into_one_file(
     detector: Any, tmp_path: Path, kind: str
 ) -> None:
     device = detector(kind)
-    device.cam.num_images.set(2).wait(timeout=10)
+    device.cam.num_images.set(2).wait(timeout=120)
     images = filled(count(device, 3))
     assert [image.shape for image in images] == [(2, 256, 256)] * 3
     frames_tvu = np.concatenate(images)
@@ -162,29 +162,29 @@ def test_region_and_binning_reach_the_file_and_the_documents(detector: Any) -> N
     device = detector("stream")
     cam = device.cam
     try:
-        cam.min_y.set(10).wait(timeout=10)
-        cam.size.size_y.set(64).wait(timeout=10)
-        cam.bin_x.set(4).wait(timeout=10)
-        cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+        cam.min_y.set(10).wait(timeout=120)
+        cam.size.size_y.set(64).wait(timeout=120)
+        cam.bin_x.set(4).wait(timeout=120)
+        cam.acquire.put(1, use_complete=True, wait=True, timeout=120)
         documents = count(device, 1)
         (image,) = filled(documents)
         assert image.shape == (1, 64, 64)
         described = next(doc for name, doc in documents if name == "descriptor")
         assert list(described["data_keys"]["detector_image"]["shape"])[-2:] == [64, 64]
-        cam.size.size_y.put(4000, use_complete=True, wait=True, timeout=10)
+        cam.size.size_y.put(4000, use_complete=True, wait=True, timeout=120)
         assert cam.size.size_y.get() == 246
     finally:
-        cam.min_y.set(0).wait(timeout=10)
-        cam.size.size_y.set(256).wait(timeout=10)
-        cam.bin_x.set(1).wait(timeout=10)
+        cam.min_y.set(0).wait(timeout=120)
+        cam.size.size_y.set(256).wait(timeout=120)
+        cam.bin_x.set(1).wait(timeout=120)
 
 
 @pytest.mark.slow
 def test_warmup_primes_the_plugin(detector: Any, tmp_path: Path) -> None:
     device = detector("single")
-    device.hdf1.file_write_mode.set("Single").wait(timeout=10)
-    device.hdf1.file_path.set(f"{tmp_path}/").wait(timeout=10)
-    device.cam.num_images.set(1).wait(timeout=10)
+    device.hdf1.file_write_mode.set("Single").wait(timeout=120)
+    device.hdf1.file_path.set(f"{tmp_path}/").wait(timeout=120)
+    device.cam.num_images.set(1).wait(timeout=120)
     before = device.hdf1.unique_id.get()
     device.hdf1.warmup()
     assert device.hdf1.unique_id.get() > before

@@ -44,11 +44,11 @@ def point_client_to(monkeypatch):
 
 
 def put(name, value, *, notify=False):
-    client.write(name, value, notify=notify, repeater=False, timeout=10)
+    client.write(name, value, notify=notify, repeater=False, timeout=120)
 
 
 def get(name):
-    return client.read(name, repeater=False, timeout=10, force_int_enums=True).data
+    return client.read(name, repeater=False, timeout=120, force_int_enums=True).data
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
         assert ready["data"] == str(tmp_path)
         assert (tmp_path / "truth.h5").exists()
         process.send_signal(number)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=120)
     assert (process.returncode, output, errors) == (0, "", "")
 
 
@@ -69,7 +69,7 @@ def test_the_end_of_its_lifeline_ends_it(tmp_path):
     with beamline(tmp_path, "--lifeline", stdin=subprocess.PIPE) as (process, _ready):
         time.sleep(0.3)
         assert process.poll() is None
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=120)
     assert (process.returncode, output, errors) == (0, "", "")
 
 
@@ -79,7 +79,7 @@ def test_without_a_lifeline_standard_input_does_not_matter(tmp_path):
         time.sleep(0.5)
         assert process.poll() is None
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     assert process.returncode == 0
 
 
@@ -92,7 +92,7 @@ def test_it_listens_on_loopback_alone(tmp_path):
             addresses = {address for address, port in local if int(port, 16) == ready["port"]}
             assert addresses == {"0100007F"}
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_a_capture_in_progress_survives_the_end_under_its_temporary_name(tmp_pat
         assert get(f"{hdf}NumCaptured_RBV")[0] == 1
         put("SIM:CCD:cam1:Acquire", 1, notify=True)
         process.terminate()
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=120)
     assert (process.returncode, output, errors) == (0, "", "")
     assert [each.name for each in (tmp_path / "frames" / "series").iterdir()] == ["dark.h5.tmp"]
     with h5py.File(tmp_path / "frames" / "series" / "dark.h5.tmp") as file:
@@ -146,12 +146,12 @@ def test_a_row_that_a_kill_cuts_and_another_server_ends_equals_an_undisturbed_on
         whole = expose_into("whole", tmp_path, range(4))
         first = expose_into("first", tmp_path, range(2))
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     with beamline(tmp_path, *options) as (process, ready):
         point_client_to(ready["port"])
         rest = expose_into("rest", tmp_path, (2, 3))
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
     assert len({frame.tobytes() for frame in whole}) == 4
     assert whole.mean() > 1000  # there was light
@@ -169,7 +169,7 @@ def test_frames_survive_a_kill(tmp_path, point_client_to):
         for _exposure in range(3):
             put("SIM:CCD:cam1:Acquire", 1, notify=True)
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     with h5py.File(tmp_path / "frames_000000.h5", swmr=True) as file:
         assert file["/entry/data/data"].shape == (3, 256, 256)
         assert file["/entry/data/data"][2].any()
@@ -188,7 +188,7 @@ def test_a_capture_that_cannot_be_written_says_why(tmp_path, point_client_to):
         assert b"no such folder" in bytes(get(f"{hdf}WriteMessage"))
         assert get(f"{hdf}Capture_RBV")[0] == 0
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
 
 
 @pytest.mark.slow
@@ -199,12 +199,12 @@ def test_a_long_exposure_is_aborted(tmp_path, point_client_to):
         put("SIM:CCD:cam1:Acquire", 1)
         assert get("SIM:CCD:cam1:Acquire_RBV")[0] == 1
         put("SIM:CCD:cam1:Acquire", 0)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 120
         while get("SIM:CCD:cam1:Acquire_RBV")[0]:
             assert time.monotonic() < deadline
         assert get("SIM:CCD:cam1:ArrayCounter_RBV")[0] == 0
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(tmp_path, capsys):
@@ -248,7 +248,7 @@ def test_a_second_one_in_the_same_folder_is_refused_in_one_line(tmp_path):
     with beamline(tmp_path):
         truth = (tmp_path / "truth.h5").read_bytes()
         second = [*COMMAND, "--data", str(tmp_path), "--texture", "vortex"]
-        refused = subprocess.run(second, capture_output=True, text=True, timeout=60)
+        refused = subprocess.run(second, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "another simulated beamline writes there" in refused.stderr

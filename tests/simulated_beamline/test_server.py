@@ -36,15 +36,15 @@ def clients(simulated_beamline) -> Iterator[SimpleNamespace]:
         current=EpicsSignalRO("SIM:RING:Current", name="current"),
     )
     for device in vars(names).values():
-        device.wait_for_connection(timeout=10)
+        device.wait_for_connection(timeout=120)
     yield names
-    names.shutter.set(0).wait(timeout=10)
-    names.theta.set(0.0).wait(timeout=10)
+    names.shutter.set(0).wait(timeout=120)
+    names.theta.set(0.0).wait(timeout=120)
 
 
 def test_a_motor_moves_and_reports(clients):
     status = clients.theta.set(12.5)
-    status.wait(timeout=10)
+    status.wait(timeout=120)
     assert status.success
     assert clients.theta.position == 12.5
     assert clients.theta.egu == "deg"
@@ -62,25 +62,25 @@ def test_frames_are_written_by_the_server_and_readable_while_it_writes(
     clients, simulated_beamline, tmp_path: Path
 ):
     hdf, cam = clients.ccd.hdf, clients.ccd.cam
-    clients.shutter.set(1).wait(timeout=10)
-    cam.image_mode.set(0).wait(timeout=10)
-    cam.acquire_time.set(2.0).wait(timeout=10)
-    hdf.file_path.set(str(tmp_path)).wait(timeout=10)
-    hdf.file_name.set("frames").wait(timeout=10)
-    hdf.file_template.set("%s%s.h5").wait(timeout=10)
-    hdf.temp_suffix.set(".tmp").wait(timeout=10)
-    hdf.file_write_mode.set("Stream").wait(timeout=10)
-    hdf.lazy_open.set("No").wait(timeout=10)
-    hdf.num_capture.set(0).wait(timeout=10)
-    cam.acquire.put(1, use_complete=True, wait=True, timeout=20)  # tells the plug-in the size
-    hdf.capture.set(1).wait(timeout=10)
+    clients.shutter.set(1).wait(timeout=120)
+    cam.image_mode.set(0).wait(timeout=120)
+    cam.acquire_time.set(2.0).wait(timeout=120)
+    hdf.file_path.set(str(tmp_path)).wait(timeout=120)
+    hdf.file_name.set("frames").wait(timeout=120)
+    hdf.file_template.set("%s%s.h5").wait(timeout=120)
+    hdf.temp_suffix.set(".tmp").wait(timeout=120)
+    hdf.file_write_mode.set("Stream").wait(timeout=120)
+    hdf.lazy_open.set("No").wait(timeout=120)
+    hdf.num_capture.set(0).wait(timeout=120)
+    cam.acquire.put(1, use_complete=True, wait=True, timeout=120)  # tells the plug-in the size
+    hdf.capture.set(1).wait(timeout=120)
     assert hdf.full_file_name.get() == f"{tmp_path}/frames.h5"
     for number in range(1, 4):
-        cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+        cam.acquire.put(1, use_complete=True, wait=True, timeout=120)
         assert hdf.num_captured.get() == number
         with h5py.File(tmp_path / "frames.h5.tmp", swmr=True) as file:
             assert file["/entry/data/data"].shape == (number, 256, 256)
-    hdf.capture.set(0).wait(timeout=10)
+    hdf.capture.set(0).wait(timeout=120)
     assert not (tmp_path / "frames.h5.tmp").exists()
     with h5py.File(tmp_path / "frames.h5") as file:
         frames = file["/entry/data/data"]
@@ -91,7 +91,7 @@ def test_frames_are_written_by_the_server_and_readable_while_it_writes(
 
 @pytest.mark.slow
 def test_every_signal_of_ophyd_connects(clients):
-    clients.ccd.wait_for_connection(all_signals=True, timeout=20)
+    clients.ccd.wait_for_connection(all_signals=True, timeout=120)
 
 
 def test_ophyds_own_file_store_classes_work_unchanged(clients, tmp_path: Path):
@@ -109,12 +109,12 @@ def test_ophyds_own_file_store_classes_work_unchanged(clients, tmp_path: Path):
         cam = ADComponent(CamBase, "cam1:")
         hdf = Component(Writer, "HDF1:", write_path_template=str(tmp_path))
 
-    clients.ccd.hdf.temp_suffix.set("").wait(timeout=10)
+    clients.ccd.hdf.temp_suffix.set("").wait(timeout=120)
     detector = Detector("SIM:CCD:", name="detector")
-    detector.wait_for_connection(timeout=10)
-    clients.ccd.cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+    detector.wait_for_connection(timeout=120)
+    clients.ccd.cam.acquire.put(1, use_complete=True, wait=True, timeout=120)
     detector.stage()
-    detector.cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+    detector.cam.acquire.put(1, use_complete=True, wait=True, timeout=120)
     detector.hdf.generate_datum("image", 0.0, {})
     documents = dict(detector.hdf.collect_asset_docs())
     detector.unstage()
@@ -131,9 +131,9 @@ def expose(clients):
     cam = clients.ccd.cam
 
     def take():
-        cam.image_mode.set(0).wait(timeout=10)
-        cam.acquire_time.set(2.0).wait(timeout=10)
-        cam.acquire.put(1, use_complete=True, wait=True, timeout=20)
+        cam.image_mode.set(0).wait(timeout=120)
+        cam.acquire_time.set(2.0).wait(timeout=120)
+        cam.acquire.put(1, use_complete=True, wait=True, timeout=120)
 
     return take
 
@@ -146,20 +146,20 @@ def fault(clients) -> Iterator[Callable[[str, float], Any]]:
 
     def turn(name, value):
         signal = EpicsSignal(f"SIM:FAULT:{name}", name=name.replace(":", "_"))
-        signal.wait_for_connection(timeout=10)
-        signal.put(value, use_complete=True, wait=True, timeout=10)
+        signal.wait_for_connection(timeout=120)
+        signal.put(value, use_complete=True, wait=True, timeout=120)
         turned.append(signal)
         return signal
 
     yield turn
     for signal in turned:
-        signal.put(0, use_complete=True, wait=True, timeout=10)
+        signal.put(0, use_complete=True, wait=True, timeout=120)
 
 
 def test_a_beam_that_is_dumped_is_seen_in_the_ring_and_comes_back(clients, fault):
     dumped = fault("beam_dump", 1)
     assert clients.current.get() == 0
-    dumped.put(0, use_complete=True, wait=True, timeout=10)
+    dumped.put(0, use_complete=True, wait=True, timeout=120)
     assert clients.current.get() > 200
 
 
@@ -173,7 +173,7 @@ def test_a_beam_lost_in_an_exposure_stays_away_until_it_is_restored(clients, fau
 
 def test_a_shutter_that_sticks_says_so_unless_its_status_lies(clients, fault):
     fault("shutter_stuck_closed", 1)
-    clients.shutter.put(1, use_complete=True, wait=True, timeout=10)
+    clients.shutter.put(1, use_complete=True, wait=True, timeout=120)
     assert clients.shutter.get(use_monitor=False) == 0
     fault("shutter_status_lies", 1)
     assert clients.shutter.get(use_monitor=False) == 1
@@ -183,6 +183,6 @@ def test_a_server_that_falls_silent_answers_again(clients, fault):
     fault("silence", 0.5)
     began_s = time.monotonic()
     while time.monotonic() < began_s + 0.25:
-        clients.current.get(use_monitor=False, timeout=5)
-    clients.current.get(use_monitor=False, timeout=5)
+        clients.current.get(use_monitor=False, timeout=120)
+    clients.current.get(use_monitor=False, timeout=120)
     assert time.monotonic() - began_s > 0.5
