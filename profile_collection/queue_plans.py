@@ -79,14 +79,28 @@ _MEASUREMENT = {
 }
 _SECONDS = {"min": 0.001, "max": 600}
 _EXPOSING: dict[str, Any] = {
-    "exposure_s": _SECONDS,
-    "flat_exposure_s": _SECONDS,
-    "repeats": {"min": 1, "max": 1000},
-    "flat_repeats": {"min": 2, "max": 1000},
-    "dark_repeats": {"min": 2, "max": 1000},
+    "exposure_s": {**_SECONDS, "description": "Exposure time of the sample in s."},
+    "flat_exposure_s": {**_SECONDS, "description": "Exposure time of the open beam in s."},
+    "repeats": {"min": 1, "max": 1000, "description": "Exposures of the sample in each state."},
+    "flat_repeats": {
+        "min": 2,
+        "max": 1000,
+        "description": "Exposures of the open beam in each of its states.",
+    },
+    "dark_repeats": {
+        "min": 2,
+        "max": 1000,
+        "description": "Dark frames for each exposure time.",
+    },
 }
 _DEGREES = {"min": -360, "max": 360}
 _HELICITY = {"min": -1, "max": 1}
+_ANGLE: dict[str, Any] = {
+    "phi_deg": {**_DEGREES, "description": "Azimuth as planned, in degrees."},
+    "theta_deg": {"min": -90, "max": 90, "description": "Tilt in degrees."},
+    "helicity": {**_HELICITY, "description": "+1 or -1; both if 0."},
+    "series": {"description": "Uid of the series, or its first characters; the newest if empty."},
+}
 
 _Plan = TypeVar("_Plan", bound=Callable[..., MsgGenerator[Any]])
 _Found = TypeVar("_Found")
@@ -163,30 +177,18 @@ class QueuePlans:
         uids: tuple[str, ...] = yield from plan
         return uids
 
-    @_checked({"phi_deg": _DEGREES, "theta_deg": {"min": -90, "max": 90}, "helicity": _HELICITY})
+    @_checked(_ANGLE)
     def retake_angle(
         self, phi_deg: float, theta_deg: float, helicity: int = 0, series: str = ""
     ) -> MsgGenerator[tuple[str, ...]]:
-        """Take an angle of a series again; what was taken before stays on the disk and does not count any more.
-
-        Parameters
-        ----------
-        phi_deg
-            Azimuth as planned, in degrees.
-        theta_deg
-            Tilt in degrees.
-        helicity
-            +1 or -1; both if 0.
-        series
-            Uid of the series, or its first characters; the newest if empty.
-        """
+        """Take an angle of a series again; what was taken before stays on the disk and does not count any more."""
         plan = yield from _off_the_loop(
             self._session.retake, theta_deg, helicity or None, phi_deg, series or None
         )
         uids: tuple[str, ...] = yield from plan
         return uids
 
-    @_checked({"phi_deg": _DEGREES, "theta_deg": {"min": -90, "max": 90}, "helicity": _HELICITY})
+    @_checked(_ANGLE)
     def reject_angle(
         self, phi_deg: float, theta_deg: float, reason: str, helicity: int = 0, series: str = ""
     ) -> MsgGenerator[None]:
@@ -194,16 +196,8 @@ class QueuePlans:
 
         Parameters
         ----------
-        phi_deg
-            Azimuth as planned, in degrees.
-        theta_deg
-            Tilt in degrees.
         reason
             Why: it is kept with the data.
-        helicity
-            +1 or -1; both if 0.
-        series
-            Uid of the series, or its first characters; the newest if empty.
         """
         yield from (
             yield from _off_the_loop(
@@ -241,16 +235,6 @@ class QueuePlans:
         ----------
         energies_ev
             Photon energies in eV, ascending.
-        exposure_s
-            Exposure time of the sample in s.
-        repeats
-            Exposures of the sample for each energy and helicity.
-        flat_exposure_s
-            Exposure time of the open beam in s.
-        flat_repeats
-            Exposures of the open beam for each energy and helicity.
-        dark_repeats
-            Dark frames for each exposure time.
         """
         uid: str = yield from plans.energy_scan(
             self._session.instrument,
@@ -263,7 +247,7 @@ class QueuePlans:
         )
         return uid
 
-    @_checked({**_EXPOSING, "helicity": _HELICITY})
+    @_checked({**_EXPOSING, "repeats": {**_EXPOSING["repeats"], "min": 2}, "helicity": _HELICITY})
     def focus_series(
         self,
         helicity: int,
@@ -282,16 +266,6 @@ class QueuePlans:
             +1 or -1.
         z_um
             Positions of the zone plate in um, ascending, at least 5.
-        exposure_s
-            Exposure time of the sample in s.
-        repeats
-            Exposures of the sample at each position, at least 2.
-        flat_exposure_s
-            Exposure time of the open beam in s.
-        flat_repeats
-            Exposures of the open beam.
-        dark_repeats
-            Dark frames for each exposure time.
         """
         uid: str = yield from plans.focus_series(
             self._session.instrument,

@@ -108,6 +108,7 @@ def test_a_file_that_is_wrong_is_refused_with_its_name(allowed, tmp_path):
         ("energy_scan", {**SCAN, "energies_ev": 707.4}),
         ("energy_scan", {**SCAN, "energies_ev": [707.4], "flat_repeats": 1}),
         ("focus_series", {**SCAN, "helicity": 1, "z_um": ["1"]}),
+        ("focus_series", {**SCAN, "helicity": 1, "z_um": [-2, -1, 0, 1, 2], "repeats": 1}),
     ],
 )
 def test_parameters_of_a_wrong_kind_or_size_are_refused_when_they_are_added(
