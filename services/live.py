@@ -125,8 +125,8 @@ class LiveSeries:
         """Make signals of the angles that have finished, solve, and publish; at once if there is none.
 
         An angle whose frames cannot be used is left out, said in the status, and tried again later; one that was
-        rejected is forgotten until it is there again. A series that was complete before this process began is left
-        alone until there is more of it.
+        rejected is forgotten until it is there again. A series that was complete before this process began, or before
+        the next series, is left alone until there is more of it.
         """
         begin_s = time.monotonic()
         runs, rejections = taken(self._exposures.runs), self._exposures.rejections
@@ -162,12 +162,20 @@ class LiveSeries:
         self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
         write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
 
+    def make_room(self) -> None:
+        """Forget the signals of a series that is complete and has ended; if more of it comes they are made again."""
+        runs = taken(self._exposures.runs)
+        if self._status["state"] == "complete" and all(ended for _, ended in runs.values()):
+            self._complete_with = runs, self._exposures.rejections
+            self._signals, self._pair = {}, None
+
     def _forget(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
         """Forget the angles that are not finished any more; return whether the volume was made from one of them."""
         self._failures = {place: one for place, one in self._failures.items() if place in finished}
-        gone = self._signals.keys() - finished.keys()
+        known = {*self._signals} if self._newest is None else {*self._signals, self._newest}
+        gone = known - finished.keys()
         for place in gone:
-            del self._signals[place]
+            self._signals.pop(place, None)
         if self._newest in gone:
             self._newest, self._pair = next(reversed(self._signals), None), None
         return bool(gone)
@@ -323,6 +331,8 @@ class LiveReconstruction:
         for uid, series in reversed(self._series.items()):
             if uid in changed:
                 series.update()
+        for series in list(self._series.values())[:-1]:
+            series.make_room()
 
     def _follow(self, start: Document) -> str | None:
         """Return the series of a run, if it is one to follow; only a run that plans one begins it."""

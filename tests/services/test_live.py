@@ -353,6 +353,9 @@ def test_a_series_that_has_ended_makes_room_for_the_next(short, written_series):
     follower.update()
     assert status_of(short)["state"] == "complete"
     assert volume_bytes(short) == reconstruct(short, documents, again)
+    feed(follower, short.reject([(0.0, theta, 1, 0) for theta in (-30.0, 20.0)]))
+    follower.update()
+    assert not (short.data / LIVE / short.uid / VOLUME).exists()
 
 
 def test_a_damaged_frame_in_mid_series_does_not_stop_it(series):
