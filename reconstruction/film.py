@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mistral_txm.reconstruction.direct import Support, extend_views, solve_direct
+from mistral_txm.reconstruction.direct import solve_direct
+from mistral_txm.reconstruction.extension import extend_views
 from mistral_txm.reconstruction.geometry import Grid
-from mistral_txm.reconstruction.layers import CENTRE_INSIDE
+from mistral_txm.reconstruction.layers import CENTRE_INSIDE, Support, support_of
 from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.reconstruction.solvers import Callback, Problem, iterate
 from mistral_txm.reconstruction.unit_norm import solve_unit_norm
 from mistral_txm.reconstruction.views import COARSE, Domain, View
+from mistral_txm.reconstruction.workers import Spread, in_process
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -48,12 +50,7 @@ class How:
     iterations: int | None = None
     initial: Float32 | None = None
     callback: Callback | None = None
-
-
-def support_of(grid: Grid, coverage_z: Float64) -> tuple[Support, npt.NDArray[np.intp]]:
-    """The layers that may be magnetic, and which of the grid's they are."""
-    kept = np.flatnonzero(coverage_z > 1e-6)
-    return Support(grid.z_nm[kept], coverage_z[kept]), kept
+    spread: Spread = in_process
 
 
 def sheared_problem(
@@ -107,7 +104,12 @@ def solve_film(
     )
     problem = sheared_problem(views, support, grid.voxel_nm)
     direct = solve_direct(
-        views, extended, support, grid.voxel_nm, fraction_only=how.method != "direct"
+        views,
+        extended,
+        support,
+        grid.voxel_nm,
+        fraction_only=how.method != "direct",
+        spread=how.spread,
     )
     if direct.field is not None:
         solution = direct.field

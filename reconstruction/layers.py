@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,27 @@ Float64 = npt.NDArray[np.float64]
 
 CENTRE_INSIDE = 0.5 - 1e-6
 """Covered part from which on a voxel's centre counts as inside a layer."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Layers that may hold magnetization: centres and covered part of each, shape (layers,)."""
+
+    z_nm: Float64
+    coverage_z: Float64
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the support is its own mirror image, which makes the matrices real."""
+        z = self.z_nm - self.centre_nm
+        return bool(
+            np.allclose(z, -z[::-1]) and np.allclose(self.coverage_z, self.coverage_z[::-1])
+        )
+
+    @property
+    def centre_nm(self) -> float:
+        """Half way between the lowest and the highest layer."""
+        return float(self.z_nm[0] + self.z_nm[-1]) / 2
 
 
 def layer_coverage(grid: Grid, layers_nm: Sequence[tuple[float, float]]) -> Float64:
@@ -49,3 +71,9 @@ def layer_coverage(grid: Grid, layers_nm: Sequence[tuple[float, float]]) -> Floa
 def covered_layers(grid: Grid, prior: str, layers_nm: Sequence[tuple[float, float]]) -> Float64:
     """Part of each voxel layer that may be magnetic, shape (nz,): all of it where the prior says nothing."""
     return np.ones(grid.shape_zyx[0]) if prior == "none" else layer_coverage(grid, layers_nm)
+
+
+def support_of(grid: Grid, coverage_z: Float64) -> tuple[Support, npt.NDArray[np.intp]]:
+    """The layers that may be magnetic, and which of the grid's they are."""
+    kept = np.flatnonzero(coverage_z > 1e-6)
+    return Support(grid.z_nm[kept], coverage_z[kept]), kept

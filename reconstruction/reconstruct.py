@@ -14,14 +14,14 @@ from mistral_txm.reconstruction.film import (
     residual_rms,
     sheared_problem,
     solve_film,
-    support_of,
 )
 from mistral_txm.reconstruction.geometry import Grid, InputError
 from mistral_txm.reconstruction.isolated import isolated_problem, solve_isolated
-from mistral_txm.reconstruction.layers import covered_layers
+from mistral_txm.reconstruction.layers import covered_layers, support_of
 from mistral_txm.reconstruction.solvers import ITERATIONS, Callback, iterate
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import resampled_film
+from mistral_txm.reconstruction.workers import Spread, in_process
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -101,6 +101,7 @@ def reconstruct(
     iterations: int | None = None,
     initial: Reconstruction | None = None,
     callback: Callback | None = None,
+    spread: Spread = in_process,
 ) -> Reconstruction:
     """Find the magnetization that all views of all series agree on, each with its true beam direction.
 
@@ -123,6 +124,7 @@ def reconstruct(
         iterations: at most so many of an iterative method (`solvers.ITERATIONS`); not for "direct".
         initial: an earlier reconstruction on the same grid to start an iterative method from.
         callback: called after each iteration of an iterative method (see `solvers.Callback`).
+        spread: where the method "direct" solves its frequencies (`workers.spread_over`); the result is the same.
 
     Returns:
         The volume, see `Reconstruction`.
@@ -145,7 +147,7 @@ def reconstruct(
         )
     _check_iterations(iterations)
     coverage_z = covered_layers(grid, prior, layers_nm)
-    how = How(method, prior, delta_per_nm, iterations, _field_of(initial, grid), callback)
+    how = How(method, prior, delta_per_nm, iterations, _field_of(initial, grid), callback, spread)
     if isolated:
         return reconstruction_of(solve_isolated(series, grid, coverage_z, how), grid, how)
     views, domain = resampled_film(series, grid)

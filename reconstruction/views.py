@@ -40,7 +40,7 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 COARSE = 4
-"""The padded domain is a multiple of this, so that it can be binned (`direct.extend_views`)."""
+"""The padded domain is a multiple of this, so that it can be binned (`extension.extend_views`)."""
 
 NOISY_PIXEL = 4.0
 """A pixel this many times noisier than the median of its view counts as unseen."""

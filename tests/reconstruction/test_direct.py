@@ -2,16 +2,12 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import Grid, TiltSeries
-from mistral_txm.reconstruction import direct as direct_module
-from mistral_txm.reconstruction.direct import (
-    LEAST_NOISE,
-    MODEL_ERROR,
-    Frequencies,
-    Prior,
-    Support,
-    extend_views,
-    solve_direct,
-)
+from mistral_txm.reconstruction.direct import solve_direct
+from mistral_txm.reconstruction.direct_kernel import LEAST_NOISE
+from mistral_txm.reconstruction.extension import extend_views
+from mistral_txm.reconstruction.lateral_frequencies import Frequencies
+from mistral_txm.reconstruction.layers import Support
+from mistral_txm.reconstruction.smooth_prior import MODEL_ERROR, Prior, statistics
 from mistral_txm.reconstruction.views import View, resampled_film
 
 VOXEL = 10.5
@@ -78,9 +74,7 @@ def test_every_frequency_is_the_posterior_mean(name):
     found = np.fft.rfft2(solution.field, norm="ortho")
     p_hat = np.fft.rfft2(extended, norm="ortho")
     frequencies = Frequencies.of(shape, VOXEL)
-    statistics = direct_module._statistics(
-        views, p_hat.astype(np.complex64), frequencies, support, VOXEL
-    )
+    seen = statistics(views, p_hat.astype(np.complex64), frequencies, support, VOXEL)
     largest = np.abs(found).max()
     # the two bins of real coefficients apart: column 0 and the last are halves of pairs
     for k in range(1, len(frequencies.radius), 7):
@@ -91,8 +85,8 @@ def test_every_frequency_is_the_posterior_mean(name):
         q = np.array([frequencies.qx[k], frequencies.qy[k]])
         at = (frequencies.index_y[k], frequencies.index_x[k])
         mean, _ = posterior_by_definition(
-            views, q, p_hat[:, at[0], at[1]], statistics.model_noise_b[frequencies.bins[k]] / MODEL_ERROR**2,
-            support, statistics.prior, frequencies.domain_radius,
+            views, q, p_hat[:, at[0], at[1]], seen.model_noise_b[frequencies.bins[k]] / MODEL_ERROR**2,
+            support, seen.prior, frequencies.domain_radius,
         )  # fmt: skip
         tolerance = 2e-4 + 3 * abs(np.hypot(*q) - radius) / radius
         assert np.abs(found[:, :, at[0], at[1]] - mean).max() < tolerance * max(
@@ -109,20 +103,18 @@ def test_data_fraction_is_the_explained_part_of_the_prior(name):
     solution = solve_direct(views, extended, support, VOXEL)
     p_hat = np.fft.rfft2(extended, norm="ortho")
     frequencies = Frequencies.of(shape, VOXEL)
-    statistics = direct_module._statistics(
-        views, p_hat.astype(np.complex64), frequencies, support, VOXEL
-    )
+    seen = statistics(views, p_hat.astype(np.complex64), frequencies, support, VOXEL)
     explained = np.zeros(len(support.z_nm))
     for k in range(len(frequencies.radius)):
         double = 1 if frequencies.index_x[k] in (0, shape[1] // 2) else 2
         q = np.array([frequencies.qx[k], frequencies.qy[k]])
         _, part = posterior_by_definition(
-            views, q, p_hat[:, 0, 0], statistics.model_noise_b[frequencies.bins[k]] / MODEL_ERROR**2,
-            support, statistics.prior, frequencies.domain_radius,
+            views, q, p_hat[:, 0, 0], seen.model_noise_b[frequencies.bins[k]] / MODEL_ERROR**2,
+            support, seen.prior, frequencies.domain_radius,
         )  # fmt: skip
         explained += double * part.mean(axis=0)
     q_all = 2 * np.pi * np.hypot(np.fft.fftfreq(16, VOXEL)[:, None], np.fft.fftfreq(20, VOXEL))
-    total = statistics.prior.power(q_all.ravel(), frequencies.domain_radius).sum()
+    total = seen.prior.power(q_all.ravel(), frequencies.domain_radius).sum()
     # sampled at a few frequencies, hence the tolerance
     np.testing.assert_allclose(solution.data_fraction_z, explained / total, atol=0.08)
 
@@ -164,7 +156,7 @@ def test_prior_is_found_from_its_own_samples():
         p_hat.append((along * phase).sum(axis=0))
     noise = rng.normal(0, 0.5, (len(views), n, n))
     p = np.array(p_hat) + np.fft.rfft2(noise, norm="ortho")
-    found = direct_module._statistics(
+    found = statistics(
         views, p.astype(np.complex64), frequencies, Support(z, np.ones(nz)), VOXEL
     ).prior
     assert found.kappa_per_nm == kappa

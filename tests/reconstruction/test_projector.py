@@ -4,7 +4,6 @@ import pytest
 
 from mistral_txm.reconstruction import Grid
 from mistral_txm.reconstruction.geometry import Mount
-from mistral_txm.reconstruction.lanes import LANES, ROWS, subtract_products, subtract_scaled
 from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.reconstruction.views import padded_domain, resample
 
@@ -108,29 +107,3 @@ def test_turning_sample_and_geometry_together_turns_the_view():
     np.testing.assert_allclose(
         after, np.rot90(before, -1, (1, 2)), atol=2e-4 * np.abs(before).max()
     )
-
-
-def test_sums_of_products_in_lanes():
-    rng = np.random.default_rng(5)
-    a = rng.normal(size=(ROWS, 9, LANES)).astype(np.float32)
-    b = rng.normal(size=(9, LANES)).astype(np.float32)
-    x = rng.normal(size=(ROWS, LANES)).astype(np.float32)
-    scaled = rng.normal(size=(ROWS, 9)).astype(np.float32)
-
-    import numba
-
-    @numba.njit
-    def run(x, y, z, a, scaled, b):  # type: ignore[no-untyped-def]
-        subtract_products(x, 0, a, 0, 9 * LANES, LANES, b, 0, 9)
-        subtract_scaled(y, 0, scaled, 0, 9, 1, b, 0, 9)
-        subtract_products(z, 0, a, 0, 9 * LANES, LANES, b, 0, 0)
-
-    flat = [x.ravel().copy() for _ in range(3)]
-    run(*flat, a.ravel(), scaled.ravel(), b.ravel())
-    np.testing.assert_allclose(
-        flat[0].reshape(x.shape), x - np.einsum("rks,ks->rs", a, b), rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(
-        flat[1].reshape(x.shape), x - np.einsum("rk,ks->rs", scaled, b), rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_array_equal(flat[2].reshape(x.shape), x)
