@@ -43,20 +43,25 @@ def block_means(
     saturation: float,
     block: int,
 ) -> Float64:
-    """Return the mean value in each block of `block` x `block` pixels, [t, v, u]; NaN where no pixel counts."""
+    """Return the mean value in each block of `block` x `block` pixels, [t, v, u].
+
+    NaN where no pixel counts, or where 3 % of them or more are full: the others are then the darker ones by chance.
+    """
     frames, rows, columns = counts_tvu.shape
     result = np.full((frames, rows // block, columns // block), np.nan)
     for t in range(frames):
         k = dark_t[t]
         for i in range(rows // block):
             for j in range(columns // block):
-                above, reference = 0.0, 0.0
+                above, reference, full = 0.0, 0.0, 0
                 for v in range(i * block, (i + 1) * block):
                     for u in range(j * block, (j + 1) * block):
-                        if usable_vu[v, u] and counts_tvu[t, v, u] < saturation:
+                        if usable_vu[v, u] and counts_tvu[t, v, u] >= saturation:
+                            full += 1
+                        elif usable_vu[v, u]:
                             above += counts_tvu[t, v, u] - level_kvu[k, v, u]
                             reference += reference_vu[v, u]
-                if reference > 0:
+                if reference > 0 and 32 * full < block * block:
                     result[t, i, j] = above / (reference * dose_t[t])
     return result
 

@@ -38,6 +38,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
+import scipy.special
 
 from mistral_txm.reconstruction import pixel_sums
 from mistral_txm.reconstruction.flat_field import ring_numbers
@@ -147,8 +148,7 @@ class _Blocks:
     def __init__(self, stack: Stack, gain: float) -> None:
         self._side = max(4, min(16, min(stack.shape_vu) // 8))
         self._value_tvu = stack.block_means(self._side)
-        with np.errstate(invalid="ignore"):
-            self._usual_vu = np.nanmedian(self._value_tvu, axis=0)
+        self._usual_vu = _median(self._value_tvu, 0)
         dose = stack.dose_t[:, None, None] * self.mean_of(stack.reference_vu)
         expected = np.maximum(self._usual_vu, 0) * dose
         variance = gain * expected + stack.variance_t[:, None, None]
@@ -159,7 +159,8 @@ class _Blocks:
         self._light_std_t = np.full(stack.frames, np.inf)
         if self._any_light:
             quotient = (self._value_tvu / self._usual_vu)[:, bright]
-            self.light_t = np.nanmedian(quotient, axis=1)
+            # A repeat that is full everywhere is none to judge.
+            self.light_t = np.nan_to_num(_median(quotient, 1), nan=1.0)
             noise = (self._std_tvu / self._usual_vu)[:, bright]
             # A median scatters by 1.25 times as much as a mean.
             self._light_std_t = 1.25 * np.sqrt(np.mean(noise**2, axis=1) / bright.sum())
@@ -198,15 +199,16 @@ class _Blocks:
             if (length := float(np.hypot(*shift[t]))) > MOST_PIXELS
         }
         slope_v, slope_u = (self.mean_of(slope) for slope in slopes)
-        model = np.median(self._value_tvu[kept], axis=0)
+        model = _median(self._value_tvu[kept], 0)
         # Each block of the model scatters, too.
         variance = self._std_tvu**2 * (1 + 1.57 / len(kept))
         chi = {}
         for t in kept:
             rest = self._value_tvu[t] / self.light_t[t] - model
             rest += shift[t, 0] * slope_v + shift[t, 1] * slope_u
-            chi[int(t)] = float(np.nanmedian(rest**2 / variance[t])) / 0.4549
-        usual = float(np.median(list(chi.values())))
+            # The median of chi squared of one degree of freedom is 0.455.
+            chi[int(t)] = float(_median((rest**2 / variance[t]).ravel(), 0)) / 0.455
+        usual = float(_median(np.array(list(chi.values())), 0))
         for t, one in chi.items():
             if one > LARGEST_CHI_SQUARED * max(usual, 1.0):
                 found.setdefault(t, f"another image than the others (chi squared {one:.1f})")
@@ -264,8 +266,8 @@ def _slope_variance(stack: Stack) -> float:
     rings = ring_numbers(stack.shape_vu)
     count = np.bincount(rings.ravel())
     omega = np.pi * np.arange(len(count)) / min(stack.shape_vu)
-    # Of both directions, the mean; central differences.
-    slope = np.sin(np.minimum(omega / np.sqrt(2), np.pi)) ** 2
+    # Central differences: the mean of sin(omega cos(angle))^2 over all angles.
+    slope = (1 - scipy.special.j0(2 * omega)) / 2
     smooth = np.exp(-((_WIDTH_PIXELS * omega) ** 2) / 2)
     return float(np.sum(count * slope * smooth * stack.reference_error_f) / count.sum())
 
@@ -324,6 +326,14 @@ def filled(image_vu: Float64) -> Float32:
     known = bad & (weight > 0.02)
     result[known] = near[known] / weight[known]
     return result
+
+
+def _median(values: Float64, axis: int) -> Float64:
+    """Return the median of what is known; NaN where nothing is."""
+    known = np.isfinite(values).any(axis=axis, keepdims=True)
+    with_any = np.where(known, values, 0.0)
+    median = np.nanmedian(with_any, axis=axis, keepdims=True)
+    return np.asarray(np.where(known, median, np.nan).squeeze(axis), dtype=np.float64)
 
 
 def _dot(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
