@@ -182,7 +182,7 @@ class _Blocks:
         robust = 0.0 if len(light_t) == 2 else _SIGMA * spread
         limit_t = np.maximum(np.maximum(LIGHT_TOLERANCE, robust), _SIGMA * self._light_std_t)
         return {
-            t: f"{100 * one / usual:.1f} % of the light of the others"
+            t: f"{max(100 * one / usual, 0.0):.1f} % of the light of the others"
             for t, one in enumerate(light_t.tolist())
             if not abs(one / usual - 1) <= limit_t[t]
         }

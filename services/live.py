@@ -29,6 +29,7 @@ from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.alignment import SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.exposures import Exposure
+from mistral_txm.services.findings import summary
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lifeline import watch_parent
@@ -111,6 +112,7 @@ class LiveSeries:
             "prior": "layers" if self._layers_nm else "none",
             "residual": None,
             "alignment": None,
+            "exposures": summary([]),
             "singularities": [],
             "message": "waiting for the first angle",
             "runs": {},
@@ -158,6 +160,7 @@ class LiveSeries:
             lag_frames=len(stands.accepted) - used,
             angles_done=len(self._signals),
             angles_planned=angles_planned,
+            exposures=summary(one for _, one in self._signals.values()),
         )
         self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
         write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
