@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mistral_txm.reconstruction import AlignedSeries, FileError, read_aligned, write_aligned
-from mistral_txm.reconstruction.alignment import straightened
+from mistral_txm.reconstruction.straighten import straightened
 from mistral_txm.services.alignment import AlignedViews, SeriesAlignment, align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError
 from mistral_txm.services.exposures import RunExposures
