@@ -42,7 +42,7 @@ import scipy.special
 
 from mistral_txm.reconstruction import pixel_sums
 from mistral_txm.reconstruction.flat_field import ring_numbers
-from mistral_txm.reconstruction.frames import Float32, Float64, Rate, Stack, Sums
+from mistral_txm.reconstruction.frames import Float32, Float64, Rate, Stack, Sums, filled
 
 LIGHT_TOLERANCE = 0.02
 """Ring current and exposure time tell the light of a repeat to this part."""
@@ -113,7 +113,8 @@ def average(stack: Stack, gain: float, *, align: bool = True) -> tuple[Rate, Fin
         kept = np.array([t for t in range(stack.frames) if t not in bad])
         some = stack.some(kept)
         sums = some.sums(gain)
-        if not align or len(kept) < 2 or min(stack.shape_vu) < _SMALLEST_IMAGE:
+        nothing = not np.isfinite(sums.rate.var_vu).any()  # saturated throughout
+        if nothing or not align or len(kept) < 2 or min(stack.shape_vu) < _SMALLEST_IMAGE:
             break
         shift[:] = np.nan
         shift[kept], std, slopes = _shifts(some, sums, gain, blocks.light_t[kept])
@@ -219,7 +220,7 @@ def _shifts(
     stack: Stack, sums: Sums, gain: float, light_t: Float64
 ) -> tuple[Float64, Float64, tuple[Float32, Float32]]:
     """Return the shift of each repeat [t, 2] from the mean, its standard deviation, and the gradient's images."""
-    mean_vu = filled(sums.rate.rate_vu)
+    mean_vu = filled(sums.rate.rate_vu).astype(np.float32)
     smooth_vu = scipy.ndimage.gaussian_filter(mean_vu, _WIDTH_PIXELS, truncate=3)
     border = 2 * int(np.ceil(_WIDTH_PIXELS)) + 2
     slopes: list[Float32] = []
@@ -284,7 +285,7 @@ def _is_worth_it(shift_t2: Float64, std_t2: Float64) -> bool:
 
 def _interpolated(stack: Stack, sums: Sums, rest_t2: Float64, whole_t2: pixel_sums.Int) -> Rate:
     """Move the repeats back by what is left beyond whole pixels, and average them by dose."""
-    otherwise_vu = filled(sums.rate.rate_vu)
+    otherwise_vu = filled(sums.rate.rate_vu).astype(np.float32)
     total_vu = np.zeros_like(otherwise_vu)
     weight_t = stack.dose_t / stack.dose_t.sum()
     noise = 0.0
@@ -311,21 +312,6 @@ def lagrange_taps(distance: float) -> Float32:
         for place in places
     ]
     return np.array(taps, dtype=np.float32)
-
-
-def filled(image_vu: Float64) -> Float32:
-    """Return the image with what is unknown made up from around it."""
-    bad = ~np.isfinite(image_vu)
-    if not bad.any():
-        return image_vu.astype(np.float32)
-    if bad.all():
-        return np.zeros(image_vu.shape, np.float32)
-    result = np.where(bad, np.nanmedian(image_vu), image_vu).astype(np.float32)
-    weight = scipy.ndimage.uniform_filter((~bad).astype(np.float32), 5)
-    near = scipy.ndimage.uniform_filter(np.where(bad, 0, result), 5)
-    known = bad & (weight > 0.02)
-    result[known] = near[known] / weight[known]
-    return result
 
 
 def _median(values: Float64, axis: int) -> Float64:
