@@ -339,7 +339,8 @@ class CcdSettings(Strict):
 class Durations(Strict):
     """How long things usually take, for estimates alone.
 
-    A move takes its distance divided by the axis' speed, and `ramp_s` for its beginning and end. A
+    A move takes its distance divided by the axis' speed, and `ramp_s` for its beginning and end, that of the
+    monochromator `energy_ramp_s`. A
     `helicity_change_s` is the whole, with its rest; a `frame_overhead_s` what a frame takes beside exposure
     and readout.
     """
@@ -348,6 +349,7 @@ class Durations(Strict):
     azimuth_change_s: _NotNegative
     frame_overhead_s: _NotNegative
     ramp_s: _NotNegative
+    energy_ramp_s: _NotNegative
     tilt_deg_per_s: _Positive
     sample_um_per_s: _Positive
     zone_plate_um_per_s: _Positive

@@ -115,7 +115,9 @@ def _leg(
             now = tuned
         if step.stream != "dark":
             target = _target(measurement, configuration, now, step)
-            parts.append(_moved(configuration, now, target, theta_is_set=True))
+            # An axis that has arrived from below is not moved again.
+            turns = target.theta_deg != now.theta_deg
+            parts.append(_moved(configuration, now, target, theta_is_set=turns))
             now = target
         frames = len(step.repeats)
         exposure_s = frames * step.exposure_s
@@ -176,13 +178,15 @@ def _moved(
     """Return the time of a move of all axes together; an axis with an approach moves whenever it is set."""
     usual, axes = configuration.durations, configuration.axes
 
-    def run_s(distance: float, speed: float) -> float:
-        return abs(distance) / speed + usual.ramp_s if distance else 0.0
+    def run_s(distance: float, speed: float, ramp_s: float = usual.ramp_s) -> float:
+        return abs(distance) / speed + ramp_s if distance else 0.0
 
-    def approached_s(start: float, end: float, approach: float, speed: float) -> float:
+    def approached_s(
+        start: float, end: float, approach: float, speed: float, ramp_s: float = usual.ramp_s
+    ) -> float:
         if not approach or end - start >= approach:
-            return run_s(end - start, speed)
-        return run_s(end - approach - start, speed) + run_s(approach, speed)
+            return run_s(end - start, speed, ramp_s)
+        return run_s(end - approach - start, speed, ramp_s) + run_s(approach, speed, ramp_s)
 
     others_s = [
         run_s(end - start, usual.sample_um_per_s)
@@ -195,9 +199,8 @@ def _moved(
         )
     if energy_is_set:
         energy = axes.energy.approach
-        others_s.append(
-            approached_s(before.energy_ev, after.energy_ev, energy, usual.energy_eV_per_s)
-        )
+        speed, ramp_s = usual.energy_eV_per_s, usual.energy_ramp_s
+        others_s.append(approached_s(before.energy_ev, after.energy_ev, energy, speed, ramp_s))
     changes = after.helicity != before.helicity
     if after.zone_plate_um != before.zone_plate_um:
         focus_s = run_s(after.zone_plate_um - before.zone_plate_um, usual.zone_plate_um_per_s)

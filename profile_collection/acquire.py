@@ -50,6 +50,13 @@ class MeasurementInterrupted(KeyboardInterrupt):
 class Ended(SystemExit):
     """A signal asked this process to end."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self._name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return self._name
+
 
 class Awake(DefaultDuringTask):  # type: ignore[misc]  # bluesky is untyped
     """What the main thread does while a plan runs: it wakes up now and then, and sees what signals came.
@@ -171,7 +178,7 @@ class _EndingInOrder:
     def _leave(self, number: int, _frame: FrameType | None) -> None:
         if not self._is_ending:
             self._is_ending = True
-            raise Ended(128 + number)
+            raise Ended(number)
 
 
 def end_plan(RE: RunEngine) -> list[str]:

@@ -65,11 +65,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Bind ``--layers`` to its value, which may begin with a minus that argparse takes for an option."""
+    """Bind ``--layers`` and ``--surfaces`` to their values, whose minus argparse would take for an option."""
     joined: list[str] = []
     for argument in arguments:
-        if joined and joined[-1] == "--layers":
-            joined[-1] = f"--layers={argument}"
+        if joined and joined[-1] in ("--layers", "--surfaces"):
+            joined[-1] += f"={argument}"
         else:
             joined.append(argument)
     return joined

@@ -108,7 +108,7 @@ class OperatorPlans:
         left = chosen.left(skip)
         if not left:
             raise PlanError(f"series {chosen.uid}: nothing is missing")
-        print(f"series {chosen.uid}: takes the {told_exposures(left)} that are missing")
+        print(f"series {chosen.uid}: {told_exposures(left)} to take")
         plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
             self._instrument, chosen.measurement, series=chosen.uid, skip=skip
         )

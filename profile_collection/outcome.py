@@ -72,11 +72,11 @@ class Outcome:
 def standing_told(state: SeriesState, name: str) -> str:
     """Say how a series stands, and what to type for the rest of the measurement of that name."""
     rejected = f" ({state.rejected} of them rejected)" if state.rejected else ""
-    stands = f"{state.accepted} of {state.planned} exposures are good"
+    stands = f"{state.accepted} of {state.planned} exposures good"
     if not state.missing:
-        return f"{stands}, nothing is missing"
+        return f"{stands}, nothing missing"
     return (
-        f"{stands}, {state.missing} are missing{rejected}: RE(resume({short(name)!r})) takes them"
+        f"{stands}, {state.missing} missing{rejected}: RE(resume({short(name)!r})) takes the rest"
     )
 
 

@@ -62,6 +62,7 @@ def dress(
         shell: InteractiveShell, kind: type[BaseException], error: BaseException, *_: Any, **__: Any
     ) -> None:
         if isinstance(error, Ended):
+            print(f"ended by {error}; everything is put back")
             shell.ask_exit()  # within a cell, IPython takes SystemExit for a mistake
         elif isinstance(error, RunEngineInterrupted):
             if RE.state == "paused":

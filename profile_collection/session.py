@@ -243,8 +243,11 @@ def _ending_in_order(session: Session, *, tells: bool) -> Iterator[None]:
         waking_the_main_thread,
     )
 
+    came: list[Ended] = []
+
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Ended(128 + number)
+        came.append(Ended(number))
+        raise came[-1]
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     with ExitStack() as exits:
@@ -257,18 +260,19 @@ def _ending_in_order(session: Session, *, tells: bool) -> Iterator[None]:
         finally:
             wrong = end_plan(session.RE)
             if tells:
-                _tell_end(session, wrong)
+                _tell_end(session, str(came[-1]) if came else "", wrong)
 
 
-def _tell_end(session: Session, not_put_back: Sequence[str]) -> None:
+def _tell_end(session: Session, cause: str, complaints: Sequence[str]) -> None:
     """Say how all was left."""
+    from mistral_txm.plans.failures import not_put_back
     from mistral_txm.profile_collection.prompt import shutter_told
 
+    by = f" by {cause}" if cause else ""
     line = (
-        f"the session has ended; {shutter_told(session.instrument)}; the data are in {session.data}"
+        f"the session has ended{by}; {shutter_told(session.instrument)}; the data are in "
+        f"{session.data}{not_put_back(complaints)}"
     )
-    if not_put_back:
-        line += f"; not put back: {'; '.join(not_put_back)}"
     with suppress(OSError, ValueError):  # the terminal may be gone
         print(line, flush=True)
 

@@ -29,8 +29,8 @@ EXTENSION_ITERATIONS = 20
 class Solved:
     """A field on the grid, in signal per nm, float32 [component, z, y, x], and what belongs to it.
 
-    data_fraction: as in `reconstruct.Reconstruction`. residual_rms_v, noise_v: per view. delta_per_nm: what was given
-    or found.
+    data_fraction, std (in signal per nm): as in `reconstruct.Reconstruction`. residual_rms_v, noise_v: per view.
+    delta_per_nm: what was given or found.
     """
 
     field: Float32
@@ -38,6 +38,7 @@ class Solved:
     residual_rms_v: Float64
     noise_v: Float64
     delta_per_nm: float | None
+    std: Float32 | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def solve_film(
     if direct.field is not None:
         solution = direct.field
     else:
-        start = None if how.initial is None else _on_domain(how.initial[:, kept], domain)
+        start = None if how.initial is None else on_domain(how.initial[:, kept], domain)
         solution = iterate(how.method, problem, how.iterations, start, how.callback)
     delta_per_nm = how.delta_per_nm
     if how.prior == "norm":
@@ -127,10 +128,16 @@ def solve_film(
     fraction[kept] = np.where(inside_z, direct.data_fraction_z, 0)[:, None, None]
     fraction *= _seen_fraction(views, grid, domain)
     noise_v = np.array([v.std_signal for v in views])
-    return Solved(field, fraction, residual_rms(problem, solution), noise_v, delta_per_nm), coarse
+    std: Float32 | None = None
+    if how.method == "direct" and how.prior != "norm":
+        variance = np.float32(direct.prior.variance) * (1 - fraction[kept])
+        std = np.zeros_like(fraction)
+        std[kept] = np.sqrt(variance) * inside_z[:, None, None]
+    residual = residual_rms(problem, solution)
+    return Solved(field, fraction, residual, noise_v, delta_per_nm, std), coarse
 
 
-def _on_domain(field: Float32, domain: Domain) -> Float32:
+def on_domain(field: Float32, domain: Domain) -> Float32:
     """A field of the grid continued over the padded domain by its values at the edge."""
     (oy, ox), (ny, nx) = domain.offset_yx, domain.shape_yx
     margins = ((0, 0), (0, 0), (oy, ny - oy - field.shape[2]), (ox, nx - ox - field.shape[3]))

@@ -357,6 +357,32 @@ def stack_of(
     )
 
 
+def filled(image_vu: Float64) -> Float64:
+    """Return the image with each pixel that is unknown replaced by the mean of the 5 x 5 pixels around it.
+
+    Where none of these is known, it is the median of the image, or 1 of an image that is all unknown.
+
+    >>> filled(np.array([[1.0, 1.0], [np.nan, 4.0]]))[1, 0].item()
+    2.0
+    """
+    bad = ~np.isfinite(image_vu)
+    if not bad.any():
+        return image_vu
+    if bad.all():
+        return np.ones_like(image_vu)
+    padded = np.pad(np.where(bad, 0.0, image_vu), 2)
+    known = np.pad(~bad, 2)
+    total, count = np.zeros(bad.sum()), np.zeros(bad.sum())
+    rows, columns = np.nonzero(bad)
+    for v in range(5):
+        for u in range(5):
+            total += padded[rows + v, columns + u]
+            count += known[rows + v, columns + u]
+    result = image_vu.copy()
+    result[bad] = np.where(count > 0, total / np.maximum(count, 1), np.median(image_vu[~bad]))
+    return result
+
+
 def _frames(counts_tvu: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
     counts = np.asarray(counts_tvu)
     if counts.ndim != 3 or not len(counts):

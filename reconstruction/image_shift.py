@@ -249,37 +249,3 @@ def image_shift(
         if number and np.abs(step).max() < _SETTLED_PIXELS:
             break
     return ImageShift(shift, np.sqrt(np.diag(covariance)))
-
-
-def repeat_shifts(
-    images_tvu: npt.ArrayLike, *, most_pixels: float = 5.0
-) -> tuple[Float64, Float64]:
-    """Find how repeats of one state drifted: shifts (repeats, 2), v and u in pixels, mean zero, and their std.
-
-    Every repeat is compared with the mean of the others, brought back by what is known so far, twice.
-
-    Args:
-        images_tvu: repeats of one helicity and tilt, at least 2, as for `image_shift`.
-        most_pixels: no repeat is further from the mean than this.
-
-    Raises:
-        InputError: as `image_shift`.
-    """
-    images = np.stack(
-        [_filled(image, f"repeat {i}") for i, image in enumerate(np.asarray(images_tvu))]
-    )
-    count = len(images)
-    if count < 2:
-        raise InputError(f"repeats: {count} given, at least 2 are needed to compare them")
-    shifts, std = np.zeros((count, 2)), np.zeros((count, 2))
-    for _ in range(2):
-        back = np.stack([translated(one, -s) for one, s in zip(images, shifts, strict=True)])
-        total = back.sum(axis=0)
-        found = [
-            image_shift((total - back[i]) / (count - 1), images[i], most_pixels=most_pixels)
-            for i in range(count)
-        ]
-        shifts = np.stack([one.shift_vu for one in found])
-        shifts -= shifts.mean(axis=0)
-        std = np.stack([one.std_vu for one in found])
-    return shifts, std

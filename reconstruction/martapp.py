@@ -120,7 +120,17 @@ def read_aligned(path: Path) -> AlignedSeries:
                 # before the last alignment images may be larger than what was kept
                 stacks[name] = read_array(path, file, dataset, shape=(n, None, None), masked=True)
         known = {name: float(file.attrs[name]) for name in _ATTRIBUTES if name in file.attrs}
-    return AlignedSeries(theta_deg, **stacks, **known)
+    return AlignedSeries(
+        theta_deg,
+        stacks["dichroic_tvu"],
+        stacks["absorption_tvu"],
+        stacks.get("positive_tvu"),
+        stacks.get("negative_tvu"),
+        stacks.get("original_positive_tvu"),
+        stacks.get("original_negative_tvu"),
+        known.get("pixel_nm"),
+        known.get("phi_deg"),
+    )
 
 
 def write_aligned(path: Path, series: AlignedSeries) -> None:

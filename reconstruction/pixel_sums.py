@@ -43,21 +43,34 @@ def block_means(
     saturation: float,
     block: int,
 ) -> Float64:
-    """Return the mean value in each block of `block` x `block` pixels, [t, v, u]; NaN where no pixel counts."""
+    """Return the mean value in each block of `block` x `block` pixels, [t, v, u].
+
+    NaN where no pixel counts, or where 3 % of them or more are full: the others are then the darker ones by chance.
+    """
     frames, rows, columns = counts_tvu.shape
     result = np.full((frames, rows // block, columns // block), np.nan)
+    above_j, reference_j = np.zeros(columns // block), np.zeros(columns // block)
+    full_j = np.zeros(columns // block)
     for t in range(frames):
-        k = dark_t[t]
+        level_vu = level_kvu[dark_t[t]]
         for i in range(rows // block):
-            for j in range(columns // block):
-                above, reference = 0.0, 0.0
-                for v in range(i * block, (i + 1) * block):
+            above_j[:], reference_j[:], full_j[:] = 0, 0, 0
+            for v in range(i * block, (i + 1) * block):
+                for j in range(columns // block):
+                    above, reference, full = 0.0, 0.0, 0.0
                     for u in range(j * block, (j + 1) * block):
-                        if usable_vu[v, u] and counts_tvu[t, v, u] < saturation:
-                            above += counts_tvu[t, v, u] - level_kvu[k, v, u]
-                            reference += reference_vu[v, u]
-                if reference > 0:
-                    result[t, i, j] = above / (reference * dose_t[t])
+                        counts = counts_tvu[t, v, u]
+                        below = counts < saturation
+                        counted = 1.0 if usable_vu[v, u] and below else 0.0
+                        above += counted * (counts - level_vu[v, u])
+                        reference += counted * reference_vu[v, u] if counted > 0 else 0.0
+                        full += 0.0 if below else 1.0
+                    above_j[j] += above
+                    reference_j[j] += reference
+                    full_j[j] += full
+            for j in range(columns // block):
+                if reference_j[j] > 0 and 32 * full_j[j] < block * block:
+                    result[t, i, j] = above_j[j] / (reference_j[j] * dose_t[t])
     return result
 
 
@@ -92,9 +105,9 @@ def robust_sums(
     hit_tvu = np.zeros(counts_tvu.shape, np.bool_)
     saturated_t = np.zeros(frames, np.intp)
     # Rows of all repeats are brought together: frames lie a power of two apart, which caches do not like.
-    counts_tu = np.empty((frames, columns))
-    above_tu = np.empty((frames, columns))
-    weight_tu = np.empty((frames, columns))
+    counts_tu = np.empty((frames, columns), np.float32)
+    above_tu = np.empty((frames, columns), np.float32)
+    weight_tu = np.empty((frames, columns), np.float32)
     mean_u = np.empty(columns)
     plain_u = np.empty(columns, np.bool_)
     values = np.empty(frames)

@@ -47,6 +47,11 @@ class Reconstruction:
     series and their tilts. noise_per_view: standard deviation of a pixel's signal, given or estimated.
 
     delta_per_nm: by which the signal was divided; None if it was not. method, prior: what made the volume.
+
+    std: float32 [z, y, x], standard deviation of one component, mean over the three, of the field about its most
+        probable value: the noise's part and the prior's where no view tells, if the field is as smooth as the prior
+        found in the views says. Of the method "direct" with the prior "none" or "layers", else None (module
+        `uncertainty` has the bootstrap); 0 outside the support.
     """
 
     mx: Float32
@@ -59,6 +64,7 @@ class Reconstruction:
     method: str
     prior: str
     grid: Grid
+    std: Float32 | None = None
 
     @property
     def m_czyx(self) -> Float32:
@@ -223,8 +229,10 @@ def reconstruction_of(solved: Solved, grid: Grid, how: How) -> Reconstruction:
         raise ArithmeticError(
             f"reconstruction: the {how.method} solution is not finite; please report this with the input"
         )
-    mx, my, mz = solved.field / np.float32(solved.delta_per_nm or 1.0)
+    scale = np.float32(solved.delta_per_nm or 1.0)
+    mx, my, mz = solved.field / scale
+    std = None if solved.std is None else solved.std / scale
     return Reconstruction(
         mx, my, mz, solved.data_fraction, solved.residual_rms_v, solved.noise_v,
-        solved.delta_per_nm, how.method, how.prior, grid,
+        solved.delta_per_nm, how.method, how.prior, grid, std,
     )  # fmt: skip

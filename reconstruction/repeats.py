@@ -38,10 +38,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
+import scipy.special
 
 from mistral_txm.reconstruction import pixel_sums
 from mistral_txm.reconstruction.flat_field import ring_numbers
-from mistral_txm.reconstruction.frames import Float32, Float64, Rate, Stack, Sums
+from mistral_txm.reconstruction.frames import Float32, Float64, Rate, Stack, Sums, filled
 
 LIGHT_TOLERANCE = 0.02
 """Ring current and exposure time tell the light of a repeat to this part."""
@@ -112,7 +113,8 @@ def average(stack: Stack, gain: float, *, align: bool = True) -> tuple[Rate, Fin
         kept = np.array([t for t in range(stack.frames) if t not in bad])
         some = stack.some(kept)
         sums = some.sums(gain)
-        if not align or len(kept) < 2 or min(stack.shape_vu) < _SMALLEST_IMAGE:
+        nothing = not np.isfinite(sums.rate.var_vu).any()  # saturated throughout
+        if nothing or not align or len(kept) < 2 or min(stack.shape_vu) < _SMALLEST_IMAGE:
             break
         shift[:] = np.nan
         shift[kept], std, slopes = _shifts(some, sums, gain, blocks.light_t[kept])
@@ -147,8 +149,7 @@ class _Blocks:
     def __init__(self, stack: Stack, gain: float) -> None:
         self._side = max(4, min(16, min(stack.shape_vu) // 8))
         self._value_tvu = stack.block_means(self._side)
-        with np.errstate(invalid="ignore"):
-            self._usual_vu = np.nanmedian(self._value_tvu, axis=0)
+        self._usual_vu = _median(self._value_tvu, 0)
         dose = stack.dose_t[:, None, None] * self.mean_of(stack.reference_vu)
         expected = np.maximum(self._usual_vu, 0) * dose
         variance = gain * expected + stack.variance_t[:, None, None]
@@ -159,7 +160,8 @@ class _Blocks:
         self._light_std_t = np.full(stack.frames, np.inf)
         if self._any_light:
             quotient = (self._value_tvu / self._usual_vu)[:, bright]
-            self.light_t = np.nanmedian(quotient, axis=1)
+            # A repeat that is full everywhere is none to judge.
+            self.light_t = np.nan_to_num(_median(quotient, 1), nan=1.0)
             noise = (self._std_tvu / self._usual_vu)[:, bright]
             # A median scatters by 1.25 times as much as a mean.
             self._light_std_t = 1.25 * np.sqrt(np.mean(noise**2, axis=1) / bright.sum())
@@ -181,7 +183,7 @@ class _Blocks:
         robust = 0.0 if len(light_t) == 2 else _SIGMA * spread
         limit_t = np.maximum(np.maximum(LIGHT_TOLERANCE, robust), _SIGMA * self._light_std_t)
         return {
-            t: f"{100 * one / usual:.1f} % of the light of the others"
+            t: f"{max(100 * one / usual, 0.0):.1f} % of the light of the others"
             for t, one in enumerate(light_t.tolist())
             if not abs(one / usual - 1) <= limit_t[t]
         }
@@ -198,15 +200,16 @@ class _Blocks:
             if (length := float(np.hypot(*shift[t]))) > MOST_PIXELS
         }
         slope_v, slope_u = (self.mean_of(slope) for slope in slopes)
-        model = np.median(self._value_tvu[kept], axis=0)
+        model = _median(self._value_tvu[kept], 0)
         # Each block of the model scatters, too.
         variance = self._std_tvu**2 * (1 + 1.57 / len(kept))
         chi = {}
         for t in kept:
             rest = self._value_tvu[t] / self.light_t[t] - model
             rest += shift[t, 0] * slope_v + shift[t, 1] * slope_u
-            chi[int(t)] = float(np.nanmedian(rest**2 / variance[t])) / 0.4549
-        usual = float(np.median(list(chi.values())))
+            # The median of chi squared of one degree of freedom is 0.455.
+            chi[int(t)] = float(_median((rest**2 / variance[t]).ravel(), 0)) / 0.455
+        usual = float(_median(np.array(list(chi.values())), 0))
         for t, one in chi.items():
             if one > LARGEST_CHI_SQUARED * max(usual, 1.0):
                 found.setdefault(t, f"another image than the others (chi squared {one:.1f})")
@@ -217,7 +220,7 @@ def _shifts(
     stack: Stack, sums: Sums, gain: float, light_t: Float64
 ) -> tuple[Float64, Float64, tuple[Float32, Float32]]:
     """Return the shift of each repeat [t, 2] from the mean, its standard deviation, and the gradient's images."""
-    mean_vu = filled(sums.rate.rate_vu)
+    mean_vu = filled(sums.rate.rate_vu).astype(np.float32)
     smooth_vu = scipy.ndimage.gaussian_filter(mean_vu, _WIDTH_PIXELS, truncate=3)
     border = 2 * int(np.ceil(_WIDTH_PIXELS)) + 2
     slopes: list[Float32] = []
@@ -264,8 +267,8 @@ def _slope_variance(stack: Stack) -> float:
     rings = ring_numbers(stack.shape_vu)
     count = np.bincount(rings.ravel())
     omega = np.pi * np.arange(len(count)) / min(stack.shape_vu)
-    # Of both directions, the mean; central differences.
-    slope = np.sin(np.minimum(omega / np.sqrt(2), np.pi)) ** 2
+    # Central differences: the mean of sin(omega cos(angle))^2 over all angles.
+    slope = (1 - scipy.special.j0(2 * omega)) / 2
     smooth = np.exp(-((_WIDTH_PIXELS * omega) ** 2) / 2)
     return float(np.sum(count * slope * smooth * stack.reference_error_f) / count.sum())
 
@@ -282,7 +285,7 @@ def _is_worth_it(shift_t2: Float64, std_t2: Float64) -> bool:
 
 def _interpolated(stack: Stack, sums: Sums, rest_t2: Float64, whole_t2: pixel_sums.Int) -> Rate:
     """Move the repeats back by what is left beyond whole pixels, and average them by dose."""
-    otherwise_vu = filled(sums.rate.rate_vu)
+    otherwise_vu = filled(sums.rate.rate_vu).astype(np.float32)
     total_vu = np.zeros_like(otherwise_vu)
     weight_t = stack.dose_t / stack.dose_t.sum()
     noise = 0.0
@@ -311,19 +314,12 @@ def lagrange_taps(distance: float) -> Float32:
     return np.array(taps, dtype=np.float32)
 
 
-def filled(image_vu: Float64) -> Float32:
-    """Return the image with what is unknown made up from around it."""
-    bad = ~np.isfinite(image_vu)
-    if not bad.any():
-        return image_vu.astype(np.float32)
-    if bad.all():
-        return np.zeros(image_vu.shape, np.float32)
-    result = np.where(bad, np.nanmedian(image_vu), image_vu).astype(np.float32)
-    weight = scipy.ndimage.uniform_filter((~bad).astype(np.float32), 5)
-    near = scipy.ndimage.uniform_filter(np.where(bad, 0, result), 5)
-    known = bad & (weight > 0.02)
-    result[known] = near[known] / weight[known]
-    return result
+def _median(values: Float64, axis: int) -> Float64:
+    """Return the median of what is known; NaN where nothing is."""
+    known = np.isfinite(values).any(axis=axis, keepdims=True)
+    with_any = np.where(known, values, 0.0)
+    median = np.nanmedian(with_any, axis=axis, keepdims=True)
+    return np.asarray(np.where(known, median, np.nan).squeeze(axis), dtype=np.float64)
 
 
 def _dot(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

@@ -2,6 +2,7 @@
 
     /mx /my /mz      float32 [z, y, x], the components of m in the sample frame
     /data_fraction   float32 [z, y, x], how much of each voxel comes from the data (0 to 1)
+    /std             float32 [z, y, x], standard deviation of a component, in its units (optional)
     attributes       voxel_nm, method, prior, delta_per_nm (nan: not known, m is in 1/nm),
                      layers_nm (n, 2)
     /provenance      input_files, input_sha256; phi_deg, theta_deg, residual_rms: one entry a view;
@@ -103,6 +104,7 @@ class Volume:
     inputs: tuple[InputFile, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    std: Float32 | None = None
 
     @property
     def m_czyx(self) -> Float32:
@@ -178,6 +180,7 @@ def volume_of(
         inputs=tuple(inputs),
         options=dict(options or {}),
         versions=software_versions(),
+        std=result.std,
     )
 
 
@@ -187,7 +190,7 @@ def write_volume(path: Path, volume: Volume) -> None:
     Raises `FileError` if it cannot be written or its parts do not fit together.
     """
     shape = np.shape(volume.mx)
-    for name in ("mx", "my", "mz", "data_fraction"):
+    for name in ("mx", "my", "mz", "data_fraction", "std"):
         part = getattr(volume, name)
         if part is not None and (np.shape(part) != shape or len(shape) != 3):
             raise FileError(
@@ -211,12 +214,11 @@ def write_volume(path: Path, volume: Volume) -> None:
             component = file.create_dataset(name, data=getattr(volume, name), dtype=np.float32)
             component.attrs["units"] = volume.unit
             component.attrs["axes"] = "z y x"
-        if volume.data_fraction is not None:
-            fraction = file.create_dataset(
-                "data_fraction", data=volume.data_fraction, dtype=np.float32
-            )
-            fraction.attrs["units"] = "1"
-            fraction.attrs["axes"] = "z y x"
+        for name, unit in (("data_fraction", "1"), ("std", volume.unit)):
+            if getattr(volume, name) is not None:
+                part = file.create_dataset(name, data=getattr(volume, name), dtype=np.float32)
+                part.attrs["units"] = unit
+                part.attrs["axes"] = "z y x"
         group = file.create_group("provenance")
         group.attrs["options"] = options
         group.attrs["versions"] = json.dumps(dict(volume.versions), sort_keys=True)
@@ -258,9 +260,10 @@ def read_volume(path: Path, *, default_voxel_nm: float | None = None) -> Volume:
             raise FileError(f"{path}: voxel_nm is {voxel_nm}; expected a positive length in nm")
         delta = float(file.attrs.get("delta_per_nm", np.nan))
         layers = np.asarray(file.attrs.get("layers_nm", np.empty((0, 2)))).reshape(-1, 2)
-        fraction = None
-        if "data_fraction" in file:
-            fraction = read_array(path, file, "data_fraction", shape=mx.shape)
+        fraction, std = (
+            read_array(path, file, name, shape=mx.shape) if name in file else None
+            for name in ("data_fraction", "std")
+        )
         group = file.get("provenance")
         return Volume(
             mx,
@@ -272,6 +275,7 @@ def read_volume(path: Path, *, default_voxel_nm: float | None = None) -> Volume:
             delta_per_nm=delta if np.isfinite(delta) and delta != 0 else None,
             data_fraction=fraction,
             layers_nm=tuple((float(low), float(high)) for low, high in layers),
+            std=std,
             **(_provenance(path, group) if isinstance(group, h5py.Group) else {}),
         )
 

@@ -4,122 +4,82 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from mistral_txm.reconstruction import (
-    AlignedSeries,
-    FileError,
-    read_aligned,
-    read_normalized,
-    write_aligned,
-)
-from mistral_txm.reconstruction.alignment import straightened
-from mistral_txm.reconstruction.signal import mean_absorbance
+from mistral_txm.reconstruction import AlignedSeries, FileError, read_aligned, write_aligned
+from mistral_txm.reconstruction.straighten import straightened
 from mistral_txm.services.alignment import AlignedViews, SeriesAlignment, align
-from mistral_txm.services.angle_signals import ProcessingError
+from mistral_txm.services.angle_signals import AngleSignals, ProcessingError
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.processing import Processor, surfaces_of
+from mistral_txm.services.raw_files import RawInput, is_aligned_file, raw_signals
 from mistral_txm.services.series_exposures import SeriesExposures
 
 
 @dataclass(frozen=True)
 class Processed:
-    """The files written, one per azimuth, and how the views of our own runs were aligned."""
+    """The files written, one per azimuth, how the views were aligned, and a line for all that is not as it should."""
 
     paths: tuple[Path, ...]
     alignment: SeriesAlignment | None = None
+    notes: tuple[str, ...] = ()
 
 
-def process(raw: Sequence[str], output: Path, data: Path) -> Processed:
+def process(
+    raw: Sequence[str], output: Path, data: Path, files: RawInput | None = None
+) -> Processed:
     """Turn raw data into aligned stacks, one file per azimuth, and return what was written.
 
     Parameters
     ----------
     raw
-        Either files of one azimuth in MARTApp's formats (the aligned file, or one ``TomoNormalized`` file per
-        helicity), or the uid of one run or series of the data folder, or its first characters.
+        Either files of the facility or folders of them: Xradia's or MARTApp's images, MARTApp's ``TomoNormalized``
+        stacks, one per helicity, NXtomo, or one aligned file, which is passed on; or the uid of one run or series of
+        the data folder, or its first characters.
     output
         File; with several azimuths ``_phiNNN`` is put before its ending.
     data
         The data folder, for uids.
+    files
+        What the files themselves do not say.
 
     Raises
     ------
     ValueError
         If the input is not one of these, or lacks something; one line.
     FrameError
-        If a frame of a run is damaged.
+        If a frame is damaged.
     """
     paths = [Path(one) for one in raw]
     if all(path.exists() for path in paths):
-        series = _from_files(paths)
-        write_aligned(output, series)
-        return Processed((output,))
-    if len(raw) > 1 or paths[0].suffix:
+        if len(paths) == 1 and is_aligned_file(paths[0]):
+            write_aligned(output, read_aligned(paths[0]))
+            return Processed((output,))
+        files = files or RawInput()
+        made, pixel_nm, notes = raw_signals(paths, files)
+        surfaces_nm = files.surfaces_nm
+    elif len(raw) > 1 or paths[0].suffix:
         missing = next(path for path in paths if not path.exists())
         raise FileError(f"{missing}: no such file")
-    by_azimuth, alignment = _from_runs(raw[0], data)
+    else:
+        made, pixel_nm, surfaces_nm = _signals_of_runs(raw[0], data)
+        notes = ()
+    views, alignment = align(made, pixel_nm, surfaces_nm)
     written = []
-    for phi_deg, series in by_azimuth.items():
+    for one in views:
         place = output
-        if len(by_azimuth) > 1:
-            place = output.with_name(f"{output.stem}_phi{phi_deg:03g}{output.suffix}")
-        write_aligned(place, series)
+        if len(views) > 1:
+            place = output.with_name(f"{output.stem}_phi{one.stated_phi_deg:03g}{output.suffix}")
+        write_aligned(place, _straightened(one, pixel_nm))
         written.append(place)
-    return Processed(tuple(written), alignment)
+    return Processed(tuple(written), alignment, notes)
 
 
-def _from_files(paths: Sequence[Path]) -> AlignedSeries:
-    if len(paths) == 1 and not _has_group(paths[0], "TomoNormalized"):
-        return read_aligned(paths[0])
-    if len(paths) != 2:
-        raise FileError(
-            f"{len(paths)} files: expected MARTApp's aligned file of one azimuth, or its two TomoNormalized files, "
-            "one per helicity"
-        )
-    stacks = sorted((read_normalized(path) for path in paths), key=lambda stack: stack.polarization)
-    if not stacks[0].polarization < 0 < stacks[1].polarization:
-        raise FileError(
-            f"{paths[0]} and {paths[1]}: polarisations {stacks[0].polarization:g} and {stacks[1].polarization:g}; "
-            "expected one negative and one positive"
-        )
-    negative, positive = (mean_absorbance(one.transmittance_tvu, one.theta_deg) for one in stacks)
-    return _paired(positive, negative, paths)
-
-
-def _has_group(path: Path, name: str) -> bool:
-    if not h5py.is_hdf5(path):
-        return False
-    with h5py.File(path) as file:
-        return name in file
-
-
-def _paired(
-    positive: tuple[NDArray[np.float64], NDArray[np.float32]],
-    negative: tuple[NDArray[np.float64], NDArray[np.float32]],
-    paths: Sequence[Path],
-) -> AlignedSeries:
-    """Pair two stacks of absorbance, each with its tilts."""
-    (theta_deg, plus_tvu), (other_deg, minus_tvu) = positive, negative
-    if plus_tvu.shape != minus_tvu.shape or not np.allclose(theta_deg, other_deg, atol=0.05):
-        raise FileError(
-            f"{paths[0]} and {paths[1]}: {plus_tvu.shape} and {minus_tvu.shape} images at {len(theta_deg)} and "
-            f"{len(other_deg)} tilts; expected the same tilts and the same pixels in both"
-        )
-    return AlignedSeries(
-        theta_deg=theta_deg,
-        dichroic_tvu=((plus_tvu - minus_tvu) / 2).astype(np.float32),
-        absorption_tvu=((plus_tvu + minus_tvu) / 2).astype(np.float32),
-        positive_tvu=plus_tvu,
-        negative_tvu=minus_tvu,
-    )
-
-
-def _from_runs(uid: str, data: Path) -> tuple[dict[float, AlignedSeries], SeriesAlignment]:
-    """Make the series of each stated azimuth from the run or series whose uid begins with ``uid``."""
+def _signals_of_runs(
+    uid: str, data: Path
+) -> tuple[list[AngleSignals], float, tuple[float, float] | None]:
+    """Return the signals of the run or series whose uid begins with ``uid``, its pixel, nm, and its surfaces."""
     runs = [RunExposures.of(read_journal(path)) for path in journal_files(data / "journal")]
     chosen = [
         run
@@ -144,8 +104,7 @@ def _from_runs(uid: str, data: Path) -> tuple[dict[float, AlignedSeries], Series
         raise ProcessingError(
             f"{uid}: no angle of it is finished in both helicities; resume the series first"
         )
-    views, alignment = align(made, pixel_nm, surfaces_of(start["sample"]))
-    return {one.stated_phi_deg: _straightened(one, pixel_nm) for one in views}, alignment
+    return made, pixel_nm, surfaces_of(start["sample"])
 
 
 def _straightened(views: AlignedViews, pixel_nm: float) -> AlignedSeries:
@@ -182,4 +141,6 @@ def _straightened(views: AlignedViews, pixel_nm: float) -> AlignedSeries:
         absorption_tvu=np.float32(0.5) * (positive_tvu + negative_tvu),
         positive_tvu=positive_tvu,
         negative_tvu=negative_tvu,
+        pixel_nm=pixel_nm,
+        phi_deg=views.phi_deg,
     )

@@ -25,10 +25,13 @@ from typing import Any
 import numpy as np
 
 from mistral_txm.reconstruction import write_volume
+from mistral_txm.reconstruction.frames import dark_level, stack_of
+from mistral_txm.reconstruction.repeats import average
 from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.alignment import SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.exposures import Exposure
+from mistral_txm.services.findings import summary
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lifeline import watch_parent
@@ -111,6 +114,7 @@ class LiveSeries:
             "prior": "layers" if self._layers_nm else "none",
             "residual": None,
             "alignment": None,
+            "exposures": summary([]),
             "singularities": [],
             "message": "waiting for the first angle",
             "runs": {},
@@ -158,6 +162,7 @@ class LiveSeries:
             lag_frames=len(stands.accepted) - used,
             angles_done=len(self._signals),
             angles_planned=angles_planned,
+            exposures=summary(one for _, one in self._signals.values()),
         )
         self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
         write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
@@ -376,7 +381,10 @@ def run(data: Path, series: str | None, stop: threading.Event) -> None:
 
 
 def _compile() -> None:
-    """Solve something tiny: on a new machine the loops are compiled once, better now than at the first angle."""
+    """Do something tiny: on a new machine the loops are compiled once, better now than at the first angle."""
+    frame = (500 + 10 * (np.arange(64 * 64) % 37)).astype(np.uint16).reshape(1, 64, 64)
+    repeats = np.concatenate([frame, frame])
+    average(stack_of(repeats, dark_level(repeats // 5), [1.0, 1.0]), 1.0)
     flat = np.zeros((16, 16), np.float32)
     signals = [
         AngleSignals(phi_deg, theta_deg, Signals(flat, flat, flat + 1))

@@ -1,6 +1,7 @@
 """From files to results: `process`, `reconstruct`, `topology`, `export` and `report`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,8 +31,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "raw",
         nargs="+",
         metavar="RAW",
-        help="MARTApp's files of one azimuth (the aligned file, or TomoNormalized of both helicities), or the uid "
-        "of a run or series of the data folder",
+        help="files of one sample, or folders of them: .xrm, .txrm, MARTApp's images or TomoNormalized stacks (one per "
+        "helicity), NXtomo, or an aligned file; or the uid of a run or series of the data folder",
     )
     process.add_argument(
         "--output",
@@ -39,6 +40,28 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         required=True,
         metavar="ALIGNED.h5",
         help="one file per azimuth; with several, _phiNNN is put before the ending",
+    )
+    process.add_argument(
+        "--phi",
+        nargs="+",
+        type=number,
+        action="extend",
+        default=[],
+        metavar="DEG",
+        help="azimuth of all files, or of each RAW in order, deg, where the files do not say",
+    )
+    process.add_argument(
+        "--ring-current-ma",
+        type=number_above_zero,
+        metavar="MA",
+        help="ring current of images whose files do not say, if it was constant, mA",
+    )
+    process.add_argument(
+        "--surfaces",
+        type=_surfaces_nm,
+        metavar="Z0:Z1",
+        help="lower and upper surface of the sample on which gold spheres lie, nm from the middle of the film; without "
+        "it heights are counted from the tilt axis (for files: our runs say it)",
     )
     data_option(process)
     process.set_defaults(run=_process)
@@ -122,9 +145,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _process(arguments: argparse.Namespace) -> None:
     """Turn raw frames into aligned absorption and dichroic stacks, in MARTApp's format before reconstruction."""
     from mistral_txm.services.aligned_files import process
+    from mistral_txm.services.raw_files import RawInput
 
     _writable(arguments.output)
-    written = process(arguments.raw, arguments.output, data_folder(arguments.data))
+    given = RawInput(tuple(arguments.phi), arguments.ring_current_ma, arguments.surfaces)
+    written = process(arguments.raw, arguments.output, data_folder(arguments.data), given)
+    for note in written.notes:
+        print(note, file=sys.stderr)
     if written.alignment is not None:
         print(written.alignment.message, file=sys.stderr)
     for path in written.paths:
@@ -256,12 +283,20 @@ def _report(arguments: argparse.Namespace) -> None:
     print(write_report(arguments.volume, arguments.output))
 
 
+def _surfaces_nm(text: str) -> tuple[float, float]:
+    """Parse the two surfaces of a sample, ``Z0:Z1`` in nm from the middle of the film."""
+    surfaces = layers_nm(text)
+    if len(surfaces) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected one pair Z0:Z1, such as -170:120")
+    return surfaces[0]
+
+
 def _writable(path: Path) -> None:
     """Refuse an output whose folder is missing before hours are spent on it.
 
     Raises
     ------
-    FileNotFoundError, IsADirectoryError
+    FileNotFoundError, IsADirectoryError, PermissionError
         With one line.
     """
     if not path.absolute().parent.is_dir():
@@ -270,3 +305,7 @@ def _writable(path: Path) -> None:
         )
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; name a file")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise PermissionError(
+            f"{path}: the folder {path.absolute().parent} may not be written to; choose another"
+        )

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 START = """
 from mistral_txm.profile_collection import start
-session = start(simulated=True, data={data!r}); globals().update(session)
+session = start(simulated=True, data={data!r}, time_scale={time_scale}); globals().update(session)
 """
 WORDS = """
 %mov theta 3 polarization -1
@@ -49,6 +49,64 @@ RE(resume())
 len(RE.suspenders)
 """
 """The camera's server drops a frame three times: the plan tries that often, and asks for help."""
+MISTAKES = """
+start()
+RE(check("small"))
+RE(small())
+RE(vector_tomography)
+RE(vector_tomography(small()))
+RE(vector_tomography(instrument, "nonsense.toml"))
+RE(retake("2"))
+RE(reject(2))
+RE.resume()
+vector_tomography(instrument, small())
+(each for each in "ab")
+"""
+ANSWERS = (
+    "SessionError: a session runs here already, with its data in",
+    "PlanError: RE: nothing to run; what prints by itself",
+    "PlanError: RE: a measurement says what to take; to take it: RE(",
+    "PlanError: RE: vector_tomography lacks its parentheses",
+    "PlanError: vector_tomography: the instrument comes first",
+    "ConfigurationError: nonsense.toml: No such file",
+    "PlanError: theta = '2': expected a tilt in deg",
+    "PlanError: reject: missing a required argument: 'reason'",
+    "no plan is paused: nothing to go on with or to end",
+    "a plan, and nothing has happened yet: run it with RE(...)",
+    "<generator object",
+)
+"""What is said of each line of `MISTAKES`."""
+NAMES = """
+import inspect
+print("names:", *session)
+takes = lambda one: str(inspect.signature(one))
+ours = lambda one: callable(one) and getattr(one, "__module__", "").startswith("mistral_txm")
+typed = [name for name, one in session.items() if name != "RE" and ours(one)]
+print("without a signature:", *(n for n in typed if "**" in takes(session[n]) or "*args" in takes(session[n])))
+print("without help:", *(n for n in typed if not inspect.getdoc(session[n])))
+"""
+INTERNALS = {
+    "light",
+    "key",
+    "waived",
+    "budget",
+    "log",
+    "Key",
+    "PlanError",
+    "check_positions",
+    "edge_series",
+    "steps",
+}
+OF_THE_ENGINE = (
+    "deferred pause",
+    "hard pause",
+    "Pausing",
+    "Aborting",
+    "acknowledged",
+    "Your RunEngine",
+    "Suspen",
+)
+"""What bluesky would print of a pause, an end and a suspension."""
 LONG = "RE(bp.scan([ring_current], theta, 0, 5, 10000))\n"
 
 
@@ -79,10 +137,11 @@ def prompt(profile):
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """The data folder of a session in which all of WORDS and SERIES was typed, and what it printed."""
+    """The data folder of a session in which all of WORDS, SERIES, MISTAKES and NAMES was typed, and what it printed."""
     data = tmp_path_factory.mktemp("data")
     with prompt(tmp_path_factory.mktemp("ipython")) as process:
-        typed = START.format(data=str(data)) + WORDS + SERIES + "exit\n"
+        begin = START.format(data=str(data), time_scale=0)
+        typed = begin + WORDS + SERIES + MISTAKES + NAMES + "exit\n"
         output, _ = process.communicate(typed, timeout=900)
     return data, output
 
@@ -124,7 +183,9 @@ def test_a_series_that_pauses_itself_and_is_mended(session):
     told = [re.sub(r"^((In|Out) ?\[\d+\]: )+", "", line) for line in output.split("\n")]
     (paused,) = (line for line in told if line.startswith("paused: "))
     assert paused.startswith("paused: dark frame 1: ccd: ")
-    assert paused.endswith("; RE.resume() when it is put right, RE.abort() to end")
+    assert paused.endswith(
+        "; the shutter is closed; RE.resume() when it is put right, RE.abort() to end"
+    )
     told = told[told.index(paused) :]
     assert "('paused', False)" in told
     assert "PlanError: theta = 4 deg is not planned; beside it are 0 deg" in told
@@ -138,7 +199,12 @@ def test_a_series_that_pauses_itself_and_is_mended(session):
         if line.startswith("series typed: ") and " of 4 exposures accepted" in line
     ]
     assert stood[0].startswith(f"{cut} (1 of them rejected)")
-    assert "series typed: 1 exposures are missing" in told
+    assert "series typed: 1 exposure rejected, for 'a flash'" in told
+    assert (
+        "series typed: 3 of 4 exposures good, 1 missing (1 of them rejected): RE(resume('typed')) takes the rest"
+    ) in told
+    assert "series typed: 1 exposure to take" in told
+    assert "series typed: 1 exposure taken; 4 of 4 exposures good, nothing missing" in told
     assert stood[1].startswith(whole)
     assert "PlanError: series typed: nothing is missing" in told
     assert "3" in told
@@ -149,7 +215,7 @@ def test_a_series_that_pauses_itself_and_is_mended(session):
 def test_a_closed_terminal_ends_the_plan_as_an_abort_and_then_the_prompt(tmp_path, processes_about):
     data = tmp_path / "data"
     with prompt(tmp_path / "ipython") as process:
-        process.stdin.write(START.format(data=str(data)) + LONG)
+        process.stdin.write(START.format(data=str(data), time_scale=0) + LONG)
         process.stdin.flush()
         deadline = time.monotonic() + 600
         while not (found := journal_files(data / "journal")) or found[0].stat().st_size < 20_000:
@@ -163,4 +229,108 @@ def test_a_closed_terminal_ends_the_plan_as_an_abort_and_then_the_prompt(tmp_pat
             pytest.fail(f"still there after 300 s: {process.communicate(timeout=20)[0][-8000:]}")
     *_, (name, stop) = read_journal(journal_files(data / "journal")[0])
     assert (name, stop["exit_status"]) == ("stop", "abort")
+    assert processes_about(str(data)) == []
+
+
+def test_a_mistake_is_answered_by_one_line_that_says_what_to_type(session):
+    _, output = session
+    answers = output[output.index("SessionError: ") :]
+    found = [answers.find(answer) for answer in ANSWERS]
+    assert -1 not in found, ANSWERS[found.index(-1)]
+    assert found == sorted(found)
+    assert "TypeError" not in output
+    assert "AttributeError" not in output
+
+
+def test_the_prompt_begins_and_ends_with_where_everything_is(session):
+    data, output = session
+    assert re.search(r"simulated MISTRAL: \d+ devices answer; the shutter is closed\n", output)
+    assert f"data: {data}\n" in output
+    assert re.search(r"monitor: http://127.0.0.1:\d+/\n", output)
+    assert f"the session has ended; the shutter is closed; the data are in {data}\n" in output
+
+
+def test_the_names_are_those_that_an_operator_types_and_each_has_help(session):
+    _, output = session
+    names = re.search(r"names: (.*)\n", output)[1].split()
+    assert {"vector_tomography", "retake", "mosaic", "theta", "cat", "small"} <= set(names)
+    assert not INTERNALS & set(names)
+    assert re.search(r"without a signature: *\n", output)
+    assert re.search(r"without help: *\n", output)
+
+
+def tells(process, *lines):
+    """Type lines."""
+    process.stdin.write("\n".join(lines) + "\n")
+    process.stdin.flush()
+
+
+def read_until(process, text):
+    """Read what is printed up to a line with that text."""
+    read = []
+    for line in process.stdout:
+        read.append(line)
+        if text in line:
+            return "".join(read)
+    raise AssertionError(f"{text!r} was not told: {''.join(read)[-4000:]}")
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """The data folder of a series that Ctrl-C has paused, and `RE.abort()` ended, and what was printed."""
+    data = tmp_path_factory.mktemp("cut")
+    with prompt(tmp_path_factory.mktemp("ipython")) as process:
+        tells(process, START.format(data=str(data), time_scale=0.02))
+        tells(process, "RE(vector_tomography(instrument, small(), series='cut'))")
+        deadline = time.monotonic() + 600
+        while not (found := journal_files(data / "journal")) or found[0].stat().st_size < 60_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output = read_until(process, "paused; ")
+        tells(process, "RE(resume())", "RE.abort()", "RE.abort()", "exit")
+        output += process.communicate(timeout=300)[0]
+    return data, output
+
+
+def test_ctrl_c_and_an_abort_are_told_in_our_words_alone(cut):
+    _, output = cut
+    for line in (
+        "Ctrl-C: pausing after this exposure; press it again to pause at once",
+        "paused; the shutter is closed; RE.resume() to go on, RE.abort() to end",
+        "PlanError: a plan is paused: RE.resume() goes on with it, RE.abort() ends it",
+        "ending the plan, and putting everything back",
+        "ended early; the shutter is closed",
+        "no plan is paused: nothing to go on with or to end",
+    ):
+        assert output.count(line) == 1, line
+    stands = r"series cut: (\d+ exposures? taken; )?\d+ of 276 exposures good, \d+ missing: RE\(resume\('cut'\)\)"
+    assert re.search(stands, output)
+    for words in OF_THE_ENGINE:
+        assert words not in output, words
+
+
+def test_a_signal_ends_a_prompt_at_which_nobody_types(cut, tmp_path, processes_about):
+    """The kernel may hand it to any thread, while the one that handles it sits in a read: so it is here."""
+    data, _ = cut
+    elsewhere = "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)"
+    with prompt(tmp_path) as process:
+        tells(process, "import signal, threading", START.format(data=str(data), time_scale=0))
+        tells(process, f"threading.Timer(1.0, lambda: {elsewhere}).start()")
+        output = read_until(process, "interrupted: ")
+        try:  # not by communicate, which closes the input: that ends a prompt by itself
+            code = process.wait(timeout=300)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # makes it print what every thread does
+            pytest.fail(f"still there after 300 s: {process.stdout.read()[-8000:]}")
+        output += process.stdout.read()
+    assert code == 128 + signal.SIGTERM
+    assert re.search(
+        r"interrupted: series cut of .*, \d+ exposures missing: RE\(resume\('cut'\)\) takes the rest\n",
+        output,
+    )
+    assert (
+        f"the session has ended by SIGTERM; the shutter is closed; the data are in {data}\n"
+        in output
+    )
     assert processes_about(str(data)) == []

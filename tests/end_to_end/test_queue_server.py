@@ -72,7 +72,7 @@ class Queue:
             channel.linger = 0
             channel.connect(f"tcp://127.0.0.1:{self.port}")
             channel.send_json({"method": method, "params": parameters})
-            return channel.recv_json() if channel.poll(2000) else {"manager_state": None}
+            return channel.recv_json() if channel.poll(20_000) else {"manager_state": None}
 
     def wait_for(self, condition, seconds=600.0):
         deadline = time.monotonic() + seconds

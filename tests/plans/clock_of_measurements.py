@@ -67,6 +67,7 @@ def main(data: Path, conditions: str) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     beamline = importlib.import_module("conftest")
     port = beamline.os.environ["EPICS_CA_SERVER_PORT"]
+    beamline.RESERVED.close()
     options = ("--time-scale", "0", "--conditions", conditions, "--port", port)
     with beamline.run_simulated_beamline(data, *options) as served:
         import epics

@@ -53,11 +53,37 @@ def test_the_parts_of_a_hand_computed_measurement() -> None:
     # to the -, to the + for the flats; + stays for the first view; to the -, and back to the +
     assert (found.helicity_changes, found.slit_s) == (4, 4 * 73)
     # From 0 to 10 deg with the sample moved in: 10 s and a ramp. The energy is set anew: 2 eV down and up at
-    # 5 eV/s. All else is shorter than the slit, with which it moves.
-    assert found.moves_s == pytest.approx(10.2 + 2 * (0.4 + 0.2))
+    # 5 eV/s, each with a ramp of 0.5 s. All else is shorter than the slit, with which it moves.
+    assert found.moves_s == pytest.approx(10.2 + 2 * (0.4 + 0.5))
     assert found.sample_exposure_s == 48.0
     assert found.azimuth_s == 0.0
-    assert found.duration_s == pytest.approx(94 + 9 + 292 + 11.4)
+    assert found.duration_s == pytest.approx(94 + 9 + 292 + 12.0)
+
+
+def test_energies_by_turns_cost_the_way_of_monochromator_and_zone_plate() -> None:
+    """Two energies 70 eV apart at one tilt of 0 deg: 707.4, 777.4 in one helicity, back in the other.
+
+    Up: 14 s and a ramp of 0.5 s. Down: 2 eV too far, 14.4 + 0.5 s, and up again, 0.4 + 0.5 s. The zone plate follows by
+    3.03 um/eV * 70 eV = 212.1 um at 50 um/s, with a ramp of 0.2 s, when the next exposures are prepared.
+    """
+    one = Measurement.from_dict(
+        {
+            "sample": {"name": "film"},
+            "tilts": [{"first_deg": 0.0, "last_deg": 0.0, "exposure_s": 8.0, "repeats": 1}],
+            "azimuths_deg": [0.0],
+            "energies_ev": [707.4, 777.4],
+            "edges": "interleaved",
+            "flats": {"exposure_s": 3.0, "repeats": 1},
+            "darks": {"repeats": 1},
+        }
+    )
+    found = estimate(one, load_configuration(), (256, 256))
+    up_s, down_s, focus_s, sample_in_s = 14.5, 15.8, 212.1 / 50 + 0.2, 1.2
+    # Dark frames, flats, views: each up and down. Of flats and views both ways need a focus.
+    energies_s = 3 * (up_s + down_s) + 4 * focus_s
+    set_anew_s = 2 * (0.4 + 0.5)
+    assert found.moves_s == pytest.approx(set_anew_s + energies_s + sample_in_s)
+    assert found.slit_s == 4 * 73
 
 
 def test_the_dose_is_told_in_units_of_the_paper() -> None:

@@ -3,14 +3,11 @@ import doctest
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction import InputError, alignment
-from mistral_txm.reconstruction.alignment import (
-    MarkedSeries,
-    adjust,
-    match_constellations,
-    straightened,
-)
+from mistral_txm.reconstruction import InputError, alignment, bundle, constellation, poses
+from mistral_txm.reconstruction.alignment import MarkedSeries, adjust
+from mistral_txm.reconstruction.constellation import match_constellations
 from mistral_txm.reconstruction.fiducials import Fiducials, find_fiducials
+from mistral_txm.reconstruction.straighten import straightened
 from mistral_txm.simulated_beamline import textures
 from mistral_txm.simulated_beamline.materials import absorption_per_nm
 from mistral_txm.simulated_beamline.optics import PADDING, ZonePlate
@@ -67,8 +64,9 @@ def off_modulo_origin(aligned, true_shifts):
     return off - matrices @ move, std
 
 
-def test_examples():
-    assert doctest.testmod(alignment).failed == 0
+@pytest.mark.parametrize("module", [alignment, constellation, poses])
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize(("count", "most_pixels"), [(10, 0.02), (5, 0.03)])
@@ -147,8 +145,16 @@ def test_scale_of_each_view():
     for theta, shift, q in zip(TILTS, shifts, scale, strict=True):
         at = q * fall_on(points, theta, 0.0) + shift + rng.normal(0, 0.2, (10, 2))
         found.append(Fiducials(at, np.full((10, 2), 0.2), np.full(10, 43.0), np.ones(10)))
-    aligned = adjust([MarkedSeries(0.0, TILTS, found)], PIXEL_NM, fit_scale=True)
+    aligned = adjust([MarkedSeries(0.0, TILTS, found)], PIXEL_NM)
     np.testing.assert_allclose(aligned.series[0].scale_t, scale, atol=3e-4)
+    assert aligned.residual_rms_pixels == pytest.approx(0.02, rel=0.2)
+
+
+def test_views_of_one_scale_are_given_none_of_their_own():
+    rng = np.random.default_rng(5)
+    points, shifts = scattered(rng, 10), rng.normal(0, 40, (len(TILTS), 2))
+    aligned = adjust([MarkedSeries(0.0, TILTS, seen(rng, points, 0.0, shifts))], PIXEL_NM)
+    assert (aligned.series[0].scale_t == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -172,9 +178,7 @@ def test_signs_by_hand(axis, point, moves_to):
         "lean_deg": 0.0,
     }
     angles |= axis
-    matrix = alignment._projections(
-        np.array([angles.pop("theta_deg")]), scale_t=np.ones(1), **angles
-    )[0]
+    matrix = poses.projections(np.array([angles.pop("theta_deg")]), scale_t=np.ones(1), **angles)[0]
     np.testing.assert_allclose(matrix @ point, moves_to, atol=1e-9)
 
 
@@ -182,10 +186,11 @@ def test_derivatives_are_those_of_the_residuals():
     rng = np.random.default_rng(6)
     points = scattered(rng, 4)
     views, spheres = np.repeat(np.arange(6), 4), np.tile(np.arange(4), 6)
-    seen_there = alignment._Observations(
+    seen_there = bundle.Observations(
         views, spheres, rng.normal(size=(24, 2)), np.full((24, 2), 0.5)
     )
-    model = alignment._Model([TILTS[:3], TILTS[-3:]], 10.0, seen_there, 4, True)
+    model = bundle.BundleModel([TILTS[:3], TILTS[-3:]], 10.0, seen_there, 4)
+    model.free_scale()
     x = rng.normal(0, 0.05, model.size)
     x[:12] = points.ravel()
     exact = model.jacobian(x).toarray()
@@ -251,7 +256,7 @@ def test_straightened_images_are_where_they_should_be():
             for v, u in where
         )
 
-    matrix = alignment._projections(np.array([40.0]), 0.0, 0.0, 2.0, 1.0, np.ones(1))[0][:, :2]
+    matrix = poses.projections(np.array([40.0]), 0.0, 0.0, 2.0, 1.0, np.ones(1))[0][:, :2]
     nominal = np.array([[0.0, 1.0], [np.cos(np.deg2rad(40.0)), 0.0]])
     image = spots(fall_on(points, 40.0, 0.0, shift_vu=(35.0, -52.0), **axis))
     image[5, 7] = np.nan

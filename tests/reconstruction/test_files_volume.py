@@ -33,7 +33,7 @@ NZ, NY, NX = 3, 4, 5
 @pytest.fixture
 def volume():
     rng = np.random.default_rng(2)
-    mx, my, mz, fraction = rng.random((4, NZ, NY, NX), dtype=np.float32)
+    mx, my, mz, fraction, std = rng.random((5, NZ, NY, NX), dtype=np.float32)
     return Volume(
         mx,
         my,
@@ -51,6 +51,7 @@ def volume():
         inputs=(InputFile("a.h5", "ab" * 32),),
         options={"depth_voxels": 80},
         versions={"numpy": "2"},
+        std=std,
     )
 
 
@@ -68,6 +69,7 @@ class TestVolumeFile:
         again = read_volume(path)
         assert_same_field(volume, again)
         np.testing.assert_array_equal(again.data_fraction, volume.data_fraction)
+        np.testing.assert_array_equal(again.std, volume.std)
         for name in (
             "method",
             "prior",
@@ -119,6 +121,7 @@ class TestVolumeFile:
         again = read_volume(path)
         assert again.delta_per_nm is None
         assert again.data_fraction is None
+        assert again.std is None
         assert again.unit == "1/nm"
         with h5py.File(path) as file:
             assert np.isnan(file.attrs["delta_per_nm"])

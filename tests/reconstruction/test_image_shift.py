@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import InputError, image_shift
-from mistral_txm.reconstruction.image_shift import NoCommonStructureError, repeat_shifts, translated
+from mistral_txm.reconstruction.image_shift import NoCommonStructureError
 from mistral_txm.reconstruction.image_shift import image_shift as find_shift
 
 N = 128
@@ -61,20 +61,6 @@ def test_scatter_is_what_the_standard_deviation_says(photons):
     assert np.std(off) < 2.5 / np.sqrt(photons)
 
 
-def test_repeats_of_few_photons_are_brought_together():
-    rng = np.random.default_rng(2)
-    scene, drift = spots(rng), np.cumsum(rng.normal(0, 0.3, (8, 2)), axis=0)
-    frames = np.stack([exposed(rng, light(scene, one), 400.0) for one in drift])
-    shifts, std = repeat_shifts(frames)
-    off = shifts - (drift - drift.mean(axis=0))
-    assert np.std(off) < 0.1
-    assert 0.5 < np.std(off / std) < 1.5
-    sharp = np.mean([translated(f, -s) for f, s in zip(frames, shifts, strict=True)], axis=0)
-    true = np.sqrt(light(scene, drift.mean(axis=0)))
-    inside = (slice(10, -10), slice(10, -10))
-    assert np.std((sharp - true)[inside]) < 0.9 * np.std((frames.mean(axis=0) - true)[inside])
-
-
 def test_masked_pixels_are_allowed():
     scene = spots(np.random.default_rng(3))
     image = light(scene, (1.5, 0.5))
@@ -97,8 +83,3 @@ def test_what_cannot_be_compared_is_said(reference, image, words):
     with pytest.raises(InputError) as refusal:
         find_shift(reference, image)
     assert words in str(refusal.value)
-
-
-def test_one_repeat_is_not_enough():
-    with pytest.raises(InputError, match="at least 2"):
-        repeat_shifts(np.ones((1, 32, 32)))

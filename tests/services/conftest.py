@@ -564,7 +564,7 @@ class WrittenSeries:
         return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def written_series() -> type[WrittenSeries]:
     """The class, so that a test chooses what is planned."""
     return WrittenSeries

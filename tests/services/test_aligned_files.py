@@ -52,12 +52,25 @@ def test_two_files_of_one_helicity_are_refused(tmp_path, polarizations):
     assert not (tmp_path / "out.h5").exists()
 
 
-@pytest.mark.parametrize("other", [[-20.0, 20.5], [-20.0], [-20.0, 20.0, 30.0]])
-def test_helicities_at_different_tilts_are_refused(tmp_path, other):
+@pytest.mark.parametrize(
+    ("other", "left_out"), [([-20.0, 20.5], 2), ([-20.0], 1), ([-20.0, 20.0, 30.0], 1)]
+)
+def test_tilts_of_one_helicity_alone_are_left_out_and_told(tmp_path, other, left_out):
     paths = [tmp_path / "a.hdf5", tmp_path / "b.hdf5"]
     write_normalized(paths[0], stack([-20.0, 20.0], [0.5, 0.5], 1.0))
     write_normalized(paths[1], stack(other, [0.5] * len(other), -1.0))
-    with pytest.raises(FileError, match="expected the same tilts"):
+    written = process([str(path) for path in paths], tmp_path / "out.h5", tmp_path)
+    assert len(written.notes) == left_out
+    assert all("of helicity " in note and "left out" in note for note in written.notes)
+    both = sorted({-20.0, 20.0} & set(other))
+    assert read_aligned(tmp_path / "out.h5").theta_deg.tolist() == both
+
+
+def test_no_tilt_in_both_helicities_is_refused(tmp_path):
+    paths = [tmp_path / "a.hdf5", tmp_path / "b.hdf5"]
+    for path, theta_deg, polarization in zip(paths, (-20.0, 20.0), (1.0, -1.0), strict=True):
+        write_normalized(path, stack([theta_deg], [0.5], polarization))
+    with pytest.raises(ProcessingError, match="no tilt has both helicities"):
         process([str(path) for path in paths], tmp_path / "out.h5", tmp_path)
 
 
@@ -72,7 +85,7 @@ def test_an_aligned_file_is_passed_on(tmp_path):
 def test_three_files_and_files_that_are_not_there_are_refused(tmp_path):
     for name in "abc":
         write_normalized(tmp_path / name, stack([0.0], [0.5], 1.0))
-    with pytest.raises(FileError, match=r"^3 files: expected"):
+    with pytest.raises(FileError, match=r"3 TomoNormalized files of an azimuth; expected two"):
         process([str(tmp_path / name) for name in "abc"], tmp_path / "out.h5", tmp_path)
     with pytest.raises(FileError, match=r"gone\.hdf5: no such file"):
         process([str(tmp_path / "gone.hdf5")], tmp_path / "out.h5", tmp_path)

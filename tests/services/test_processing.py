@@ -1,10 +1,13 @@
 """From the exposures of an angle to its signals, on frames of a film whose signals are known."""
 
+import re
+
 import numpy as np
 import pytest
 
 from mistral_txm.services import processing
 from mistral_txm.services.angle_signals import ProcessingError, by_azimuth
+from mistral_txm.services.findings import summary
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.processing import Processor, volume_grid
 from mistral_txm.services.series_exposures import SeriesExposures
@@ -120,6 +123,101 @@ def test_saturated_pixels_are_masked_not_clamped(series):
     masked = np.isnan(signals.dichroic_vu)
     assert masked.any()
     assert np.isinf(signals.std_vu[masked]).all()
+
+
+def test_exposures_of_two_times_are_averaged_each_with_its_own_darks(series, monkeypatch):
+    """Darks of 1 and 3 s with a dark current of 100 counts/s; one repeat of 1 s, the other of 2 s."""
+    dark_s = {0: 1.0, 1: 1.0, 2: 3.0, 3: 3.0}
+    exposed_s = {0: 1.0, 1: 2.0}
+
+    def times(stream, data):
+        if stream == "dark":
+            data["ccd_exposure_s"] = dark_s[data["key_repeat"]]
+        elif stream == "primary":
+            data["ccd_exposure_s"] = exposed_s[data["key_repeat"]]
+
+    plain = series.frame
+
+    def frame(stream, key, current_ma):
+        exposure_s = {"dark": dark_s, "primary": exposed_s}.get(stream, {}).get(key[3], 1.0)
+        counts = plain(stream, key, current_ma) + np.uint16(100 * exposure_s)
+        above = plain(stream, key, current_ma) - series.DARK_COUNTS if stream == "primary" else 0
+        return (counts + np.rint(above * (exposure_s - 1))).astype("<u2")
+
+    monkeypatch.setattr(series, "frame", frame)
+    made = Processor(SATURATION_COUNTS, PIXEL_NM).signals(
+        angles(series.run(102.0, alter=times))[102.0, 20.0]
+    )
+    assert all(not found.bad for found in made.findings.values())
+    std_of_mean = float(np.sqrt(np.mean(made.signals.std_vu**2) / made.signals.std_vu.size))
+    assert (
+        abs(made.signals.dichroic_vu.mean(dtype=float) - series.dichroic(102.0, 20.0))
+        < 5 * std_of_mean
+    )
+    assert (
+        abs(made.signals.absorption_vu.mean(dtype=float) - series.absorption(20.0))
+        < 5 * std_of_mean
+    )
+
+
+def test_the_flats_before_and_after_make_one_in_between(series):
+    """Twice as bright after the last exposure: in the middle of that time it is 1.5 times as bright."""
+    documents = series.run(102.0, flats_at_end=True)
+    without = Processor(SATURATION_COUNTS, PIXEL_NM).signals(angles(documents[:-1])[102.0, 20.0])
+
+    def brighter(stream, data):
+        if stream == "flat" and data["key_repeat"] >= 4:
+            data["ring_current"] /= 2
+
+    documents = series.run(102.0, flats_at_end=True, alter=brighter)
+    found = angles(documents)[102.0, 20.0]
+    made = Processor(SATURATION_COUNTS, PIXEL_NM).signals(found)
+    times = {
+        key: np.mean([one.time for one in each])
+        for key, each in (
+            ("before", found.flats[1][:4]),
+            ("after", found.flats[1][4:]),
+            ("now", found.exposures[1]),
+        )
+    }
+    part = (times["now"] - times["before"]) / (times["after"] - times["before"])
+    other = {
+        key: np.mean([one.time for one in each])
+        for key, each in (
+            ("before", found.flats[-1][:4]),
+            ("after", found.flats[-1][4:]),
+            ("now", found.exposures[-1]),
+        )
+    }
+    part_2 = (other["now"] - other["before"]) / (other["after"] - other["before"])
+    expected = np.log((1 + part) * (1 + part_2)) / 2
+    gained = made.signals.absorption_vu - without.signals.absorption_vu
+    assert gained.mean(dtype=float) == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_was_left_out_is_told_with_its_key(tmp_path, written_series, monkeypatch):
+    series = written_series(tmp_path, azimuths_deg=(102.0,), tilts_deg=(20.0,), repeats=4)
+    plain = series.frame
+
+    def spoiled(stream, key, current_ma):
+        counts = plain(stream, key, current_ma)
+        if stream == "primary" and key[2:] == (-1, 2):
+            counts = (series.DARK_COUNTS + 0.7 * (counts - series.DARK_COUNTS)).astype("<u2")
+        if stream == "primary" and key[2:] == (1, 0):
+            counts[20, 20:23] += np.uint16(20000)
+        return counts
+
+    monkeypatch.setattr(series, "frame", spoiled)
+    made = Processor(SATURATION_COUNTS, PIXEL_NM).signals(angles(series.run(102.0))[102.0, 20.0])
+    told = summary([made])
+    assert len(told["repeats_left_out"]) == 1
+    assert re.fullmatch(
+        r"phi 102 deg, theta 20 deg, helicity -1, repeat 3: (69|70)\.\d % of the light of the others",
+        told["repeats_left_out"][0],
+    )
+    assert told["zinger_pixels"] == 3
+    assert abs(made.signals.dichroic_vu.mean() - series.dichroic(102.0, 20.0)) < 1e-3
+    assert made.findings[1].zinger_pixels == (3, 0, 0, 0)
 
 
 def test_angles_are_sorted_by_azimuth_and_tilt(series):

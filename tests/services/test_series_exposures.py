@@ -155,6 +155,58 @@ def test_flats_at_the_end_count_once_the_run_has_ended(series):
     assert [one.key.repeat for one in ended.flats[1]] == list(range(8))
 
 
+def test_an_angle_has_the_flats_next_to_it_and_those_in_the_making_do_not_count(series):
+    """A run of flats, an angle, flats, an angle, flats: put together from the documents of three runs."""
+
+    def events(documents, streams):
+        uids = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
+        return [
+            entry
+            for entry in documents
+            if entry[0] == "event" and uids[entry[1]["descriptor"]] in streams
+        ]
+
+    documents = series.run(0.0, flats_at_end=True)
+    head = [entry for entry in documents if entry[0] not in ("event", "stop")]
+    flats, sample = events(documents, ("flat",)), events(documents, ("primary",))
+    dark = events(documents, ("dark",))
+    half = len(sample) // 2
+    first, second = sample[:half], sample[half:]
+    late = [
+        (
+            "event",
+            {
+                **doc,
+                "uid": f"{doc['uid']}-late",
+                "seq_num": 100 + number,
+                "data": {**doc["data"], "key_repeat": 8 + number % 4},
+            },
+        )
+        for number, (_, doc) in enumerate(flats[:8])
+    ]
+    datum = [
+        ("stream_datum", {**doc, "seq_nums": {"start": 100 + number, "stop": 101 + number}})
+        for number, (_, doc) in enumerate(
+            [
+                entry
+                for entry in documents
+                if entry[0] == "stream_datum" and entry[1]["descriptor"].endswith("flat")
+            ][:8]
+        )
+    ]
+    before, between, after = flats[:8], flats[8:], late
+    recorded = [*head, *datum, *dark, *before, *first, *between, *second, *after]
+
+    def repeats(entries, theta_deg):
+        angle = collect(entries).finished()[0.0, theta_deg]
+        return [one.key.repeat for one in angle.flats[1]]
+
+    assert repeats(recorded, -20.0) == list(range(8))
+    assert repeats(recorded, 20.0) == [4, 5, 6, 7]
+    assert repeats([*recorded, documents[-1]], 20.0) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert repeats([*head, *dark, *before, *first, *between], -20.0) == [0, 1, 2, 3]
+
+
 def test_documents_twice_give_equal_angles(series):
     documents = series.run(0.0)
     twice = [documents[0]] + [entry for entry in documents[1:] for _ in range(2)]

@@ -1,0 +1,88 @@
+"""Shell correlation against its closed forms."""
+
+import numpy as np
+import pytest
+
+from mistral_txm.reconstruction import InputError, TiltSeries
+from mistral_txm.reconstruction.resolution import (
+    ROSENTHAL_HENDERSON,
+    ShellCorrelation,
+    half_sets,
+    shell_correlation,
+)
+
+SHAPE = (3, 24, 64, 64)
+VOXEL_NM = 10.5
+
+
+def frequencies():
+    kz, ky, kx = (np.fft.fftfreq(n, VOXEL_NM) for n in SHAPE[1:])
+    return np.meshgrid(kz, ky, kx, indexing="ij")
+
+
+@pytest.mark.parametrize("direction", ["all", "lateral", "axial"])
+@pytest.mark.parametrize("noise_variance", [0.25, 1.0, 4.0])
+def test_white_noise_correlates_as_signal_over_signal_and_noise(direction, noise_variance):
+    rng = np.random.default_rng(5)
+    signal = rng.standard_normal(SHAPE)
+    first, second = (signal + np.sqrt(noise_variance) * rng.standard_normal(SHAPE) for _ in "ab")
+    found = shell_correlation(first, second, VOXEL_NM, direction=direction)
+    expected = 1 / (1 + noise_variance)
+    # of n coefficients the correlation scatters by (1 - rho^2) / sqrt(2 n) at least; see R. A. Fisher (1915)
+    spread = (1 - expected**2) / np.sqrt(2 * found.coefficients)
+    pull = (found.correlation - expected) / spread
+    assert np.abs(pull).max() < 5
+    assert np.sqrt(np.mean(pull**2)) < 1.6
+
+
+@pytest.mark.parametrize(("lateral_nm", "axial_nm"), [(60.0, 60.0), (50.0, 90.0)])
+def test_band_limit_is_the_resolution(lateral_nm, axial_nm):
+    """Signal inside an ellipsoid of frequencies, which the diagonals of either cone cut where the formula says."""
+    rng = np.random.default_rng(6)
+    kz, ky, kx = frequencies()
+    inside = (np.hypot(ky, kx) * lateral_nm) ** 2 + (kz * axial_nm) ** 2 < 1
+    spectrum = np.fft.fftn(rng.standard_normal(SHAPE), axes=(1, 2, 3)) * inside
+    signal = np.fft.ifftn(spectrum, axes=(1, 2, 3)).real
+    first, second = (signal + 0.3 * rng.standard_normal(SHAPE) for _ in "ab")
+    lateral = shell_correlation(first, second, VOXEL_NM, direction="lateral")
+    axial = shell_correlation(first, second, VOXEL_NM, direction="axial")
+    # half a shell and the window's blur: a step of 1 / (64 x 10.5 nm) and of 1 / (24 x 10.5 nm)
+    assert 1 / lateral.resolution_nm() == pytest.approx(1 / lateral_nm, abs=0.0025)
+    assert 1 / axial.resolution_nm() == pytest.approx(
+        1 / axial_nm, abs=0.0045 if axial_nm == lateral_nm else 0.006
+    )
+    assert axial.resolution_nm() > lateral.resolution_nm() * (
+        0.85 if axial_nm == lateral_nm else 1.2
+    )
+
+
+def test_thresholds():
+    frequency = np.array([0.01, 0.02, 0.03])
+    found = ShellCorrelation(frequency, np.array([1.0, 0.5, 0.0]), np.full(3, 1e12))
+    # many coefficients: half a bit is SNR 0.2071 in each half, 0.2071 / 1.2071
+    np.testing.assert_allclose(found.half_bit, 0.17157, atol=1e-4)
+    assert found.resolution_nm(0.25) == pytest.approx(1 / 0.025)
+    assert found.resolution_nm(ROSENTHAL_HENDERSON) == pytest.approx(1 / (0.03 - 0.01 * 2 / 7))
+    assert found.resolution_nm(-1.0) == pytest.approx(1 / 0.03)
+    assert found.resolution_nm(2.0) == np.inf
+
+
+def test_halves_are_interleaved():
+    theta = np.arange(5.0)
+    series = TiltSeries(102.0, theta, np.zeros((5, 4, 4)) + theta[:, None, None], theta + 1)
+    even, odd = half_sets([series])
+    assert np.asarray(even[0].theta_deg_t).tolist() == [0, 2, 4]
+    assert np.asarray(odd[0].dichroic_tvu)[:, 0, 0].tolist() == [1, 3]
+    assert np.asarray(odd[0].std_tvu).tolist() == [2, 4]
+    assert odd[0].phi_deg == 102.0
+    assert odd[0].warp_tvu is None
+    with pytest.raises(InputError, match="one view"):
+        half_sets([TiltSeries(0.0, [0.0], np.zeros((1, 4, 4)))])
+
+
+def test_what_cannot_be_correlated_is_refused():
+    volume = np.ones(SHAPE)
+    with pytest.raises(InputError, match="expected two of"):
+        shell_correlation(volume, volume[:, 1:], VOXEL_NM)
+    with pytest.raises(InputError, match="choose one of"):
+        shell_correlation(volume, volume, VOXEL_NM, direction="up")
