@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mistral_txm.reconstruction.files import replaced_when_complete
-from mistral_txm.reconstruction.film import on_domain, sheared_problem, support_of
+from mistral_txm.reconstruction.film import on_domain, sheared_problem
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.layers import covered_layers
+from mistral_txm.reconstruction.layers import covered_layers, support_of
 from mistral_txm.reconstruction.reconstruct import Reconstruction
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import resampled_film
