@@ -22,13 +22,14 @@ class FileError(ValueError):
 
 
 @contextmanager
-def replaced_when_complete(path: Path) -> Iterator[Path]:
+def replaced_when_complete(path: Path, expected_bytes: int = 0) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` on success, remove it on failure.
 
     A reader sees the old file or the new one, never a part. Written data are on disk (fsync) before
-    the rename.
+    the rename. Whether there is room for `expected_bytes` is seen before anything is written: the
+    HDF5 library cannot close a file that the disk has no room for.
 
-    Raises `FileError` if the folder does not exist or cannot be written.
+    Raises `FileError` if the folder does not exist, cannot be written, or has no room.
     """
     path = Path(path)
     try:
@@ -37,8 +38,16 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
         )
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror}") from error
-    os.close(descriptor)
     temporary = Path(name)
+    try:
+        _reserve(descriptor, expected_bytes)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise FileError(
+            f"{path}: cannot be written: {error.strerror}; {expected_bytes / 1e6:.1f} MB are needed there"
+        ) from error
+    finally:
+        os.close(descriptor)
     try:
         temporary.chmod(0o666 & ~_umask())
         yield temporary
@@ -51,6 +60,13 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take so many bytes of the disk and give them back."""
+    if size > 0 and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        os.ftruncate(descriptor, 0)
 
 
 def _umask() -> int:

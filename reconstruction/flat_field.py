@@ -18,8 +18,9 @@ it does in place, both groups are moved to where the structure was at the time o
 Then they are averaged, each with the weight ``1 - (distance in time) / (time between them)``, so that what else
 changes is interpolated, too. Before the first and after the last flats the nearest ones are all there is.
 
-Of a walk by 12 pixels between flats of 1500 photons, the error of the absorption that it leaves is (256 x 256 pixels,
-smooth part, simulated): nearest flats 0.017, linear in time 0.011, moved 0.000 beyond the noise. A principal component
+Of a walk by 15 pixels between flats of 1500 photons, the error of the absorption half way is (simulated, 256 x 256
+pixels, smooth part): nearest flats 0.017, linear in time 0.011, moved 0.0044; that of the dichroic signal, in which a
+walk cancels, is 0.0046, the noise. A principal component
 of the flats, fitted to each view (V. Van Nieuwenhove et al., Opt. Express 23, 27975 (2015)), is no better than linear
 in time here: of two groups there is one component, and it does not describe a walk.
 """

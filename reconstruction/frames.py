@@ -6,8 +6,7 @@ A frame is ``counts = dark + gain * photons + read noise``, photons Poisson with
 (`measure_noise`), so no data sheet is needed. The rate of repeats is ``r = sum(counts - dark) / sum(current *
 exposure)``, the maximum likelihood estimate for photon noise.
 
-A pixel that says nothing (hot, saturated, no repeat left) is NaN with an infinite variance; nothing is clamped or
-filled.
+A pixel that says nothing (hot, saturated, no repeat left) is NaN with an infinite variance; nothing is clamped.
 """
 
 from __future__ import annotations

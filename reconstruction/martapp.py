@@ -145,7 +145,9 @@ def write_aligned(path: Path, series: AlignedSeries) -> None:
         raise FileError(
             f"{path}: absorption stack of shape {series.absorption_tvu.shape}; expected {shape}"
         )
-    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+    stacks = [getattr(series, name) for name in _STACKS]
+    size = sum(4 * stack.size for stack in stacks if stack is not None)
+    with replaced_when_complete(path, size) as temporary, h5py.File(temporary, "w") as file:
         angles = file.create_dataset("Angles", data=np.asarray(series.theta_deg, dtype=np.float64))
         angles.attrs["units"] = "degrees"
         for name, dataset in _STACKS.items():
@@ -233,7 +235,8 @@ def read_normalized(path: Path) -> NormalizedStack:
 
 def write_normalized(path: Path, stack: NormalizedStack) -> None:
     """Write the exposures of one helicity as MARTApp does, whole or not at all."""
-    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+    size = 4 * stack.transmittance_tvu.size
+    with replaced_when_complete(path, size) as temporary, h5py.File(temporary, "w") as file:
         group = file.create_group("TomoNormalized")
         _write_stack(group, "TomoNormalized", stack.transmittance_tvu, np.float32)
         group["TomoNormalized"].attrs["Number of Frames"] = stack.transmittance_tvu.shape[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,7 +108,10 @@ def write_nxtomo(path: Path, entries: Mapping[str, TomoEntry]) -> None:
                 raise FileError(
                     f"{path}: entry {name} has {n} frames and {what} of shape {np.shape(values)}"
                 )
-    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+    size = sum(
+        entry.frames_tvu.dtype.itemsize * prod(entry.frames_tvu.shape) for entry in entries.values()
+    )
+    with replaced_when_complete(path, size) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update({"NX_class": "NXroot", "default": next(iter(entries))})
         for name, entry in entries.items():
             _write_entry(file, name, entry)

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.files import FileError
+from mistral_txm.reconstruction.geometry import InputError
 from mistral_txm.reconstruction.martapp import NormalizedStack, read_normalized
 from mistral_txm.reconstruction.signal import helicity_signals
 from mistral_txm.reconstruction.transmittance import transmittance_absorbance
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError, with_marks
+from mistral_txm.services.processing import NO_LIGHT_STD
 from mistral_txm.services.raw_series import SAME_ENERGY_EV, SAME_PIXEL, SAME_TILT_DEG
 
 
@@ -48,10 +50,14 @@ def normalized_signals(
                 f"{at}: images of helicity {there:+d} alone, the dichroic signal needs both: left out"
             )
             continue
-        plus = _absorbance(positive, of_positive_t, of_positive)
-        minus = _absorbance(negative, of_negative_t, of_negative)
+        try:
+            plus = _absorbance(positive, of_positive_t)
+            minus = _absorbance(negative, of_negative_t)
+        except InputError as problem:
+            notes.append(f"{at}: {problem} in one helicity: left out")
+            continue
         signals = helicity_signals(plus, minus)
-        if not np.median(signals.std_vu) < np.inf:
+        if not np.median(signals.std_vu) < NO_LIGHT_STD:
             notes.append(
                 f"{at}: half of the pixels have no light in one helicity or both: left out"
             )
@@ -59,7 +65,7 @@ def normalized_signals(
         one = AngleSignals(phi_deg, theta_deg, signals)
         made.append(with_marks(one, pixel_nm))
     if not made:
-        raise ProcessingError(f"{where}: no tilt has both helicities; {notes[0]}")
+        raise ProcessingError(f"{where}: no tilt can be used; {notes[0]}")
     return made, pixel_nm, tuple(notes)
 
 
@@ -94,10 +100,7 @@ def _tilts(
 
 
 def _absorbance(
-    stack: NormalizedStack, numbers: NDArray[np.intp], path: Path
+    stack: NormalizedStack, numbers: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     dose = stack.ring_current_ma[numbers] * stack.exposure_s[numbers]
-    try:
-        return transmittance_absorbance(stack.transmittance_tvu[numbers], dose)
-    except ValueError as error:
-        raise FileError(f"{path}: {error}") from error
+    return transmittance_absorbance(stack.transmittance_tvu[numbers], dose)

@@ -330,7 +330,7 @@ def _once(darks: Sequence[FileImage]) -> tuple[FileImage, ...]:
     """Leave out copies: a NXtomo entry of each helicity has the same darks."""
     found: dict[int, FileImage] = {}
     for one in darks:
-        found.setdefault(_crc32(one), one)
+        found.setdefault(zlib.crc32(np.ascontiguousarray(one.read()).tobytes()), one)
     return tuple(found.values())
 
 
@@ -338,13 +338,12 @@ def _refuse_copies(angle: Angle, seen: dict[int, Path]) -> None:
     """Refuse an image that is there under two names: noise never repeats itself."""
     for of_it in angle.exposures.values():
         for one in of_it:
-            crc32 = _crc32(one)
+            image_vu = one.read()
+            if image_vu.min() == image_vu.max():
+                continue  # dark or saturated throughout
+            crc32 = zlib.crc32(np.ascontiguousarray(image_vu).tobytes())
             if crc32 in seen:
                 raise FileError(
                     f"{one.path}: holds the same image as {seen[crc32]}; leave the copy out"
                 )
             seen[crc32] = one.path
-
-
-def _crc32(exposure: Exposure) -> int:
-    return zlib.crc32(np.ascontiguousarray(exposure.read()).tobytes())

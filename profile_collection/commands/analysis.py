@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mistral_txm.profile_collection.commands.arguments import (
     data_option,
@@ -17,8 +18,14 @@ from mistral_txm.profile_collection.commands.arguments import (
 )
 from mistral_txm.profile_collection.session import data_folder
 
+if TYPE_CHECKING:
+    from mistral_txm.reconstruction import AlignedSeries
+
 METHODS = ("direct", "art", "sirt", "cgls")
 PRIORS = ("none", "layers", "norm")
+SAME_PIXEL = 1e-3
+SAME_AZIMUTH_DEG = 5.0
+"""A person may state an azimuth as well as that; the refined one is in the file."""
 FORMATS = ("ovf", "vti", "tiff", "mrc", "martapp", "nxtomo")
 
 
@@ -130,7 +137,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=number_above_zero,
         default=10.5,
         metavar="NM",
-        help="pixel of aligned stacks, which do not carry it (default 10.5)",
+        help="pixel of aligned stacks that do not carry it, as MARTApp's (default 10.5)",
     )
     export.set_defaults(run=_export)
 
@@ -169,12 +176,17 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         volume_of,
         write_volume,
     )
+    from mistral_txm.reconstruction.plausible import checked_pixel_nm
+    from mistral_txm.reconstruction.series_checks import checked_series
 
     files, phis_deg = arguments.files, arguments.phi
     if len(files) != len(phis_deg):
         raise ValueError(
             f"{len(files)} files but {len(phis_deg)} azimuths: give one --phi per FILE, in order"
         )
+    if len({path.resolve() for path in files}) < len(files):
+        raise ValueError(f"{files[-1]}: a FILE is given twice; give one per tilt series")
+    checked_pixel_nm("--voxel-nm", arguments.voxel_nm)
     _writable(arguments.output)
     aligned = [read_aligned(path) for path in files]
     height, width = aligned[0].dichroic_tvu.shape[1:]
@@ -184,13 +196,20 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
                 f"{path}: images of {series.dichroic_tvu.shape[1:]} pixels, those of {files[0]} have "
                 f"{(height, width)}; align the series on one field of view first"
             )
-    tilt_series = [
-        TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu)
-        for phi_deg, series in zip(phis_deg, aligned, strict=True)
-    ]
+    for path, series, phi_deg in zip(files, aligned, phis_deg, strict=True):
+        _agrees(path, series, phi_deg, arguments.voxel_nm)
+    grid = Grid((arguments.depth_voxels, height, width), arguments.voxel_nm)
+    tilt_series, notes = checked_series(
+        [
+            TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu)
+            for phi_deg, series in zip(phis_deg, aligned, strict=True)
+        ],
+        [str(path) for path in files],
+        grid,
+    )
     result = reconstruct(
         tilt_series,
-        Grid((arguments.depth_voxels, height, width), arguments.voxel_nm),
+        grid,
         method=arguments.method,
         prior=arguments.prior,
         layers_nm=arguments.layers,
@@ -210,6 +229,8 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         options=options,
     )
     write_volume(arguments.output, volume)
+    for note in notes:
+        print(note, file=sys.stderr)
     if arguments.json:
         print_json(
             {
@@ -224,6 +245,24 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     else:
         print(
             f"{arguments.output}: {volume.mx.shape} voxels [z, y, x], {volume.method}, prior {volume.prior}"
+        )
+
+
+def _agrees(path: Path, series: "AlignedSeries", phi_deg: float, voxel_nm: float) -> None:
+    """Refuse options that contradict what our own processing wrote into a file.
+
+    Raises
+    ------
+    ValueError
+        With one line.
+    """
+    if series.pixel_nm is not None and abs(series.pixel_nm / voxel_nm - 1) > SAME_PIXEL:
+        raise ValueError(
+            f"{path}: pixels of {series.pixel_nm:g} nm, but --voxel-nm {voxel_nm:g}; give the pixel of the file"
+        )
+    if series.phi_deg is not None and abs(series.phi_deg - phi_deg) > SAME_AZIMUTH_DEG:
+        raise ValueError(
+            f"{path}: aligned at phi {series.phi_deg:.3f} deg, but --phi {phi_deg:g}; give the azimuth of the file"
         )
 
 
@@ -267,9 +306,8 @@ def _export(arguments: argparse.Namespace) -> None:
     _writable(arguments.output)
     if is_aligned(arguments.volume):
         series = read_aligned(arguments.volume)
-        written = export_series(
-            series, arguments.format, arguments.output, pixel_nm=arguments.voxel_nm
-        )
+        pixel_nm = series.pixel_nm or arguments.voxel_nm
+        written = export_series(series, arguments.format, arguments.output, pixel_nm=pixel_nm)
     else:
         written = export_volume(read_volume(arguments.volume), arguments.format, arguments.output)
     for path in written:

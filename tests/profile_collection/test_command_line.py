@@ -34,7 +34,7 @@ def aligned(tmp_path):
     with h5py.File(path, "w") as file:
         file["Angles"] = np.linspace(-50, 50, 5)
         for name in ("MagneticSignal2DAligned", "Absorption2DAligned"):
-            file[name] = np.zeros((5, 16, 16), np.float32)
+            file[name] = np.random.default_rng(0).normal(0, 0.1, (5, 16, 16)).astype(np.float32)
     return path
 
 
@@ -130,7 +130,11 @@ def test_an_output_whose_folder_is_missing(refuse, aligned, tmp_path):
 
 @pytest.mark.parametrize(
     ("where", "value", "words"),
-    [((2, 3, 4), np.inf, "Inf"), ((2,), np.nan, "leave this view out")],
+    [
+        ((2, 3, 4), np.inf, "Inf"),
+        ((...,), np.nan, "no pixel of any view has a value"),
+        ((...,), 0.0, "zero in every view"),
+    ],
 )
 def test_signals_that_say_nothing(refuse, aligned, tmp_path, where, value, words):
     with h5py.File(aligned, "r+") as file:
