@@ -3,8 +3,8 @@ import pytest
 import scipy.ndimage
 
 from mistral_txm.reconstruction import Grid, InputError, TiltSeries, reconstruct
-from mistral_txm.reconstruction.straighten import straightened
 from mistral_txm.reconstruction.geometry import Mount
+from mistral_txm.reconstruction.straighten import straightened
 from mistral_txm.reconstruction.views import (
     checked_film,
     film_views,
