@@ -96,5 +96,5 @@ def instrument(simulated_beamline: SimulatedBeamline) -> Any:
     from mistral_txm.devices.instrument import make_instrument
 
     devices = make_instrument(load_configuration(), simulated_beamline.data / "frames")
-    devices.connect(10.0)
+    devices.connect(120.0)
     return devices

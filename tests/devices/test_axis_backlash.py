@@ -64,8 +64,8 @@ def mechanism_positions(settings: AxisSettings, name: str, target: float) -> lis
     axis, record = connected(settings, name)
     ends = []
     for start in (target - 6.0, target + 6.0, target + 1.5 * getattr(REAL, name).backlash):
-        axis.set(start).wait(5)
-        axis.set(target).wait(5)
+        axis.set(start).wait(120)
+        axis.set(target).wait(120)
         assert axis.position == target
         ends.append(record.mechanism_position)
     return ends

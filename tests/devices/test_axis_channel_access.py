@@ -27,11 +27,11 @@ def put(instrument: Any) -> Iterator[Put]:
         signal = EpicsSignal(name, name=name)
         signal.wait_for_connection(timeout=120)
         before.setdefault(name, (signal, signal.get()))
-        signal.set(value).wait(5)
+        signal.set(value).wait(120)
 
     yield write
     for signal, value in before.values():
-        signal.set(value).wait(5)
+        signal.set(value).wait(120)
         signal.destroy()
 
 
@@ -46,7 +46,7 @@ def fault(put: Put) -> Put:
 @pytest.fixture
 def theta(instrument: Any) -> Axis:
     axis: Axis = instrument.theta
-    axis.set(0.0).wait(5)
+    axis.set(0.0).wait(120)
     return axis
 
 
@@ -72,10 +72,10 @@ def test_a_fault_fails_one_move_with_one_line_and_the_next_works(
 ) -> None:
     fault(f"theta.{name}", value)
     with pytest.raises(RuntimeError, match=f"^theta: the move {complaint}") as failure:
-        theta.set(4.0).wait(5)
+        theta.set(4.0).wait(120)
     assert "\n" not in str(failure.value)
     fault(f"theta.{name}", 0)
-    theta.set(4.0).wait(5)
+    theta.set(4.0).wait(120)
     assert theta.position == 4.0
 
 
@@ -86,8 +86,8 @@ def test_a_motor_that_hangs_is_stopped_after_its_time(impatient: Axis, fault: Pu
         match=r"theta: the move to 4.0 deg did not end within 0.3 s, and was stopped; "
         r"SIM:GON:THETA.RBV = 2.0 deg, \d+.\d s old; check the motor SIM:GON:THETA",
     ):
-        impatient.set(4.0).wait(5)
-    impatient.set(5.0).wait(5)
+        impatient.set(4.0).wait(120)
+    impatient.set(5.0).wait(120)
     assert impatient.position == 5.0
 
 
@@ -104,37 +104,37 @@ def test_a_record_that_would_not_move_is_not_asked(
 ) -> None:
     put(f"{THETA}.{field}", value)
     with pytest.raises(RuntimeError, match=f"theta: not moved, since SIM:GON:THETA.{complaint}"):
-        theta.set(4.0).wait(5)
+        theta.set(4.0).wait(120)
     assert theta.user_setpoint.get() == 0.0
     put(f"{THETA}.{field}", {"SPMG": 3, "SET": 0}[field])
-    theta.set(4.0).wait(5)
+    theta.set(4.0).wait(120)
 
 
 def test_a_motor_that_was_disabled_says_so(theta: Axis, put: Put) -> None:
     put(f"{THETA}.CNEN", 0)
     with pytest.raises(RuntimeError, match=r"has a problem .* check that its amplifier is on and"):
-        theta.set(4.0).wait(5)
+        theta.set(4.0).wait(120)
     put(f"{THETA}.CNEN", 1)
-    theta.set(4.0).wait(5)
+    theta.set(4.0).wait(120)
 
 
 def test_a_stalled_jaw_is_named_and_no_helicity_assigned(instrument: Any, fault: Put) -> None:
-    instrument.polarization.set(1).wait(5)
+    instrument.polarization.set(1).wait(120)
     fault("jaw_up.stall", 1)
     with pytest.raises(RuntimeError, match=r"^jaw_up: the move ended at 0.5 mm, expected -1.5 "):
-        instrument.polarization.set(-1).wait(5)
+        instrument.polarization.set(-1).wait(120)
     assert instrument.polarization.helicity == 0
     assert instrument.polarization.read()["polarization"]["value"] == 0
     assert instrument.jaw_down.position == -2.5  # nothing moves any more
-    instrument.polarization.set(1).wait(5)
+    instrument.polarization.set(1).wait(120)
     assert instrument.polarization.helicity == 1
 
 
 def test_the_energy_arrives_from_below_again_after_a_stall(instrument: Any, fault: Put) -> None:
     fault("energy.stall", 1)
     with pytest.raises(RuntimeError, match=r"energy: the move ended at .* slipped or stalled"):
-        instrument.energy.set(705.0).wait(5)
-    instrument.energy.set(707.4).wait(5)
+        instrument.energy.set(705.0).wait(120)
+    instrument.energy.set(707.4).wait(120)
     assert instrument.energy.position == 707.4
 
 
@@ -143,15 +143,15 @@ def motor(instrument: Any) -> Iterator[EpicsMotor]:
     """Return ophyd's own motor on the same kind of record."""
     device = EpicsMotor(Y, name="motor")
     device.wait_for_connection(timeout=120)
-    device.set(0.0).wait(5)
+    device.set(0.0).wait(120)
     yield device
-    device.set(0.0).wait(5)
+    device.set(0.0).wait(120)
     device.destroy()
 
 
 def test_ophyds_motor_moves(motor: EpicsMotor) -> None:
     for target in (12.5, 12.5, -3.0, *range(20)):
-        motor.set(target).wait(5)
+        motor.set(target).wait(120)
         assert motor.user_readback.get(use_monitor=False) == target
     assert motor.limits == (-2000.0, 2000.0)
     assert (motor.egu, motor.precision, motor.moving) == ("um", 4, False)
@@ -162,7 +162,7 @@ def test_ophyds_motor_moves(motor: EpicsMotor) -> None:
 
 
 def test_ophyds_motor_stops_homes_and_is_calibrated(motor: EpicsMotor, fault: Put) -> None:
-    motor.set(7.0).wait(5)
+    motor.set(7.0).wait(120)
     fault("sample_y.hang", 1)
     status = motor.set(17.0)
     for _ in range(1000):
@@ -172,7 +172,7 @@ def test_ophyds_motor_stops_homes_and_is_calibrated(motor: EpicsMotor, fault: Pu
     assert motor.moving
     motor.stop()
     with suppress(UnknownStatusFailure):  # or a success: DMOV races with ophyd's own end
-        status.wait(5)
+        status.wait(120)
     motor.motor_stop.put(1, use_complete=True, wait=True, timeout=120)
     assert motor.user_setpoint.get(use_monitor=False) == 12.0
     assert not motor.moving
@@ -202,6 +202,6 @@ def test_ophyds_motor_fails_where_the_record_complains(
 ) -> None:
     fault(f"sample_y.{name}", 1)
     with pytest.raises(UnknownStatusFailure):
-        motor.set(8.0).wait(5)
+        motor.set(8.0).wait(120)
     fault(f"sample_y.{name}", 0)
-    motor.set(8.0).wait(5)
+    motor.set(8.0).wait(120)

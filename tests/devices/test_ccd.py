@@ -22,10 +22,10 @@ def ccd(instrument: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr("mistral_txm.devices.ccd.MONITOR_TIMEOUT_S", 0.1)
     camera = instrument.ccd
     camera.stage()
-    camera.cam.acquire_time.set(0.2).wait(5)
-    instrument.shutter.set("open").wait(5)
+    camera.cam.acquire_time.set(0.2).wait(120)
+    instrument.shutter.set("open").wait(120)
     yield camera
-    instrument.shutter.set("closed").wait(5)
+    instrument.shutter.set("closed").wait(120)
     camera.unstage()
 
 
@@ -50,7 +50,7 @@ def values(ccd: Any) -> dict[str, Any]:
 
 def values_after(ccd: Any) -> dict[str, Any]:
     """Expose, and take what came of it, as a plan does."""
-    ccd.trigger().wait(5)
+    ccd.trigger().wait(120)
     list(ccd.collect_asset_docs())
     return values(ccd)
 
@@ -58,7 +58,7 @@ def values_after(ccd: Any) -> dict[str, Any]:
 def refusal(ccd: Any, kind: type[Exception]) -> str:
     """Expose, and return the one line that says why there is no frame."""
     with pytest.raises(kind) as caught:
-        ccd.trigger().wait(5)
+        ccd.trigger().wait(120)
     assert list(ccd.collect_asset_docs()) == []
     line = str(caught.value)
     assert line.startswith("ccd: ")
@@ -67,10 +67,10 @@ def refusal(ccd: Any, kind: type[Exception]) -> str:
 
 
 def test_a_frame_is_on_disk_when_the_trigger_is_done(ccd: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/frames").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/frames").wait(120)
     path = ccd.frames_directory / tmp_path.name / "frames.h5"
     for number in range(3):
-        ccd.trigger().wait(5)
+        ccd.trigger().wait(120)
         read = values(ccd)
         with h5py.File(f"{path}.tmp", "r", swmr=True) as file:
             frames = file[DATASET]
@@ -86,37 +86,37 @@ def test_a_frame_is_on_disk_when_the_trigger_is_done(ccd: Any, tmp_path: Path) -
         assert names == ["stream_resource"] * (number == 0) + ["stream_datum"]
         assert list(ccd.collect_asset_docs()) == []
     assert set(ccd.describe()) - set(read) == {"ccd"}
-    ccd.frame_file.set(None).wait(5)
+    ccd.frame_file.set(None).wait(120)
     assert path.exists()
     assert not path.with_name("frames.h5.tmp").exists()
 
 
 def test_a_name_that_is_taken_gets_a_number(ccd: Any, tmp_path: Path) -> None:
     for _ in range(2):
-        ccd.frame_file.set(f"{tmp_path.name}/again").wait(5)
-        ccd.trigger().wait(5)
-        ccd.frame_file.set(None).wait(5)
+        ccd.frame_file.set(f"{tmp_path.name}/again").wait(120)
+        ccd.trigger().wait(120)
+        ccd.frame_file.set(None).wait(120)
     folder = ccd.frames_directory / tmp_path.name
     assert sorted(path.name for path in folder.iterdir()) == ["again.h5", "again_2.h5"]
 
 
 def test_to_open_the_file_that_is_open_changes_nothing(ccd: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/same").wait(5)
-    ccd.trigger().wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/same").wait(120)
+    ccd.trigger().wait(120)
     list(ccd.collect_asset_docs())
-    ccd.frame_file.set(f"{tmp_path.name}/same").wait(5)
-    ccd.trigger().wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/same").wait(120)
+    ccd.trigger().wait(120)
     assert values(ccd)["ccd_frame_number"] == 1
 
 
 def test_a_frame_that_nobody_collected_is_handed_over_again(ccd: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/kept").wait(5)
-    ccd.trigger().wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/kept").wait(120)
+    ccd.trigger().wait(120)
     before = values(ccd)
-    ccd.trigger().wait(5)
+    ccd.trigger().wait(120)
     assert values(ccd) == before
     assert len(list(ccd.collect_asset_docs())) == 2
-    ccd.trigger().wait(5)
+    ccd.trigger().wait(120)
     assert values(ccd)["ccd_frame_number"] == 1
 
 
@@ -137,9 +137,9 @@ def test_the_camera_counts_from_the_number_of_the_exposure(
     ccd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = counts_written(ccd, monkeypatch)
-    ccd.frame_file.set(f"{tmp_path.name}/numbered").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/numbered").wait(120)
     for number, expected_writes in ((70, [70]), (71, [70]), (72, [70]), (70, [70, 70])):
-        ccd.exposure_number.set(number).wait(5)
+        ccd.exposure_number.set(number).wait(120)
         values_after(ccd)
         assert ccd.hdf1.unique_id.get() == ccd.cam.array_counter.get() == number + 1
         assert written == expected_writes
@@ -150,7 +150,7 @@ def test_the_camera_counts_from_the_number_of_the_exposure(
 
 
 def test_a_counter_that_somebody_else_moved_is_set_back(ccd: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/moved").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/moved").wait(120)
     ccd.exposure_number.put(5)
     values_after(ccd)
     ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=120)
@@ -159,7 +159,7 @@ def test_a_counter_that_somebody_else_moved_is_set_back(ccd: Any, tmp_path: Path
     values_after(ccd)
     assert ccd.hdf1.unique_id.get() == 7
     ccd.cam.array_counter.put(1000, use_complete=True, wait=True, timeout=120)
-    ccd.frame_file.set(f"{tmp_path.name}/moved_before").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/moved_before").wait(120)
     values_after(ccd)
     assert ccd.hdf1.unique_id.get() == 8
 
@@ -167,7 +167,7 @@ def test_a_counter_that_somebody_else_moved_is_set_back(ccd: Any, tmp_path: Path
 def test_a_frame_that_was_not_counted_as_this_exposure_is_refused(
     ccd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/deaf_counter").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/deaf_counter").wait(120)
     ccd.exposure_number.put(5)
     values_after(ccd)
     monkeypatch.setattr(
@@ -182,7 +182,7 @@ def test_a_frame_that_was_not_counted_as_this_exposure_is_refused(
 
 
 def frames_of(ccd: Any, folder: Path, name: str) -> Any:
-    ccd.frame_file.set(None).wait(5)
+    ccd.frame_file.set(None).wait(120)
     with h5py.File(ccd.frames_directory / folder.name / f"{name}.h5") as file:
         return file[DATASET][()]
 
@@ -192,7 +192,7 @@ def test_the_same_exposure_is_the_same_frame_in_whatever_file(ccd: Any, tmp_path
     rows = {"whole": range(4), "cut": range(2), "rest": (2, 3)}
     frames = {}
     for name, numbers in rows.items():
-        ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(5)
+        ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(120)
         for number in numbers:
             ccd.exposure_number.put(number)
             values_after(ccd)
@@ -202,20 +202,20 @@ def test_the_same_exposure_is_the_same_frame_in_whatever_file(ccd: Any, tmp_path
 
 
 def test_a_discarded_frame_is_forgotten_and_taken_again(ccd: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/discarded").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/discarded").wait(120)
     ccd.exposure_number.put(3)
-    ccd.discard.set("nothing has been taken yet").wait(5)
+    ccd.discard.set("nothing has been taken yet").wait(120)
     for expected_number in (0, 1):
-        ccd.trigger().wait(5)
+        ccd.trigger().wait(120)
         assert values(ccd)["ccd_frame_number"] == expected_number
-        ccd.discard.set("the light was lost").wait(5)
+        ccd.discard.set("the light was lost").wait(120)
         assert list(ccd.collect_asset_docs()) == []
-    ccd.trigger().wait(5)
+    ccd.trigger().wait(120)
     documents = dict(ccd.collect_asset_docs())
     assert list(documents) == ["stream_resource", "stream_datum"]
     assert documents["stream_datum"]["indices"] == {"start": 2, "stop": 3}
     assert values(ccd)["ccd_frame_number"] == 2
-    ccd.discard.set("too late: it was collected").wait(5)
+    ccd.discard.set("too late: it was collected").wait(120)
     assert ccd.exposure_number.get() == 4
     values_after(ccd)
     frames_tvu = frames_of(ccd, tmp_path, "discarded")
@@ -242,10 +242,10 @@ def test_a_file_of_another_size_or_type_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_frame_that_did_not_come_is_told(ccd: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/lost").wait(5)
-    ccd.hdf1.enable.set("Disable").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/lost").wait(120)
+    ccd.hdf1.enable.set("Disable").wait(120)
     with pytest.raises(FrameRefused, match=r"NumCaptured_RBV = 0 after exposure 1 of lost.h5"):
-        ccd.trigger().wait(5)
+        ccd.trigger().wait(120)
     assert values_after(ccd)["ccd_frame_number"] == 0  # the next one puts it back
 
 
@@ -254,7 +254,7 @@ def test_a_folder_that_cannot_be_made_is_told(ccd: Any, tmp_path: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where a folder should be")
     with pytest.raises(OSError, match=tmp_path.name):
-        ccd.frame_file.set(f"{tmp_path.name}/none").wait(5)
+        ccd.frame_file.set(f"{tmp_path.name}/none").wait(120)
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def impatient(ccd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_an_exposure_that_never_ends_is_stopped(ccd: Any, fault: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/hang").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/hang").wait(120)
     fault("ccd_hang", 1)
     line = refusal(ccd, TimeoutError)
     expected = (
@@ -282,7 +282,7 @@ def test_a_camera_that_does_not_even_stop_is_told(
     ccd: Any, fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ccd, "control_timeout_s", 0.2)
-    ccd.frame_file.set(f"{tmp_path.name}/deaf").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/deaf").wait(120)
     fault("ccd_hang", 1)
     put = ccd.cam.acquire.put
     monkeypatch.setattr(
@@ -306,7 +306,7 @@ def test_a_camera_that_does_not_even_stop_is_told(
 def test_the_previous_frame_is_refused(
     ccd: Any, fault: Any, tmp_path: Path, name: str, reason: str
 ) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(120)
     ccd.exposure_number.put(8)
     values_after(ccd)
     fault(name, 1)
@@ -320,12 +320,12 @@ def test_the_previous_frame_is_refused_under_the_number_that_it_had(
     ccd: Any, fault: Any, tmp_path: Path, name: str
 ) -> None:
     """As in a scan with one exposure at each point, where all of them have the number 0."""
-    ccd.frame_file.set(f"{tmp_path.name}/{name}_0").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/{name}_0").wait(120)
     for exposure_s in (0.2, 0.3):
-        ccd.cam.acquire_time.set(exposure_s).wait(5)
+        ccd.cam.acquire_time.set(exposure_s).wait(120)
         ccd.exposure_number.put(0)
         values_after(ccd)
-    ccd.cam.acquire_time.set(0.2).wait(5)
+    ccd.cam.acquire_time.set(0.2).wait(120)
     ccd.exposure_number.put(0)
     fault(name, 1)
     assert "equals the one before bit by bit" in refusal(ccd, FrameRefused)
@@ -333,7 +333,7 @@ def test_the_previous_frame_is_refused_under_the_number_that_it_had(
 
 
 def test_a_dropped_frame_is_missed(ccd: Any, fault: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/dropped").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/dropped").wait(120)
     fault("ccd_dropped_frame", 1)
     line = refusal(ccd, FrameRefused)
     assert re.search(
@@ -350,7 +350,7 @@ def test_a_dropped_frame_is_missed(ccd: Any, fault: Any, tmp_path: Path) -> None
 def test_storage_that_fails_is_told_and_used_again(
     ccd: Any, fault: Any, tmp_path: Path, name: str, reason: str, frames_before: int
 ) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/{name}{frames_before}").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/{name}{frames_before}").wait(120)
     for _ in range(frames_before):
         values_after(ccd)
     fault(name, 1)
@@ -359,34 +359,34 @@ def test_storage_that_fails_is_told_and_used_again(
     assert re.search(f"SIM:CCD:HDF1:WriteMessage = '.*{reason}'", line)
     fault(name, 0)
     assert values_after(ccd)["ccd_frame_number"] == frames_before
-    ccd.frame_file.set(None).wait(5)
+    ccd.frame_file.set(None).wait(120)
     folder = ccd.frames_directory / tmp_path.name
     with h5py.File(folder / f"{name}{frames_before}.h5") as file:
         assert len(file[DATASET]) == frames_before + 1
 
 
 def test_a_file_that_keeps_its_temporary_name_is_told(ccd: Any, fault: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/unfinished").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/unfinished").wait(120)
     values_after(ccd)
     fault("storage_away", 1)
     with pytest.raises(FileNotFoundError, match=r"unfinished.h5 did not .* Input/output error"):
-        ccd.frame_file.set(None).wait(5)
+        ccd.frame_file.set(None).wait(120)
     fault("storage_away", 0)
-    ccd.frame_file.set(f"{tmp_path.name}/unfinished").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/unfinished").wait(120)
     assert values_after(ccd)["ccd_frame_number"] == 0
     folder = ccd.frames_directory / tmp_path.name
     assert sorted(os.listdir(folder)) == ["unfinished.h5.tmp", "unfinished_2.h5.tmp"]
-    ccd.frame_file.set(None).wait(5)
+    ccd.frame_file.set(None).wait(120)
     (folder / "unfinished.h5.tmp").unlink()  # other tests look for files that were left open
 
 
 def test_a_frame_that_is_damaged_on_the_disk_has_another_checksum(
     ccd: Any, fault: Any, tmp_path: Path
 ) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/damaged").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/damaged").wait(120)
     fault("file_corrupted", 1)
     crcs = [values_after(ccd)["ccd_frame_crc32"] for _ in range(2)]
-    ccd.frame_file.set(None).wait(5)
+    ccd.frame_file.set(None).wait(120)
     with h5py.File(ccd.frames_directory / tmp_path.name / "damaged.h5") as file:
         on_disk = [zlib.crc32(frame_vu.tobytes()) for frame_vu in file[DATASET]]
     assert [crc == read for crc, read in zip(crcs, on_disk, strict=True)] == [False, True]
@@ -409,7 +409,7 @@ def test_another_region_binning_or_type_is_refused_before_anything_is_exposed(
         signal = getattr(signal, part)
     usual = signal.get()
     name = attribute.replace(".", "_")
-    ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/{name}").wait(120)
     exposures = ccd.cam.array_counter.get()
     try:
         set_to(signal, value)
@@ -417,10 +417,10 @@ def test_another_region_binning_or_type_is_refused_before_anything_is_exposed(
         assert re.search(reason, line)
         assert ccd.cam.array_counter.get() == exposures
         with pytest.raises(CameraNotReady, match=reason):
-            ccd.frame_file.set(f"{tmp_path.name}/{name}_2").wait(5)
+            ccd.frame_file.set(f"{tmp_path.name}/{name}_2").wait(120)
     finally:
         set_to(signal, usual)
-    ccd.frame_file.set(f"{tmp_path.name}/{name}_3").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/{name}_3").wait(120)
     assert values_after(ccd)["ccd_frame_number"] == 0
 
 
@@ -435,12 +435,12 @@ def set_to(signal: Any, value: int) -> None:
     wanted = value
     subscription = signal.subscribe(look)
     signal.put(value, use_complete=True, wait=True, timeout=120)
-    assert known.wait(5)
+    assert known.wait(120)
     signal.unsubscribe(subscription)
 
 
 def test_a_warm_camera_does_not_expose(ccd: Any, fault: Any, tmp_path: Path) -> None:
-    ccd.frame_file.set(f"{tmp_path.name}/warm").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/warm").wait(120)
     exposures = ccd.cam.array_counter.get()
     fault("cooler_off", 1)
     line = refusal(ccd, CameraNotReady)
@@ -454,7 +454,7 @@ def test_what_a_server_forgot_is_written_again_and_another_file_begun(
     ccd: Any, tmp_path: Path
 ) -> None:
     """As after a restart of the server: no capture, and the settings are its own."""
-    ccd.frame_file.set(f"{tmp_path.name}/forgotten").wait(5)
+    ccd.frame_file.set(f"{tmp_path.name}/forgotten").wait(120)
     values_after(ccd)
     before = ccd.hdf1.num_captured.get()
     for signal, value in {
@@ -468,7 +468,7 @@ def test_what_a_server_forgot_is_written_again_and_another_file_begun(
     wanted, ccd.cam.acquire_time.wanted = ccd.cam.acquire_time.wanted, None
     ccd.cam.acquire_time.put(7.0, use_complete=True, wait=True, timeout=120)
     ccd.cam.acquire_time.wanted = wanted
-    ccd.trigger().wait(5)
+    ccd.trigger().wait(120)
     names = [name for name, _ in ccd.collect_asset_docs()]
     assert names == ["stream_resource", "stream_datum"]
     assert before == 1

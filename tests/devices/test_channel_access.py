@@ -10,26 +10,26 @@ from mistral_txm.devices.instrument import make_instrument
 
 
 def test_axes_move(instrument: Any) -> None:
-    instrument.theta.set(-3.0).wait(5)
+    instrument.theta.set(-3.0).wait(120)
     assert instrument.theta.position == -3.0
-    instrument.theta.set(0.0).wait(5)
+    instrument.theta.set(0.0).wait(120)
     reading = instrument.theta.read()
     assert list(reading) == ["theta"]
     assert instrument.theta.describe()["theta"]["units"] == "deg"
 
 
 def test_the_polarization_follows_the_jaws(instrument: Any) -> None:
-    instrument.polarization.set(-1).wait(5)
+    instrument.polarization.set(-1).wait(120)
     assert instrument.polarization.helicity == -1
-    instrument.jaw_up.set(-1.0).wait(5)
+    instrument.jaw_up.set(-1.0).wait(120)
     assert instrument.polarization.helicity == 0
-    instrument.polarization.set(1).wait(5)
+    instrument.polarization.set(1).wait(120)
     assert instrument.polarization.helicity == 1
     assert instrument.zone_plate_z.position == 0.0
 
 
 def test_the_energy_takes_up_its_backlash(instrument: Any) -> None:
-    instrument.energy.set(707.4).wait(5)
+    instrument.energy.set(707.4).wait(120)
     assert instrument.energy.is_at(707.4)
 
 

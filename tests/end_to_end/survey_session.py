@@ -24,8 +24,8 @@ def run(data: Path, wanted: list[tuple[str, dict[str, Any]]]) -> list[dict[str, 
     from mistral_txm.services.journal import JournalWriter
 
     instrument = make_instrument(load_configuration(), data / "frames")
-    instrument.connect(20.0)
-    instrument.azimuth.set(0.0).wait(5)
+    instrument.connect(120.0)
+    instrument.azimuth.set(0.0).wait(120)
     plans = survey_plans(instrument, data)
     results: list[dict[str, Any]] = []
     with JournalWriter(data / "journal") as journal:
@@ -35,10 +35,10 @@ def run(data: Path, wanted: list[tuple[str, dict[str, Any]]]) -> list[dict[str, 
             failure = ""
             returned = None
             if name == "place":  # as an operator would have left it
-                instrument.theta.set(options.pop("theta_deg", 0.0)).wait(60)
+                instrument.theta.set(options.pop("theta_deg", 0.0)).wait(120)
                 for axis, value in options.items():
                     getattr(instrument.sample_position, axis).put(value)
-                instrument.sample_position.set("in").wait(60)
+                instrument.sample_position.set("in").wait(120)
             else:
                 try:
                     returned = RE(plans[name](**options)).plan_result

@@ -26,7 +26,7 @@ MEASURE = """
 import sys
 from mistral_txm.profile_collection import start
 with start(data=sys.argv[1]) as session:
-    session.azimuth.set(0.0).wait(5)
+    session.azimuth.set(0.0).wait(120)
     session.RE({plan})
 """
 

@@ -89,9 +89,9 @@ class Engine:
 
 @pytest.fixture
 def engine(instrument: Any, tmp_path: Path) -> Iterator[Engine]:
-    instrument.azimuth.set(0.0).wait(5)
+    instrument.azimuth.set(0.0).wait(120)
     for device, position in ((instrument.theta, 0.0), (instrument.energy, 707.4)):
-        device.set(position).wait(30)
+        device.set(position).wait(120)
     with JournalWriter(tmp_path / "journal") as journal:
         yield Engine(tmp_path, journal, instrument.shutter)
 
@@ -140,7 +140,7 @@ def test_a_pause_at_each_message_repeats_nothing_and_loses_nothing(
     for exposure in (*taken, *flats):
         assert exposure.read().mean() > 1000  # the frame is there, and saw light
     assert [focus_um.get() for focus_um in foci_um] == before
-    instrument.shutter.set("closed").wait(5)
+    instrument.shutter.set("closed").wait(120)
 
 
 def test_a_focus_series_finds_the_focus_of_each_helicity(instrument: Any, engine: Engine) -> None:

@@ -79,7 +79,7 @@ def main(data: Path, conditions: str) -> None:
 
         configuration = load_configuration()
         instrument = make_instrument(configuration, served.data / "frames")
-        instrument.connect(20.0)
+        instrument.connect(120.0)
         RE = RunEngine({}, context_managers=[])
 
         async def answer(_message: Any) -> str:

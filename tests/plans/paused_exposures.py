@@ -24,7 +24,7 @@ def measure(data: Path) -> dict[str, Any]:
     from mistral_txm.plans.measurement import Darks, Flats, Tilts
 
     instrument = make_instrument(load_configuration(), data / "frames")
-    instrument.connect(10.0)
+    instrument.connect(120.0)
     instrument.azimuth.set(0.0)
     measurement = Measurement(
         sample=Sample(name="film"),

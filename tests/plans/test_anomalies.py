@@ -493,5 +493,5 @@ def test_a_series_that_is_ended_at_any_message_and_resumed_equals_an_undisturbed
         assert all(
             engine.taken[place] == before[place] for place in before if place[0] == "primary"
         )
-    instrument.polarization.set(1).wait(5)
-    instrument.sample_position.set("in").wait(5)
+    instrument.polarization.set(1).wait(120)
+    instrument.sample_position.set("in").wait(120)

@@ -220,7 +220,7 @@ def test_every_way_out_closes_and_all_but_a_halt_put_back(
     instrument.azimuth.set(0.0)
     alone = (Tilts(first_deg=2.0, last_deg=2.0, exposure_s=1.0, repeats=2),)
     short = brief.model_copy(update={"tilts": alone})
-    instrument.theta.set(0.0).wait(5)
+    instrument.theta.set(0.0).wait(120)
     start = {axis: axis.position for axis in (instrument.theta, instrument.jaw_up)}
     for leave_at in range(23, 160, 13):
         documents.clear()
@@ -246,8 +246,8 @@ def test_every_way_out_closes_and_all_but_a_halt_put_back(
         assert not list(instrument.ccd.frames_directory.rglob("*.tmp"))
         if way_out != "halt":
             assert {axis: axis.position for axis in start} == start
-    instrument.polarization.set(1).wait(5)
-    instrument.sample_position.set("in").wait(5)
+    instrument.polarization.set(1).wait(120)
+    instrument.sample_position.set("in").wait(120)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def over(signal):
     """Wait until a fault is off; it is put off by a thread."""
     off = threading.Event()
     signal.subscribe(lambda value, **_: off.set() if not value else None)
-    return off.wait(10.0)
+    return off.wait(120)
 
 
 @pytest.mark.parametrize("name", DARK)

@@ -34,7 +34,7 @@ time.sleep(60)
 @pytest.fixture
 def shutter(instrument: Any) -> Iterator[Any]:
     yield instrument.shutter
-    instrument.shutter.set("closed").wait(5)
+    instrument.shutter.set("closed").wait(120)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def stuck(simulated_beamline: Any) -> Iterator[Any]:
     fault = EpicsSignal("SIM:FAULT:shutter_stuck_open", name="stuck")
     fault.wait_for_connection(timeout=120)
     yield fault
-    fault.set(0).wait(5)
+    fault.set(0).wait(120)
 
 
 def becomes(reached: Callable[[], bool], timeout_s: float) -> bool:
@@ -74,7 +74,7 @@ def test_the_shutter_closes_when_the_acquisition_is_killed(
         assert parent.stdout is not None
         watchdog, child = map(int, parent.stdout.readline().split())
         try:
-            shutter.set("open").wait(5)
+            shutter.set("open").wait(120)
             time.sleep(0.5)
             assert shutter.is_open
             parent.send_signal(signal.SIGKILL)
@@ -96,7 +96,7 @@ def test_signals_do_not_end_it_before_its_parent_does(shutter: Any, tmp_path: Pa
         watchdog.wait_ready(120.0)
         group = watchdog.process_id
         assert group is not None
-        shutter.set("open").wait(5)
+        shutter.set("open").wait(120)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.killpg(group, number)
         time.sleep(1.0)
@@ -115,8 +115,8 @@ def test_a_shutter_that_does_not_close_is_told_and_the_watchdog_ends(
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        shutter.set("open").wait(5)
-        stuck.set(1).wait(5)
+        shutter.set("open").wait(120)
+        stuck.set(1).wait(120)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 3
     lines = [line for line in errors.splitlines() if " watchdog " in line]
