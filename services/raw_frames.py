@@ -81,7 +81,7 @@ class Purpose(Enum):
 class RawFrame:
     """One frame in a file, and what is known of it (None: not known).
 
-    ``nominal_deg`` and ``repeat`` are in the name that the beamline gives a file.
+    ``nominal_deg``, ``repeat`` and ``sample`` are in the name that the beamline gives a file.
     """
 
     path: Path
@@ -102,6 +102,7 @@ class RawFrame:
     phi_deg: float | None = None
     nominal_deg: float | None = None
     repeat: int | None = None
+    sample: str = ""
 
     @property
     def where(self) -> str:
@@ -122,13 +123,15 @@ class FileName:
     """What the beamline writes into a file's name: ``date_sample_polarization_angle_[FF|BG]_repetition``."""
 
     purpose: Purpose
+    sample: str = ""
+    """Date and sample."""
     helicity: int | None = None
     theta_deg: float | None = None
     repeat: int | None = None
 
 
 _NAME = re.compile(
-    r"_(?P<helicity>[+-]?1(\.0*)?)_(?P<angle>[+-]?\d+(\.\d*)?)(_(FF|BG|DF))?_(?P<repeat>\d+)$",
+    r"^(?P<sample>.+?)_(?P<helicity>[+-]?1(\.0*)?)_(?P<angle>[+-]?\d+(\.\d*)?)(_(FF|BG|DF))?_(?P<repeat>\d+)$",
     re.IGNORECASE,
 )
 _PURPOSE = re.compile(r"_(FF|BG|DF)(?=_|$)", re.IGNORECASE)
@@ -139,19 +142,19 @@ def parse_name(stem: str) -> FileName:
     """Read a file's name, as far as it follows the beamline's pattern.
 
     >>> parse_name("20180301_film_-1_-55.0_12")
-    FileName(purpose=<Purpose.SAMPLE: 'primary'>, helicity=-1, theta_deg=-55.0, repeat=12)
+    FileName(purpose=<Purpose.SAMPLE: 'primary'>, sample='20180301_film', helicity=-1, theta_deg=-55.0, repeat=12)
     >>> parse_name("20180301_thin_film_1.0_0_FF_3")
-    FileName(purpose=<Purpose.FLAT: 'flat'>, helicity=1, theta_deg=0.0, repeat=3)
+    FileName(purpose=<Purpose.FLAT: 'flat'>, sample='20180301_thin_film', helicity=1, theta_deg=0.0, repeat=3)
     >>> parse_name("dark_BG")
-    FileName(purpose=<Purpose.DARK: 'dark'>, helicity=None, theta_deg=None, repeat=None)
+    FileName(purpose=<Purpose.DARK: 'dark'>, sample='', helicity=None, theta_deg=None, repeat=None)
     """
     marks = _PURPOSE.findall(stem)
     purpose = _PURPOSES[marks[-1].upper()] if marks else Purpose.SAMPLE
-    found = _NAME.search(stem)
+    found = _NAME.match(stem)
     if found is None:
         return FileName(purpose)
     helicity = round(float(found["helicity"]))
-    return FileName(purpose, helicity, float(found["angle"]), int(found["repeat"]))
+    return FileName(purpose, found["sample"], helicity, float(found["angle"]), int(found["repeat"]))
 
 
 def frames_in(path: Path, kind: Kind) -> list[RawFrame]:
@@ -282,6 +285,7 @@ def _named(frame: RawFrame) -> RawFrame:
         helicity=name.helicity if frame.helicity is None else frame.helicity,
         nominal_deg=nominal,
         repeat=name.repeat,
+        sample=name.sample,
     )
 
 

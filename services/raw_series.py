@@ -136,6 +136,7 @@ def _angles(
     notes: list[str],
 ) -> list[Angle]:
     """Make the angles of an azimuth; its own darks go before those of the other azimuths."""
+    _refuse_mixtures(phi_deg, [one for one in frames if one.purpose is Purpose.SAMPLE])
     for one in frames:
         if one.helicity is None and one.purpose is not Purpose.DARK:
             raise FileError(
@@ -168,6 +169,28 @@ def _angles(
         }
         angles.append(Angle(phi_deg, theta_deg, exposures, flats, darks, phi_deg))
     return angles
+
+
+def _refuse_mixtures(phi_deg: float, samples: Sequence[RawFrame]) -> None:
+    """Refuse images of two series as one: their names tell them apart, or say the same of two images."""
+    names = _grouped((one for one in samples if one.sample), lambda one: one.sample)
+    if len(names) > 1:
+        first, second = list(names)[:2]
+        raise FileError(
+            f"{names[second][0].where}: of {second}, other images are of {first}; give --phi for the folder of each, "
+            "or process each by itself"
+        )
+    seen: dict[tuple[object, ...], RawFrame] = {}
+    for one in samples:
+        if one.repeat is None:
+            continue
+        place = (one.nominal_deg, one.helicity, one.repeat, one.number)
+        if place in seen:
+            raise FileError(
+                f"{one.where} and {seen[place].where}: both are repetition {one.repeat} of helicity "
+                f"{one.helicity or 0:+d} at theta {one.nominal_deg:g} deg, phi {phi_deg:g} deg; of one azimuth?"
+            )
+        seen[place] = one
 
 
 def _refuse_missing_references(phi_deg: float, frames: Sequence[RawFrame], darks: int) -> None:

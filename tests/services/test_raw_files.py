@@ -1,5 +1,7 @@
 """A series as files of the facility, of every kind: the same aligned stacks as from the run that was measured."""
 
+import doctest
+import importlib
 import struct
 import zlib
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ from mistral_txm.services.aligned_files import process
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.journal import read_journal
 from mistral_txm.services.raw_files import RawInput
+from mistral_txm.services.raw_frames import Purpose, frames_in, kind_of
 from mistral_txm.services.run_export import export_run
 
 AZIMUTHS_DEG = (0.0, 102.0)
@@ -265,6 +268,13 @@ def dose(exposures):
     return np.array([one.ring_current_ma * one.exposure_s for one in exposures])
 
 
+@pytest.mark.parametrize("module", ["services.raw_frames", "reconstruction.plausible"])
+def test_examples(module):
+    result = doctest.testmod(importlib.import_module(f"mistral_txm.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
 class TestRoundTrips:
     @pytest.mark.slow
     @pytest.mark.parametrize(
@@ -292,6 +302,21 @@ class TestRoundTrips:
             for name in ("dichroic_tvu", "absorption_tvu", "positive_tvu", "negative_tvu"):
                 one, other = getattr(found, name), getattr(expected, name)
                 np.testing.assert_allclose(one, other, rtol=0, atol=rounding, err_msg=name)
+
+    def test_a_microscope_that_does_not_log_the_polarisation_tells_it_by_the_name(
+        self, film, tmp_path
+    ):
+        one = next(one for one in exposures_of(film, 1) if one.stream == "primary")
+        named, bare = tmp_path / f"{stem_of(one)}.xrm", tmp_path / "image.xrm"
+        for path in (named, bare):
+            write_xrm(path, one, film.PIXEL_NM, axes=("machine_current", "Energy"))
+        (found,) = frames_in(named, kind_of(named))
+        assert (found.helicity, found.repeat, found.sample) == (1, one.key.repeat, "20260101_film")
+        assert found.time_s == one.time
+        assert found.ring_current_ma == one.ring_current_ma
+        np.testing.assert_array_equal(found.read(), one.read())
+        (found,) = frames_in(bare, kind_of(bare))
+        assert (found.helicity, found.purpose) == (None, Purpose.SAMPLE)
 
     @pytest.mark.slow
     def test_transmittances_give_what_the_run_gives(self, film, from_uid, tmp_path):

@@ -123,6 +123,16 @@ def helicity_copied(folder):
     change("-1_0.0_1", polarisation=-1.0)(folder)
 
 
+def another_sample(folder):
+    for path in list(folder.glob("d_s_*_20.0_*")):
+        path.rename(folder / path.name.replace("d_s_", "d_s102_"))
+
+
+def another_azimuth(folder):
+    """The same repetition again, in a file whose name differs in how the tilt is written."""
+    write_one(folder / "d_s_1_20_1.hdf5", 2000, theta_deg=20.0, helicity=1)
+
+
 def a_stack(folder):
     write_normalized(folder / "stack.hdf5", normalized(1.0))
 
@@ -191,6 +201,8 @@ REFUSED = {
     "cut short": (cut_short, "cannot be read as HDF5"),
     "copied": (a_copy, "holds the same image as"),
     "copied as the other helicity": (helicity_copied, "holds the same image as"),
+    "two samples": (another_sample, "; give --phi for the folder of each"),
+    "two azimuths": (another_azimuth, "both are repetition 1 of helicity +1 at theta 20 deg"),
     "two stages": (
         a_stack,
         "stack.hdf5: holds a TomoNormalized stack, other files an image of MARTApp",
