@@ -307,3 +307,12 @@ def charge_of_cells(
             "the charge undefined; move or resize it"
         )
     return round(charge)
+
+
+def slice_index(n: int, voxel_nm: float, z_nm: float) -> int:
+    """Return which slice is nearest to a height, or raise ValueError outside the volume."""
+    index = round(z_nm / voxel_nm + (n - 1) / 2)
+    if not 0 <= index < n:
+        edge = (n - 1) / 2 * voxel_nm
+        raise ValueError(f"z_nm: {z_nm:g} nm is outside the volume ({-edge:g} to {edge:g} nm)")
+    return index

@@ -27,17 +27,23 @@ that the unit of m (1 or 1/nm) does not matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
+from mistral_txm.reconstruction.charge_profiles import (
+    ChargeProfile,
+    PlanarProfile,
+    charge_profile,
+    edge_width_nm,
+    planar_profile,
+)
+from mistral_txm.reconstruction.emergent_field import box_flux, emergent_field, streamlines
 from mistral_txm.reconstruction.lattice_charge import (
     MINIMUM_NORM_FRACTION,
-    Bool,
-    Box,
     Float,
     UndefinedDirectionError,
     all_squares,
@@ -49,6 +55,7 @@ from mistral_txm.reconstruction.lattice_charge import (
     checked_voxel,
     defined_directions,
     plane_angles,
+    slice_index,
 )
 from mistral_txm.reconstruction.singularities import (
     RESOLUTION_NM,
@@ -67,6 +74,7 @@ __all__ = [
     "MINIMUM_NORM_FRACTION",
     "ChargeProfile",
     "PlanarCharge",
+    "PlanarProfile",
     "Singularity",
     "UndefinedDirectionError",
     "box_charge",
@@ -79,20 +87,11 @@ __all__ = [
     "hopf_index",
     "layer_charges",
     "planar_charge",
+    "planar_profile",
     "sphere_charge",
+    "streamlines",
     "topology_summary",
 ]
-
-
-@dataclass(frozen=True)
-class ChargeProfile:
-    """Charge of boxes that move along one axis; nan where a box leaves the defined field."""
-
-    axis: Literal["x", "y", "z"]
-    position_nm: Float
-    side_nm: Float
-    charge_sp: Float
-    """[side, position]"""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -171,169 +170,6 @@ def sphere_charge(
     return charge_of_cells(field, defined_directions(field, minimum_norm), cells, first, "sphere")
 
 
-def emergent_field(
-    m_czyx: ArrayLike, voxel_nm: float, *, minimum_norm: float | None = None
-) -> NDArray[Any]:
-    """Return the emergent field q_i = 1/2 eps_ijk m . (d_j m x d_k m) in 1/nm^2, shape [3, z, y,
-    x].
-
-    Central differences of the unit vectors (one-sided at the volume's faces), as in
-    A. Hierro-Rodriguez et al., Nat. Commun. 11, 6382 (2020), eq. 1. nan where m or a neighbour
-    needed for a difference is undefined. For a hedgehog q = r / |r|^3 away from the centre.
-    """
-    field, voxel = checked_field(m_czyx), checked_voxel(voxel_nm)
-    if min(field.shape[1:]) < 2:
-        raise ValueError(f"m: at least 2 voxels are needed along each axis, got {field.shape[1:]}")
-    return _emergent_field(field, defined_directions(field, minimum_norm), voxel)
-
-
-def _emergent_field(m_czyx: NDArray[Any], defined_zyx: Bool, voxel_nm: float) -> NDArray[Any]:
-    unit = np.full_like(m_czyx, np.nan)
-    norm = np.sqrt(np.einsum("czyx,czyx->zyx", m_czyx, m_czyx))
-    np.divide(m_czyx, norm, out=unit, where=defined_zyx)
-    dx, dy, dz = (np.gradient(unit, voxel_nm, axis=axis) for axis in (3, 2, 1))
-    return np.stack(
-        [
-            np.einsum("czyx,czyx->zyx", unit, np.cross(a, b, axis=0))
-            for a, b in ((dy, dz), (dz, dx), (dx, dy))
-        ]
-    )
-
-
-def _beside(
-    m_czyx: NDArray[Any],
-    defined_zyx: Bool,
-    voxel_nm: float,
-    corners: Box,
-) -> tuple[NDArray[Any], float, Box]:
-    """Return the emergent field in a box and a voxel around it, and the box in there."""
-    low = [max(first - 1, 0) for first, _ in corners]
-    part = tuple(slice(a, last + 2) for a, (_, last) in zip(low, corners, strict=True))
-    q_czyx = _emergent_field(m_czyx[(slice(None), *part)], defined_zyx[part], voxel_nm)
-    inner = tuple((first - a, last - a) for a, (first, last) in zip(low, corners, strict=True))
-    return q_czyx, voxel_nm, inner
-
-
-def _flux(q_czyx: NDArray[Any], voxel_nm: float, corners: Box) -> float:
-    """Return 1/(4 pi) times the outward flux of q through a box, by the trapezoid rule."""
-    total = 0.0
-    for axis in range(3):  # z, y, x
-        inside = [slice(first, last + 1) for first, last in corners]
-        for index, sign in zip(corners[axis], (-1, 1), strict=True):
-            face = q_czyx[2 - axis][tuple(index if a == axis else inside[a] for a in range(3))]
-            integral = np.trapezoid(np.trapezoid(face, dx=voxel_nm, axis=1), dx=voxel_nm, axis=0)
-            total += sign * float(integral)
-    return total / (4.0 * np.pi)
-
-
-def box_flux(
-    m_czyx: ArrayLike,
-    voxel_nm: float,
-    *,
-    center_nm: Sequence[float],
-    side_nm: float | Sequence[float],
-    minimum_norm: float | None = None,
-) -> float:
-    """Return the charge of a box by finite differences, for comparison with `box_charge`.
-
-    1/(4 pi) times the flux of `emergent_field` through the same box, by the trapezoid rule. Not an
-    integer: it falls off as a face comes within a voxel or two of a singularity, which is what
-    gives the profiles of the published measurement their width.
-
-    Raises as `box_charge` does.
-    """
-    field, voxel = checked_field(m_czyx), checked_voxel(voxel_nm)
-    corners = box_corners(field.shape[1:], voxel, center_nm, side_nm)
-    flux = _flux(*_beside(field, defined_directions(field, minimum_norm), voxel, corners))
-    if np.isnan(flux):
-        raise UndefinedDirectionError(
-            "box: the direction of m is undefined on or beside the surface (|m| too small); "
-            "move or resize it, or lower minimum_norm"
-        )
-    return flux
-
-
-def charge_profile(
-    m_czyx: ArrayLike,
-    voxel_nm: float,
-    *,
-    center_nm: Sequence[float],
-    sides_nm: Sequence[float],
-    axis: Literal["x", "y", "z"] = "x",
-    form: Literal["finite_difference", "lattice"] = "finite_difference",
-    minimum_norm: float | None = None,
-) -> ChargeProfile:
-    """Return Q along a line through `center_nm` for a series of box sides.
-
-    A box of each side moves voxel by voxel along `axis`; `form` says how its charge is computed
-    (see `box_flux` and `box_charge`). nan where the box leaves the volume or m is undefined on it.
-    """
-    field, voxel = checked_field(m_czyx), checked_voxel(voxel_nm)
-    if axis not in ("x", "y", "z"):
-        raise ValueError(f"axis: expected x, y or z, got {axis!r}")
-    if form not in ("finite_difference", "lattice"):
-        raise ValueError(f"form: expected finite_difference or lattice, got {form!r}")
-    moving = "xyz".index(axis)
-    n = field.shape[3 - moving]
-    position_nm = (np.arange(n) - (n - 1) / 2) * voxel
-    defined = defined_directions(field, minimum_norm)
-    charge = np.full((len(sides_nm), n), np.nan)
-    for s, side_nm in enumerate(sides_nm):
-        for p, position in enumerate(position_nm):
-            center = [float(c) for c in center_nm]
-            center[moving] = float(position)
-            try:
-                corners = box_corners(field.shape[1:], voxel, center, side_nm)
-            except ValueError:
-                continue
-            if form == "finite_difference":
-                charge[s, p] = _flux(*_beside(field, defined, voxel, corners))
-                continue
-            cells = np.ones([last - first for first, last in corners], dtype=bool)
-            try:
-                charge[s, p] = charge_of_cells(
-                    field, defined, cells, [first for first, _ in corners], "box"
-                )
-            except UndefinedDirectionError:
-                continue
-    return ChargeProfile(axis, position_nm, np.asarray(sides_nm, dtype=np.float64), charge)
-
-
-def edge_width_nm(position_nm: ArrayLike, charge: ArrayLike) -> float:
-    """Return the 10-90 % width of the edges of a profile Q(x) with one plateau, in nm.
-
-    The level is the value of largest magnitude; both edges are followed from there outwards to 90
-    % and 10 % of it, with linear interpolation, and the widths of those that exist are averaged.
-
-    Raises ValueError if the profile has no edge, or no charge of at least 0.1.
-
-    >>> edge_width_nm([0, 10, 20, 30, 40], [0, 0, -1, -1, -1])
-    8.0
-    """
-    x = np.asarray(position_nm, dtype=np.float64)
-    q = np.asarray(charge, dtype=np.float64)
-    known = np.isfinite(q)
-    x, q = x[known], q[known]
-    if q.size == 0 or np.max(np.abs(q)) < 0.1:
-        raise ValueError("the profile has no charge whose edge could be measured")
-    peak = int(np.argmax(np.abs(q)))
-    level = q / q[peak]
-    widths = []
-    for side in (slice(peak, None), slice(peak, None, -1)):
-        xs, ls = x[side], level[side]
-        below = [int(np.argmax(ls < part)) for part in (0.9, 0.1)]
-        if below[1] == 0:  # never falls below 10 %
-            continue
-        at = [
-            xs[i - 1] + (xs[i] - xs[i - 1]) * (ls[i - 1] - part) / (ls[i - 1] - ls[i])
-            for i, part in zip(below, (0.9, 0.1), strict=True)
-        ]
-        widths.append(abs(at[1] - at[0]))
-    if not widths:
-        raise ValueError("the profile has no edge: Q does not fall below 10 % on either side")
-    return float(np.mean(widths))
-
-
 # --------------------------------------------------------------------------------------------------
 # Planes
 
@@ -350,14 +186,6 @@ def _span(n: int, voxel_nm: float, range_nm: tuple[float, float] | None, axis: s
             f"(the volume ends at {position_nm[0]:g} and {position_nm[-1]:g} nm)"
         )
     return slice(int(chosen[0]), int(chosen[-1]) + 1)
-
-
-def _slice_index(n: int, voxel_nm: float, z_nm: float) -> int:
-    index = round(z_nm / voxel_nm + (n - 1) / 2)
-    if not 0 <= index < n:
-        edge = (n - 1) / 2 * voxel_nm
-        raise ValueError(f"z_nm: {z_nm:g} nm is outside the volume ({-edge:g} to {edge:g} nm)")
-    return index
 
 
 def planar_charge(
@@ -381,7 +209,7 @@ def planar_charge(
     """
     field, voxel = checked_field(m_czyx), checked_voxel(voxel_nm)
     _, nz, ny, nx = field.shape
-    k = _slice_index(nz, voxel, z_nm)
+    k = slice_index(nz, voxel, z_nm)
     rows = _span(ny, voxel, y_range_nm, "y")
     columns = _span(nx, voxel, x_range_nm, "x")
     defined = defined_directions(field, minimum_norm)[k, rows, columns]

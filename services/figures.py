@@ -135,7 +135,7 @@ def frames_figure(
         pixel_nm: pixel size in the sample.
         view: the view in words, for the title.
     """
-    figure = _figure(10.6, 3.75)
+    figure = new_figure(10.6, 3.75)
     figure.suptitle(view)
     raw, absorption, dichroic = figure.subplots(1, 3)
     for axes, image_vu, title, unit in (
@@ -182,7 +182,7 @@ def components_figure(
     columns = _columns(volume, truth)
     extent = _extent_um(volume.m_czyx[0, 0], volume.voxel_nm)
     # With a truth a row is a component; without one the three stand side by side.
-    figure = _figure(9.6, 8.6) if truth is not None else _figure(10.6, 3.75)
+    figure = new_figure(9.6, 8.6) if truth is not None else new_figure(10.6, 3.75)
     figure.suptitle(f"{title}, slice at z = {plain(z_nm)} nm")
     grid = (
         figure.subplots(3, 3, sharex=True, sharey=True)
@@ -240,7 +240,7 @@ def direction_figure(
     """
     columns = _columns(volume, truth)[:2]
     n_rows, n_columns = len(slices_nm), len(columns)
-    figure = _figure(4.3 * n_columns + 1.7, 4.1 * n_rows + 0.35, "constrained")
+    figure = new_figure(4.3 * n_columns + 1.7, 4.1 * n_rows + 0.35, "constrained")
     layout = figure.add_gridspec(n_rows, n_columns + 1, width_ratios=[*[4.3] * n_columns, 1.5])
     figure.suptitle("in-plane direction")
     for row, (name, z_nm) in enumerate(slices_nm):
@@ -289,7 +289,7 @@ def section_figure(
     extent = (x_nm[0] - half, x_nm[-1] + half, z_nm[0] - half, z_nm[-1] + half)
     panel_width = 3.3 if truth is not None else 5.4
     panel_height = panel_width * (extent[3] - extent[2]) / (extent[1] - extent[0])
-    figure = _figure(panel_width * len(columns) + 1.5, 3 * (panel_height + 0.22) + 1.1)
+    figure = new_figure(panel_width * len(columns) + 1.5, 3 * (panel_height + 0.22) + 1.1)
     figure.suptitle(f"{title}, section at y = {plain(y_nm)} nm")
     panels = figure.subplots(3, len(columns), sharex=True, sharey=True, squeeze=False)
     j = volume.index_of(y_nm, "y")
@@ -351,7 +351,7 @@ def data_fraction_figure(
     n = len(slices_nm)
     n_z, _, n_x = fraction_zyx.shape
     section_height = 3.4 * max(n, 2) * n_z / n_x
-    figure = _figure(3.6 * max(n, 2) + 1.0, 3.6 + section_height + 1.0, "constrained")
+    figure = new_figure(3.6 * max(n, 2) + 1.0, 3.6 + section_height + 1.0, "constrained")
     layout = figure.add_gridspec(2, n, height_ratios=[3.4, max(section_height, 0.35)])
     figure.suptitle("share of each voxel that comes from the data")
     panels = []
@@ -389,37 +389,6 @@ def data_fraction_figure(
     return figure
 
 
-def charge_figure(
-    profiles: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]],
-    true_charges: Sequence[float] = (),
-) -> Figure:
-    """Topological charge inside a box around each singularity against the side of the box.
-
-    Args:
-        profiles: for each singularity its name, box sides in nm, Q of the boxes by solid angles (an
-            integer; drawn as markers) and by finite differences (drawn as a line); NaN where a box
-            leaves the field.
-        true_charges: charges of the true singularities, drawn as dotted lines.
-    """
-    figure = _figure(7.6, 3.4)
-    axes = figure.subplots()
-    for level in (-1, 0, 1):
-        axes.axhline(level, color="0.85", linewidth=0.8, zorder=0)
-    for number, charge in enumerate(sorted(set(true_charges))):
-        label = None if number else "charge of a true singularity"
-        axes.axhline(charge, color="0.2", linewidth=1.0, linestyle=":", label=label, zorder=1)
-    for (name, side_nm, lattice, flux), colour in zip(profiles, _cycle(len(profiles)), strict=True):
-        axes.plot(side_nm, lattice, linestyle="none", marker="o", markersize=4, color=colour)
-        axes.plot(side_nm, flux, color=colour, linewidth=1.2, label=name)
-    axes.set_xlabel("side of the box (nm)")
-    axes.set_ylabel("charge Q inside (1)")
-    axes.set_title("charge against box side")
-    axes.set_ylim(min(axes.get_ylim()[0], -1.2), max(axes.get_ylim()[1], 1.2))
-    figure.legend(loc="outside right upper")
-    _open_frame(axes)
-    return figure
-
-
 def residual_figure(
     views: Sequence[tuple[str, NDArray[Any], NDArray[Any]]], unit: str = "absorbance"
 ) -> Figure:
@@ -430,9 +399,9 @@ def residual_figure(
         views: for each azimuth its name, tilts in deg, and the rms residual of each tilt.
         unit: unit of the residual.
     """
-    figure = _figure(5.6, 3.6)
+    figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
-    for (name, tilt_deg, residual_rms), colour in zip(views, _cycle(len(views)), strict=True):
+    for (name, tilt_deg, residual_rms), colour in zip(views, line_colours(len(views)), strict=True):
         order = np.argsort(tilt_deg)
         axes.plot(
             np.asarray(tilt_deg)[order],
@@ -448,7 +417,7 @@ def residual_figure(
     axes.set_ylabel(f"rms residual ({unit})")
     axes.set_title("what the volume leaves of each view")
     axes.legend()
-    _open_frame(axes)
+    open_frame(axes)
     return figure
 
 
@@ -467,7 +436,7 @@ def agreement_figure(
         correlations: Pearson's, per component; None where it is not defined.
         angle_error_deg: angle between both, for the voxels where it is defined.
     """
-    figure = _figure(10.6, 2.9)
+    figure = new_figure(10.6, 2.9)
     *panels, histogram = figure.subplots(1, 4)
     reach = 1.25
     for c, axes in enumerate(panels):
@@ -495,7 +464,7 @@ def agreement_figure(
     histogram.set_xlim(0, 180 if np.percentile(angle_error_deg, 95) > 90 else 90)
     histogram.set_xticks(np.arange(0, histogram.get_xlim()[1] + 1, 30))
     histogram.set_box_aspect(1)
-    _open_frame(histogram)
+    open_frame(histogram)
     return figure
 
 
@@ -605,7 +574,7 @@ def _image(axes: Axes, image: NDArray[Any], **drawing: Any) -> Any:
     return axes.imshow(image, origin="lower", **drawing)
 
 
-def _figure(
+def new_figure(
     width_inch: float,
     height_inch: float,
     layout: Literal["constrained", "compressed"] = "compressed",
@@ -654,11 +623,13 @@ def _shape_factor(axes: Axes) -> float:
     return float(min(1.0, 2 * (y_high - y_low) / (x_high - x_low)))
 
 
-def _open_frame(axes: Axes) -> None:
+def open_frame(axes: Axes) -> None:
+    """Leave out the upper and the right side of the frame."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _cycle(n: int) -> list[str]:
+def line_colours(n: int) -> list[str]:
+    """Return colours for n lines, again from the first where they are used up."""
     return [LINE_COLOURS[i % len(LINE_COLOURS)] for i in range(n)]
 
 

@@ -5,26 +5,30 @@
 The page needs nothing from outside its folder.
 """
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from mistral_txm.reconstruction import topology
 from mistral_txm.reconstruction.volume_file import Volume, read_volume
 from mistral_txm.services import figures
 from mistral_txm.services.figures import Field, Points, field_of, plain
 from mistral_txm.services.live_files import FrameExamples
+from mistral_txm.services.report_parts import (
+    Section,
+    Subject,
+    Table,
+    counted,
+    number_text,
+    words,
+)
+from mistral_txm.services.singularity_section import singularity_section
 from mistral_txm.services.truth import (
-    FoundSingularity,
     Truth,
     angles_deg,
     compare_with_truth,
@@ -39,65 +43,6 @@ from mistral_txm.services.truth import (
 )
 
 PAGE = "index.html"
-_LISTED = 12
-_PROFILED = 4
-_LARGEST_BOX_NM = 250.0
-_PIXELS_PER_CSS_PIXEL = 1.5
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    file: str
-    caption: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class _Table:
-    caption: str
-    rows: Sequence[Sequence[str]]
-    head: Sequence[str] = ()
-
-
-@dataclass
-class _Section:
-    title: str
-    paragraphs: list[str] = field(default_factory=list)
-    tables: list[_Table] = field(default_factory=list)
-    figures: list[_Drawn] = field(default_factory=list)
-    beside: bool = False
-    """Figures stand side by side where the page is wide enough."""
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """Everything the sections are made from."""
-
-    volume: Volume
-    field: Field
-    layers_nm: tuple[tuple[float, float], ...]
-    slices_nm: list[tuple[str, float]]
-    found: list[FoundSingularity]
-    points: Points
-    truth: Truth | None
-    true_field: Field | None
-    comparison: dict[str, Any] | None
-    frames: FrameExamples | None
-    summary: Mapping[str, Any]
-    output: Path
-
-    def draw(self, name: str, figure: Figure, caption: str) -> _Drawn:
-        """Write a figure as PNG and say how large the page shows it."""
-        path = self.output / f"{name}.png"
-        figure.savefig(path)
-        width, height = struct.unpack(">II", path.read_bytes()[16:24])
-        return _Drawn(
-            path.name,
-            caption,
-            round(width / _PIXELS_PER_CSS_PIXEL),
-            round(height / _PIXELS_PER_CSS_PIXEL),
-        )
 
 
 def write_report(
@@ -161,7 +106,7 @@ def _prepare(
     truth: Truth | None,
     frames: FrameExamples | None,
     summary: Mapping[str, Any],
-) -> _Subject:
+) -> Subject:
     volume = read_volume(volume_path)
     drawn = field_of(volume)
     layers_nm = volume.layers_nm or (truth.layers_nm if truth is not None else ())
@@ -174,7 +119,7 @@ def _prepare(
             volume, truth, found=found, margin_nm=_margin_nm(volume, truth)
         )
     output.mkdir(parents=True, exist_ok=True)
-    return _Subject(
+    return Subject(
         volume=volume,
         field=drawn,
         layers_nm=layers_nm,
@@ -216,17 +161,17 @@ def _slices_nm(drawn: Field, layers_nm: Sequence[tuple[float, float]]) -> list[t
     return list(zip(names, middles_nm, strict=True))
 
 
-def _sections(subject: _Subject) -> Iterator[_Section | None]:
+def _sections(subject: Subject) -> Iterator[Section | None]:
     yield _measurement_section(subject)
     yield _magnetization_section(subject)
-    yield _singularity_section(subject)
+    yield singularity_section(subject)
     yield _truth_section(subject)
     yield _data_section(subject)
     yield _provenance_section(subject)
 
 
-def _measurement_section(subject: _Subject) -> _Section | None:
-    section = _Section("What was measured")
+def _measurement_section(subject: Subject) -> Section | None:
+    section = Section("What was measured")
     frames = subject.frames
     if frames is not None:
         sign = "+" if frames.helicity > 0 else "−"
@@ -249,14 +194,14 @@ def _measurement_section(subject: _Subject) -> _Section | None:
         )
     numbers, seconds = _numbers(subject.summary)
     if numbers:
-        section.tables.append(_Table("Measurement", numbers))
+        section.tables.append(Table("Measurement", numbers))
     if seconds:
-        section.tables.append(_Table("Time per stage", seconds, ("stage", "s")))
+        section.tables.append(Table("Time per stage", seconds, ("stage", "s")))
     return section if section.figures or section.tables else None
 
 
-def _magnetization_section(subject: _Subject) -> _Section:
-    section = _Section("The magnetization")
+def _magnetization_section(subject: Subject) -> Section:
+    section = Section("The magnetization")
     truth = subject.true_field
     beside = (
         " Beside it the true field of the simulated sample, and the difference."
@@ -295,7 +240,7 @@ def _magnetization_section(subject: _Subject) -> _Section:
     return section
 
 
-def _section_through(subject: _Subject) -> tuple[float, float, str]:
+def _section_through(subject: Subject) -> tuple[float, float, str]:
     """Where the cross-section is: y, the middle in x, and what it goes through."""
     if subject.found:
         strongest = subject.found[0]
@@ -306,132 +251,11 @@ def _section_through(subject: _Subject) -> tuple[float, float, str]:
     return 0.0, 0.0, "through the middle"
 
 
-def _singularity_section(subject: _Subject) -> _Section:
-    section = _Section("Singularities")
-    where = "in the magnetic layers" if subject.layers_nm else "in the whole volume"
-    n_points = sum(point.kind == "Bloch point" for point in subject.found)
-    n_merons = len(subject.found) - n_points
-    section.paragraphs.append(
-        f"Searched {where}: {_counted(n_points, 'Bloch point')} and "
-        f"{_counted(n_merons, 'meron')} found. The charge of a Bloch point is that of a closed "
-        "surface around it (an integer), the charge of a meron that of a disc in the middle slice "
-        "of its layer. The radius is that of the smallest surface or disc that holds the charge."
-    )
-    if subject.comparison is not None:
-        section.tables.append(_matched_table(subject))
-    elif subject.found:
-        section.tables.append(
-            _Table(
-                "Found",
-                [
-                    (
-                        f"{number}. {point.kind}",
-                        _position(asdict(point)),
-                        _charge(point.charge),
-                        plain(point.radius_nm),
-                    )
-                    for number, point in enumerate(subject.found[:_LISTED], start=1)
-                ],
-                ("", "(x, y, z) nm", "Q", "radius (nm)"),
-            )
-        )
-    if len(subject.found) > _LISTED and subject.comparison is None:
-        section.paragraphs.append(f"The {_LISTED} strongest of {len(subject.found)} are listed.")
-    profiles = _profiles(subject)
-    if profiles:
-        section.figures.append(
-            subject.draw(
-                "charge",
-                figures.charge_figure(
-                    profiles, [p.charge for p in subject.points.true if abs(p.charge) >= 0.75]
-                ),
-                "Charge inside a cube around each Bloch point found, against the side of the cube. "
-                "Markers: summed solid angles, an integer; lines: finite differences, as usual in "
-                "the literature. A line ends where the cube leaves the magnetic material.",
-            )
-        )
-    return section
-
-
-def _matched_table(subject: _Subject) -> _Table:
-    assert subject.comparison is not None
-    judged = subject.comparison["singularities"]
-    rows = [
-        (
-            _words(pair["true"]["kind"]),
-            _position(pair["true"]),
-            _charge(pair["true"]["charge"]),
-            _position(pair["found"]),
-            _charge(pair["found"]["charge"]),
-            plain(pair["distance_nm"]),
-        )
-        for pair in judged["matched"]
-    ]
-    rows += [
-        (_words(point["kind"]), _position(point), _charge(point["charge"]), "missed", "–", "–")
-        for point in judged["missed"]
-    ]
-    rows += [
-        ("not in the truth", "–", "–", _position(point), _charge(point["charge"]), "–")
-        for point in judged["false"][:_LISTED]
-    ]
-    more = len(judged["false"]) - _LISTED
-    if more > 0:
-        rows.append((f"and {more} more not in the truth", "–", "–", "–", "–", "–"))
-    return _Table(
-        f"True and found, matched within {plain(judged['within_nm'])} nm, "
-        f"{subject.comparison['margin_nm']:.0f} nm off the border of the field",
-        rows,
-        ("", "true (x, y, z) nm", "true Q", "found (x, y, z) nm", "found Q", "distance (nm)"),
-    )
-
-
-def _profiles(
-    subject: _Subject,
-) -> list[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Charge against box side of the strongest Bloch points, on the part of the field around
-    each."""
-    voxel_nm = subject.volume.voxel_nm
-    m_czyx = in_layers(subject.volume, subject.layers_nm)
-    largest = int(_LARGEST_BOX_NM / voxel_nm)
-    profiles = []
-    for point in [p for p in subject.found if p.kind == "Bloch point"][:_PROFILED]:
-        block, centre_nm = _around(m_czyx, voxel_nm, point, largest // 2 + 2)
-        sides_nm = np.arange(2, largest + 1) * voxel_nm
-        charges: dict[str, list[float]] = {"lattice": [], "flux": []}
-        for side_nm in sides_nm:
-            for form, charge in (("lattice", topology.box_charge), ("flux", topology.box_flux)):
-                try:
-                    charges[form].append(
-                        float(charge(block, voxel_nm, center_nm=centre_nm, side_nm=float(side_nm)))
-                    )
-                except ValueError:  # the box leaves the block, or the magnetic material
-                    charges[form].append(np.nan)
-        name = f"at ({_position(asdict(point))}) nm"
-        profiles.append((name, sides_nm, np.array(charges["lattice"]), np.array(charges["flux"])))
-    return profiles
-
-
-def _around(
-    m_czyx: NDArray[np.float32], voxel_nm: float, point: FoundSingularity, reach: int
-) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
-    """The part of a field around a point, and where in it the point is, from its centre."""
-    axes: tuple[Literal["z", "y", "x"], ...] = ("z", "y", "x")
-    slices, centre_nm = [], []
-    for axis, n in zip(axes, m_czyx.shape[1:], strict=True):
-        position = getattr(point, f"{axis}_nm") / voxel_nm + (n - 1) / 2
-        first, last = max(0, round(position) - reach), min(n, round(position) + reach + 1)
-        slices.append(slice(first, last))
-        centre_nm.append((position - (first + last - 1) / 2) * voxel_nm)
-    z_nm, y_nm, x_nm = centre_nm
-    return m_czyx[(slice(None), *slices)], (x_nm, y_nm, z_nm)
-
-
-def _truth_section(subject: _Subject) -> _Section | None:
+def _truth_section(subject: Subject) -> Section | None:
     comparison = subject.comparison
     if comparison is None or subject.truth is None:
         return None
-    section = _Section("Against the truth")
+    section = Section("Against the truth")
     covered = 1 - comparison["not_covered_fraction"]
     scaled = (
         " The volume is in units of the signal; it was divided by the true δ for these numbers."
@@ -444,25 +268,25 @@ def _truth_section(subject: _Subject) -> _Section | None:
         f"{covered:.0%} of them.{scaled}"
     )
     section.tables += [
-        _Table(
+        Table(
             "Components",
             [
                 (
                     name,
-                    _number(values["correlation"], 3),
-                    _number(values["amplitude_ratio"], 2),
-                    _number(values["rms_error"], 2),
+                    number_text(values["correlation"], 3),
+                    number_text(values["amplitude_ratio"], 2),
+                    number_text(values["rms_error"], 2),
                 )
                 for name, values in comparison["components"].items()
             ],
             ("", "correlation", "amplitude that came back", "rms error"),
         ),
-        _Table(
+        Table(
             "Vectors",
             [
-                ("relative vector error", _number(comparison["relative_vector_error"], 3)),
-                ("median angle error (deg)", _number(comparison["median_angle_error_deg"], 1)),
-                ("amplitude that came back", _number(comparison["amplitude_ratio"], 2)),
+                ("relative vector error", number_text(comparison["relative_vector_error"], 3)),
+                ("median angle error (deg)", number_text(comparison["median_angle_error_deg"], 1)),
+                ("amplitude that came back", number_text(comparison["amplitude_ratio"], 2)),
             ],
             ("", "value"),
         ),
@@ -486,8 +310,8 @@ def _truth_section(subject: _Subject) -> _Section | None:
     return section
 
 
-def _data_section(subject: _Subject) -> _Section | None:
-    section = _Section("What the data say", beside=True)
+def _data_section(subject: Subject) -> Section | None:
+    section = Section("What the data say", beside=True)
     volume = subject.volume
     if volume.data_fraction is not None:
         section.figures.append(
@@ -520,12 +344,12 @@ def _data_section(subject: _Subject) -> _Section | None:
     return section if section.figures else None
 
 
-def _provenance_section(subject: _Subject) -> _Section | None:
+def _provenance_section(subject: Subject) -> Section | None:
     rows = subject.volume.provenance
-    return _Section("How it was made", tables=[_Table("Provenance", rows)]) if rows else None
+    return Section("How it was made", tables=[Table("Provenance", rows)]) if rows else None
 
 
-def _what_the_data_say(subject: _Subject) -> str:
+def _what_the_data_say(subject: Subject) -> str:
     """One honest sentence on what comes from the data and what from a prior."""
     volume = subject.volume
     share = ""
@@ -560,7 +384,7 @@ def _what_the_data_say(subject: _Subject) -> str:
     )
 
 
-def _tiles(subject: _Subject) -> list[tuple[str, str]]:
+def _tiles(subject: Subject) -> list[tuple[str, str]]:
     volume = subject.volume
     n_z, n_y, n_x = volume.mx.shape
     tiles = [
@@ -583,13 +407,13 @@ def _tiles(subject: _Subject) -> list[tuple[str, str]]:
         tiles.append(
             (
                 "correlation with the truth, x, y, z",
-                " ".join(_number(value, 2) for value in correlations),
+                " ".join(number_text(value, 2) for value in correlations),
             )
         )
         judged = subject.comparison["singularities"]
         tiles.append(
             (
-                f"of {_counted(judged['true'], 'true singularity', 'true singularities')} found; "
+                f"of {counted(judged['true'], 'true singularity', 'true singularities')} found; "
                 f"{len(judged['false'])} false",
                 str(len(judged["matched"])),
             )
@@ -610,16 +434,16 @@ def _numbers(
         if name in ("errors", "singularities"):
             continue
         if isinstance(value, Mapping):
-            inner = [(_words(key), _scalar(item)) for key, item in value.items()]
+            inner = [(words(key), _scalar(item)) for key, item in value.items()]
             known = [(key, text) for key, text in inner if text is not None]
             if name == "seconds":
                 seconds += known
             else:
-                numbers += [(f"{_words(name)}: {key}", text) for key, text in known]
+                numbers += [(f"{words(name)}: {key}", text) for key, text in known]
         else:
             text = _scalar(value)
             if text is not None:
-                numbers.append((_words(name), text))
+                numbers.append((words(name), text))
     return numbers, seconds
 
 
@@ -639,36 +463,15 @@ def _scalar(value: Any) -> str | None:
     return None
 
 
-def _words(name: object) -> str:
-    return str(name).replace("_", " ")
-
-
 def _sample_name(summary: Mapping[str, Any]) -> str:
     sample = summary.get("sample", "")
     return str(sample.get("name", "") if isinstance(sample, Mapping) else sample)
 
 
-def _subtitle(subject: _Subject, volume_path: Path) -> str:
+def _subtitle(subject: Subject, volume_path: Path) -> str:
     parts = [volume_path.name]
     if subject.summary.get("series"):
         parts.append(f"series {subject.summary['series']}")
     if subject.truth is not None:
         parts.append(f"simulated sample {subject.truth.texture!r}, compared with its truth")
     return ", ".join(parts)
-
-
-def _position(point: Mapping[str, float]) -> str:
-    return ", ".join(f"{point[name]:.0f}".replace("-", "−") for name in ("x_nm", "y_nm", "z_nm"))
-
-
-def _charge(value: float) -> str:
-    whole = abs(value - round(value)) < 1e-6
-    return (f"{value:+.0f}" if whole else f"{value:+.2f}").replace("-", "−")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "not defined" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _counted(n: int, one: str, many: str | None = None) -> str:
-    return f"{n if n else 'no'} {one if n == 1 else many or one + 's'}"
