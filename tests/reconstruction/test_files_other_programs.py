@@ -66,7 +66,7 @@ def test_nxtomo_reads_nxtomo(tmp_path):
     )
     path = tmp_path / "raw.nx"
     nxtomo.write_nxtomo(path, {"positive": entry, "negative": entry})
-    assert application.NXtomo.get_valid_entries(str(path)) == ("positive", "negative")
+    assert application.NXtomo.get_valid_entries(str(path)) == ("/negative", "/positive")
     read = application.NXtomo().load(str(path), "negative", detector_data_as="as_numpy_array")
     detector = read.instrument.detector
     np.testing.assert_array_equal(detector.data, frames)
@@ -74,5 +74,5 @@ def test_nxtomo_reads_nxtomo(tmp_path):
     assert detector.x_pixel_size.to("nm").magnitude == pytest.approx(10.5)
     np.testing.assert_allclose(detector.count_time.to("s").magnitude, [8, 3, 20, 20])
     np.testing.assert_allclose(read.sample.rotation_angle.to("degree").magnitude, entry.theta_deg)
-    assert read.energy.to("eV").magnitude == pytest.approx(707.4)
+    assert read.instrument.beam.incident_energy.to("eV").magnitude == pytest.approx(707.4)
     assert read.sample.name == "film"
