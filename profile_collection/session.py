@@ -1,13 +1,11 @@
 """What an operator has at the prompt: RunEngine, catalog, devices and plans, wired together."""
 
 import atexit
-import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -19,6 +17,7 @@ from mistral_txm.devices.configuration import (
     load_configuration,
 )
 from mistral_txm.profile_collection.channel_access import use_control_server
+from mistral_txm.profile_collection.screen import logging_to
 from mistral_txm.profile_collection.simulation import (
     Simulation,
     usable_conditions,
@@ -200,7 +199,7 @@ def start(
         # It closes the shutter when this process is gone: nothing may move before it is there.
         options = [] if config is None else ["--config", str(Path(config).resolve())]
         _start_service(session, "watchdog", "mistral_txm.services.watchdog", folder, options)
-        exits.enter_context(_logging_to(folder / "logs" / "acquisition.log"))
+        exits.enter_context(logging_to(folder / "logs" / "acquisition.log"))
         _wire(session, folder, configuration, simulation)
         session.services["watchdog"].wait_ready(READY_TIMEOUT_S)
         shell = _shell()
@@ -281,54 +280,6 @@ def _shell() -> Any:
     """Return the running IPython; None where that is not the prompt."""
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()
-
-
-class _LogFile(logging.FileHandler):
-    """A log that gives up in silence where its disk is full: that is told by what matters more."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Print no stack trace."""
-
-    def close(self) -> None:
-        """Close the file, with or without its last lines."""
-        with suppress(OSError):
-            super().close()
-
-
-class _Screen(logging.Handler):
-    """Shows the operator a line with its time, above the line of the progress, which renews itself."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show a line; one that cannot be shown is in the file."""
-        with suppress(OSError, ValueError):
-            clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-            time_of_day = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-            print(f"{clear}{time_of_day} {record.getMessage()}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Keep what is logged in a file; the operator reads the lines of a measurement, not stack traces."""
-    file = _LogFile(path, delay=True)
-    file.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
-    screen = _Screen()
-    measurement = logging.getLogger("mistral_txm.measurement")
-    level = measurement.level
-    measurement.setLevel(logging.INFO)
-    handlers = [
-        *((logging.getLogger(name), file) for name in ("bluesky", "ophyd")),
-        (measurement, file),
-        (measurement, screen),
-    ]
-    for logger, handler in handlers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger, handler in handlers:
-            logger.removeHandler(handler)
-        measurement.setLevel(level)
-        file.close()
 
 
 def _wire(

@@ -18,6 +18,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,7 +203,8 @@ def write_volume(path: Path, volume: Volume) -> None:
         options = json.dumps(dict(volume.options), sort_keys=True)
     except TypeError as error:
         raise FileError(f"{path}: the options cannot be written as JSON: {error}") from error
-    with replaced_when_complete(path) as temporary, h5py.File(temporary, "w") as file:
+    size = 4 * 3 * prod(shape)
+    with replaced_when_complete(path, size) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["title"] = "magnetization in the sample frame, axes z, y, x, centred"
         file.attrs["voxel_nm"] = float(volume.voxel_nm)
         file.attrs["method"] = volume.method
