@@ -64,7 +64,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
             arrived_at, self._arrived_at = self._arrived_at, None
             asked_for = self.user_setpoint.get(use_monitor=False)
             if not (approach and arrived_at == target == asked_for and self.is_at(target)):
-                if approach and target - self.position < approach:
+                if approach and target - self._readback() < approach:
                     self._move_and_check(motion, target - approach)
                 self._move_and_check(motion, target)
             self._arrived_at = target
@@ -101,7 +101,11 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
 
     def is_at(self, position: float) -> bool:
         """Tell whether the readback agrees with a position, within the tolerance."""
-        return bool(abs(self.position - position) <= self.settings.tolerance)
+        return bool(abs(self._readback() - position) <= self.settings.tolerance)
+
+    def _readback(self) -> float:
+        """Where it is: not `position`, which is None until the first update has come."""
+        return float(self.user_readback.get())
 
     def _move_and_check(self, motion: Motion, target: float) -> None:
         settings = self.settings

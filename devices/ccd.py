@@ -8,9 +8,11 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ophyd import Component, Device, Signal
 from ophyd.areadetector import ADComponent, EpicsSignalWithRBV
 from ophyd.areadetector.cam import CamBase
@@ -192,6 +194,8 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self._given_up = False
         self._is_unsure = False
         self._file_lock = threading.Lock()
+        # One thread reads all frames: of each that reads some, malloc keeps as much memory as that took.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"{name} frames")
 
     @property
     def used_signals(self) -> tuple[Any, ...]:
@@ -532,6 +536,11 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             return "the camera was stopped: take the exposure again"
         return f"the camera does not stop either: check {self.cam.acquire.setpoint_pvname}"
 
+    def _look_at(self, file: OpenFile, number: int) -> tuple[int, FrameNumbers]:
+        frame_vu = file.read(number)
+        crc32 = zlib.crc32(np.ascontiguousarray(frame_vu, "<u2").data)
+        return crc32, FrameNumbers.of(frame_vu, self.settings.saturation_counts)
+
     def _accept(self, exposure_s: float, exposure_number: int) -> None:
         """Check the frame that the server says it has written, and prepare its documents."""
         file, hdf1, number = self._file, self.hdf1, self._frames
@@ -552,9 +561,7 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
             )
         self._frames = captured
         self._check_unique_id(exposure_number + 1)
-        frame_vu = file.read(number)
-        crc32 = zlib.crc32(frame_vu.astype("<u2", copy=False).tobytes())
-        numbers = FrameNumbers.of(frame_vu, self.settings.saturation_counts)
+        crc32, numbers = self._reader.submit(self._look_at, file, number).result()
         if not numbers.is_uniform and self._is_the_last_one(crc32, exposure_number):
             raise FrameRefused(
                 f"{self.name}: frame {number} of {file.path.name} equals the one before bit by "

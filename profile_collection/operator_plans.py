@@ -15,10 +15,14 @@ from bluesky.utils import MsgGenerator
 from mistral_txm import plans
 from mistral_txm.devices.key import Key
 from mistral_txm.plans import Measurement, PlanError
+from mistral_txm.plans.exposure_control import Looked
 from mistral_txm.plans.scans import is_number
+from mistral_txm.profile_collection.looked import looked as looked_before
 from mistral_txm.profile_collection.measured import Measured, measured
 from mistral_txm.profile_collection.outcome import told_exposures
+from mistral_txm.profile_collection.series_progress import measurement_of
 from mistral_txm.profile_collection.typed import typed
+from mistral_txm.services.journal import journal_files, read_journal
 
 if TYPE_CHECKING:  # to look at data must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
@@ -69,6 +73,7 @@ class OperatorPlans:
         *,
         series: str | None = None,
         skip: Mapping[float, Collection[Key]] | None = None,
+        looked: Looked | None = None,
         md: Mapping[str, Any] | None = None,
     ) -> MsgGenerator[tuple[str, ...]]:
         """Measure all azimuths: `plans.vector_tomography`, which does not take again what is there.
@@ -78,13 +83,13 @@ class OperatorPlans:
         PlanError
             If a series of that name was begun, and nothing is said of what to skip.
         """
-        if skip is None and any(each.uid == series for each in measured(self._data)):
+        if skip is None and series is not None and self._is_begun(series):
             raise PlanError(
                 f"series {series}: was begun here already; RE(resume({series!r})) takes the rest, or choose "
                 "another name"
             )
         plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
-            instrument, measurement, series=series, skip=skip or {}, md=md
+            instrument, measurement, series=series, skip=skip or {}, looked=looked, md=md
         )
         return plan
 
@@ -110,7 +115,11 @@ class OperatorPlans:
             raise PlanError(f"series {chosen.uid}: nothing is missing")
         print(f"series {chosen.uid}: {told_exposures(left)} to take")
         plan: MsgGenerator[tuple[str, ...]] = plans.vector_tomography(
-            self._instrument, chosen.measurement, series=chosen.uid, skip=skip
+            self._instrument,
+            chosen.measurement,
+            series=chosen.uid,
+            skip=skip,
+            looked=self._looked(chosen, skip),
         )
         return plan
 
@@ -222,7 +231,10 @@ class OperatorPlans:
             set(here) - skip.get(energy_ev, set()) for energy_ev in chosen.measurement.energies_ev
         ):
             raise PlanError(f"series {chosen.uid}: nothing is missing at phi = {nearest:g} deg")
-        return self._next_azimuth(chosen, nearest, phi, skip)
+        return self._next_azimuth(chosen, nearest, phi, skip, self._looked(chosen, skip))
+
+    def _looked(self, chosen: Measured, skip: Mapping[float, Collection[Key]]) -> Looked:
+        return looked_before(self._data, chosen, self._instrument.configuration.ccd, skip)
 
     def _next_azimuth(
         self,
@@ -230,12 +242,18 @@ class OperatorPlans:
         azimuth_deg: float,
         phi_deg: float,
         skip: Mapping[float, frozenset[Key]],
+        seen: Looked,
     ) -> MsgGenerator[tuple[str, ...]]:
         if self._turn is not None:
             self._turn(phi_deg)
         yield from bps.mv(self._instrument.azimuth, phi_deg)
         uids: tuple[str, ...] = yield from plans.tilt_series(
-            self._instrument, chosen.measurement, azimuth_deg, series=chosen.uid, skip=skip
+            self._instrument,
+            chosen.measurement,
+            azimuth_deg,
+            series=chosen.uid,
+            skip=skip,
+            looked=seen,
         )
         return uids
 
@@ -244,6 +262,14 @@ class OperatorPlans:
         from mistral_txm.profile_collection.command_line import main
 
         main(["status", "--data", str(self._data)])
+
+    def _is_begun(self, series: str) -> bool:
+        """Look at the start documents alone: the rest of a long journal is not read before every measurement."""
+        for path in journal_files(self._data / "journal"):
+            _, start = next(read_journal(path), ("", {}))
+            if "planned_keys" in start and measurement_of(start) == series:
+                return True
+        return False
 
     def _found(self, series: str | None) -> list[Measured]:
         if not isinstance(series, str | None):

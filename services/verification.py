@@ -232,17 +232,18 @@ def _running(
 ) -> frozenset[str]:
     """Return the series that are being measured: the newest, and one whose run the same process has open.
 
-    It is not where its last run was ended, or the process that wrote that is gone; between the runs of
-    two azimuths it is.
+    It is not where its last run was ended or took exposures back, or the process that wrote that is
+    gone; between the runs of two azimuths it is.
     """
     newest = next((uid for uid in reversed(list(records)) if records[uid].manifest), None)
     if newest is None or not acquiring(data):
         return frozenset()
     writer = writers.get(newest)
-    last = records[newest].runs[-1].stop
-    if last is None and not _lives(writer):
+    run = records[newest].runs[-1]
+    if run.stop is None and not _lives(writer):
         return frozenset()
-    if last is not None and last["exit_status"] != "success":
+    ended = run.stop is not None and run.stop["exit_status"] != "success"
+    if ended or "rejected_keys" in run.start:
         return frozenset()
     return frozenset({newest, *(uid for uid, pid in writers.items() if pid == writer)})
 

@@ -18,7 +18,7 @@ from mistral_txm.simulated_beamline.motor_fields import MotorSettings
 
 TICK_S = 0.05
 """Wall time between two readbacks of a motion, where a motion takes wall time at all."""
-TOGETHER_S = 0.005
+TOGETHER_S = 0.02
 TOGETHER = 0.001
 """Wall time of the shortest motion or rest, in s and in parts of itself: motors that were sent off together move and
 rest together on the clock, though their commands arrive one after the other."""

@@ -66,9 +66,10 @@ def begin(monkeypatch):
         monkeypatch.setattr(
             operator_plans.plans,
             "vector_tomography",
-            lambda instrument, what, series, skip: asked.update(
+            lambda instrument, what, series, skip, looked: asked.update(
                 what=what,
                 series=series,
+                looked=looked,
                 taken={each: set(KEYS) - set(skip.get(each, ())) for each in what.energies_ev},
             ),
         )
@@ -79,10 +80,17 @@ def begin(monkeypatch):
                 what=what, series=series, taken={each: set(keys) for each in what.energies_ev}
             ),
         )
+        monkeypatch.setattr(
+            operator_plans,
+            "looked_before",
+            lambda data, chosen, ccd, skip: (chosen.uid, ccd, sorted(skip)),
+        )
         azimuth = Azimuth(name="azimuth")
         if not math.isnan(mounted_deg):
             azimuth.set(mounted_deg)
-        return OperatorPlans(SimpleNamespace(azimuth=azimuth), None), asked
+        return OperatorPlans(
+            SimpleNamespace(azimuth=azimuth, configuration=SimpleNamespace(ccd="ccd")), None
+        ), asked
 
     return make
 
@@ -93,6 +101,7 @@ def test_resume_takes_what_is_missing_of_all_edges_also_of_one_that_was_not_begu
     assert asked == {
         "what": MEASUREMENT,
         "series": "s",
+        "looked": ("s", "ccd", [707.4]),
         "taken": {707.4: set(KEYS[3:]), 778.1: set(KEYS)},
     }
 
@@ -207,8 +216,9 @@ def test_next_azimuth_states_how_the_sample_stands_and_takes_the_planned_one(beg
     turned, taken = [], []
     operator._turn = turned.append
 
-    def tilt_series(instrument, what, azimuth_deg, series, skip):
+    def tilt_series(instrument, what, azimuth_deg, series, skip, looked):
         taken.append((azimuth_deg, series, skip))
+        assert looked == ("s", "ccd", [707.4, 778.1])
         return ("uid",)
         yield
 
