@@ -6,7 +6,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["prompt", "commands.arguments", "engine", "outcome", "preflight", "typed"])
+@pytest.mark.parametrize(
+    "module", ["prompt", "commands.arguments", "engine", "outcome", "preflight", "typed"]
+)
 def test_examples(module):
     result = doctest.testmod(importlib.import_module(f"mistral_txm.profile_collection.{module}"))
     assert result.attempted > 0
