@@ -16,6 +16,11 @@ SUFFIXES = frozenset({".xrm", ".txrm", ".h5", ".hdf5", ".hdf", ".nx", ".nxs"})
 """Of the files of a folder that are read."""
 
 
+_NO_AZIMUTH = (
+    "{} folders of files that do not say their azimuth; give --phi for each, in order (deg)"
+)
+
+
 @dataclass(frozen=True)
 class RawInput:
     """What files of the facility may not say: a person does.
@@ -58,12 +63,17 @@ def raw_signals(
         raise FileError(
             f"{files[0][0]} and {len(files) - 1} more hold aligned stacks; they need no processing: reconstruct them"
         )
+    several = not given.phi_deg and sum(path.is_dir() for path in paths) > 1
     if kind is Kind.NORMALIZED:
+        if several:
+            raise FileError(_NO_AZIMUTH.format(len(paths)))
         return _of_normalized(files)
     frames: list[RawFrame] = []
     for path, phi_deg in files:
         found = frames_in(path, kind)
         frames += found if phi_deg is None else [replace(one, phi_deg=phi_deg) for one in found]
+    if several and any(one.phi_deg is None for one in frames):
+        raise FileError(_NO_AZIMUTH.format(len(paths)))
     series = series_of(frames, given.ring_current_ma)
     try:
         made, notes = signals_of(series)
@@ -112,6 +122,4 @@ def _files_with_azimuth(
             files += [(one, phi_deg) for one in found]
         else:
             files.append((path, phi_deg))
-    if not phis_deg and sum(path.is_dir() for path in paths) > 1:
-        raise FileError(f"{len(paths)} folders; give --phi for each, in order (deg)")
     return files

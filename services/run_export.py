@@ -1,8 +1,10 @@
-"""One run into one file: the exposures as a table, the documents, or the frames as NXtomo."""
+"""One run for other programs: its exposures as a table, its documents, its frames as NXtomo or as MARTApp's images."""
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.files import replaced_when_complete
+from mistral_txm.reconstruction.martapp import ImageHeader, write_image
 from mistral_txm.reconstruction.nxtomo import (
     DARK,
     FLAT,
@@ -67,9 +70,9 @@ def export_run(data: Path, uid: str, format: str, output: Path) -> None:
         Of the run, or its first characters.
     format
         One of `FORMATS`: ``csv`` (a line per exposure), ``jsonl`` (its documents), ``nxtomo`` (frames, with an
-        entry for each helicity).
+        entry for each helicity), ``martapp`` (a folder with a file for each frame, named as the beamline does).
     output
-        The file.
+        The file, or folder.
 
     Raises
     ------
@@ -136,14 +139,69 @@ class _Frames:
         return self._exposures[index].read()
 
 
-def _as_nxtomo(journal: Path, output: Path) -> None:
+def _tilt_series(journal: Path) -> RunExposures:
     run = _with_exposures(journal)
-    start = run.start
-    if "measurement" not in start:
+    if "measurement" not in run.start:
         raise ValueError(
-            f"run {journal.stem}: {start.get('plan_name')} is no tilt series, which NXtomo is made for; "
+            f"run {journal.stem}: {run.start.get('plan_name')} is no tilt series, which this format is made for; "
             "export it as csv"
         )
+    return run
+
+
+_MARKS = {"dark": "BG_", "flat": "FF_", "primary": ""}
+
+
+def _as_martapp(journal: Path, output: Path) -> None:
+    """Write MARTApp's first stage; what the jaws spoiled has no place in it."""
+    run = _tilt_series(journal)
+    if output.exists():
+        raise FileExistsError(f"{output}: exists; name a new folder for the images")
+    start = run.start
+    sample = "".join(c for c in str(start["sample"]["name"]) if c.isalnum()) or "sample"
+    kept = set(run.accepted().values())
+    temporary = output.with_name(f".{output.name}.tmp")
+    try:
+        temporary.mkdir()
+        for one in run.in_order():
+            helicity = 1 if one.stream == "dark" else one.key.helicity
+            if one.stream != "dark" and one.polarization != helicity:
+                continue
+            if one.stream == "primary" and one not in kept:
+                continue
+            taken = datetime.fromtimestamp(one.time, UTC)
+            counts_vu = one.read()
+            height, width = counts_vu.shape
+            header = ImageHeader(
+                (height, width),
+                counts_vu.dtype,
+                one.theta_deg,
+                one.exposure_s,
+                one.ring_current_ma,
+                energy_ev(start),
+                float(helicity),
+                float(start["pixel_nm"]),
+                one.stream == "flat",
+                {
+                    "azimuth": float(start["phi_deg"]),
+                    "date_time_acquisition": taken.replace(tzinfo=None).isoformat(),
+                    "sample_name": str(start["sample"]["name"]),
+                    "input_file": f"run {start['uid']} {one.stream} {one.seq_num}",
+                },
+            )
+            mark = _MARKS[one.stream]
+            number = one.key.repeat if one.stream == "primary" else one.seq_num - 1
+            name = f"{taken:%Y%m%d}_{sample}_{helicity}_{one.key.theta_deg:.1f}_{mark}{number}.hdf5"
+            write_image(temporary / name, header, counts_vu)
+        temporary.rename(output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _as_nxtomo(journal: Path, output: Path) -> None:
+    run = _tilt_series(journal)
+    start = run.start
     entries = {}
     for helicity, name in ((1, "positive"), (-1, "negative")):
         parts = (
@@ -183,5 +241,6 @@ FORMATS: Mapping[str, Callable[[Path, Path], None]] = {
     "csv": _as_csv,
     "jsonl": _as_jsonl,
     "nxtomo": _as_nxtomo,
+    "martapp": _as_martapp,
 }
 """What `export_run` can write."""

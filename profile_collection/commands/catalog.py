@@ -43,9 +43,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     export.add_argument("uid", metavar="UID", help="of the run, or its first characters")
     export.add_argument(
         "--format",
-        choices=("nxtomo", "csv", "jsonl"),
+        choices=("nxtomo", "martapp", "csv", "jsonl"),
         required=True,
-        help="nxtomo: frames, one entry per helicity; csv: a table of the exposures; jsonl: the documents",
+        help="nxtomo: frames, one entry per helicity; martapp: a folder of images; csv: a table of the exposures; "
+        "jsonl: the documents",
     )
     export.add_argument("--output", type=Path, required=True, metavar="PATH")
     for parser in (runs, listing, show, export):

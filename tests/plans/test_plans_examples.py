@@ -6,7 +6,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["failures", "light_words", "measurement", "operator", "quantities"])
+@pytest.mark.parametrize(
+    "module", ["failures", "light_words", "measurement", "operator", "quantities"]
+)
 def test_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"mistral_txm.plans.{module}"))
     assert result.attempted > 0

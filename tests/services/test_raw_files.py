@@ -11,9 +11,7 @@ import pytest
 
 from mistral_txm.reconstruction import read_aligned
 from mistral_txm.reconstruction.martapp import (
-    ImageHeader,
     NormalizedStack,
-    write_image,
     write_normalized,
 )
 from mistral_txm.services.aligned_files import process
@@ -29,7 +27,6 @@ SPHERES_NM = np.array(
     [[-300, -250, 60], [250, 300, 60], [50, -80, -80], [-200, 220, -80], [300, -260, 60.0]]
 )
 RADIUS_NM, GOLD_PER_NM = 50.0, 0.012
-KEPT_OF_METADATA = {"sample_name": "film", "instrument": "BL09 @ ALBA"}
 
 
 def measured(data, written_series, **plan):
@@ -102,28 +99,12 @@ def stem_of(one):
     return f"20260101_film_{helicity}_{one.key.theta_deg:.1f}_{mark}{one.key.repeat}"
 
 
-def as_images(series, folder, change=lambda one, header: header):
+def as_images(series, folder):
     """MARTApp's first stage: a file for each image, a folder for each azimuth."""
-    folders = []
-    for number, phi_deg in enumerate(AZIMUTHS_DEG, 1):
-        folders.append(folder / f"phi{phi_deg:g}")
-        folders[-1].mkdir(parents=True)
-        for one in exposures_of(series, number):
-            counts = one.read()
-            taken = datetime.fromtimestamp(one.time, UTC).replace(tzinfo=None).isoformat()
-            header = ImageHeader(
-                counts.shape,
-                counts.dtype,
-                one.theta_deg,
-                one.exposure_s,
-                one.ring_current_ma,
-                707.4,
-                float(one.key.helicity or 1),
-                series.PIXEL_NM,
-                one.stream == "flat",
-                KEPT_OF_METADATA | {"date_time_acquisition": taken},
-            )
-            write_image(folders[-1] / f"{stem_of(one)}.hdf5", change(one, header), counts)
+    folder.mkdir()
+    folders = [folder / "phi0", folder / "phi102"]
+    for number, path in enumerate(folders, 1):
+        export_run(series.data, f"{series.uid}-run{number}", "martapp", path)
     return folders
 
 
@@ -280,10 +261,10 @@ class TestRoundTrips:
     @pytest.mark.parametrize(
         ("written", "phi_deg", "rounding"),
         [
-            (as_images, AZIMUTHS_DEG, 0.0),
+            (as_images, (), 0.0),
             # machine_current is of single precision there
             (as_xradia, AZIMUTHS_DEG, 2e-6),
-            # the file says the azimuth itself, and the dose is kept in A
+            # the dose is kept in A; these files and the first ones say the azimuth themselves
             (as_nxtomo, (), 2e-6),
         ],
     )

@@ -282,7 +282,7 @@ def test_azimuths_are_stated_one_for_each_folder(folder, run, tmp_path):
             file["data_1"][0, 0] += 1
     code, lines = run(folder, other)
     assert (code, len(lines)) == (2, 1)
-    assert "2 folders; give --phi for each" in lines[0]
+    assert "2 folders of files that do not say their azimuth; give --phi for each" in lines[0]
     assert "3 azimuths for 2 files or folders" in run(folder, other, "--phi", "0", "1", "2")[1][0]
     assert run(folder, other, "--phi", "0", "-102")[0] == 0
     assert (tmp_path / "out_phi-102.h5").exists()

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -74,21 +75,42 @@ def test_nxtomo_has_an_entry_for_each_helicity_with_frames_as_taken(series, docu
 
 def test_nxtomo_keeps_what_the_jaws_spoiled_but_marks_it_as_invalid(series, tmp_path):
     def with_closed_jaws(stream, data):
-        if stream == "primary" and data["key_repeat"] == 1 and data["key_theta_deg"] == 20.0:
+        if stream == "flat" and data["key_repeat"] == 3:
             data["polarization"] = 0
 
     series.record(series.run(102.0, alter=with_closed_jaws))
     output = tmp_path / "run.nx"
     export_run(series.data, "written", "nxtomo", output)
     for entry in read_nxtomo(output).values():
-        keys = [DARK] * 4 + [FLAT] * 4 + [PROJECTION] * 3 + [INVALID]
+        keys = [DARK] * 4 + [FLAT] * 3 + [INVALID] + [PROJECTION] * 4
         assert entry.image_key.tolist() == keys
         assert entry.saturation_counts == 65000
         assert np.all(np.diff(entry.time_s[:4]) > 0)
 
 
+def test_images_for_martapp_are_named_as_at_the_beamline(series, documents, tmp_path):
+    output = tmp_path / "images"
+    export_run(series.data, "written", "martapp", output)
+    names = sorted(path.name for path in output.iterdir())
+    assert len(names) == 4 + 8 + 8
+    assert "19700101_uniformfilm_-1_-30.0_1.hdf5" in names
+    assert "19700101_uniformfilm_1_0.0_FF_0.hdf5" in names
+    run = RunExposures.of(documents)
+    one = next(one for one in run.accepted().values() if one.key == (102.0, 20.0, -1, 1))
+    with h5py.File(output / "19700101_uniformfilm_-1_20.0_1.hdf5") as file:
+        np.testing.assert_array_equal(file["data_1"], one.read())
+        found = {name: file["metadata"][name][()] for name in file["metadata"]}
+    assert (found["angle"], found["polarisation"], found["azimuth"]) == (20.0, -1.0, 101.5)
+    assert (found["exposure_time"], found["machine_current"]) == (1.0, one.ring_current_ma)
+    assert found["pixel_size"] == pytest.approx(0.0105)
+    with pytest.raises(FileExistsError, match="images: exists; name a new folder"):
+        export_run(series.data, "written", "martapp", output)
+
+
 def test_an_unknown_format_a_wrong_uid_and_two_runs_are_refused(series, documents, tmp_path):
-    with pytest.raises(ValueError, match=r"format 'xlsx': expected one of csv, jsonl, nxtomo"):
+    with pytest.raises(
+        ValueError, match=r"format 'xlsx': expected one of csv, jsonl, nxtomo, martapp"
+    ):
         export_run(series.data, "written", "xlsx", tmp_path / "a")
     with pytest.raises(ValueError, match="run nothing: no such run"):
         find_run(series.data, "nothing")
@@ -100,12 +122,14 @@ def test_an_unknown_format_a_wrong_uid_and_two_runs_are_refused(series, document
 
 def test_a_damaged_frame_leaves_no_file(series, documents, tmp_path):
     series.damage(documents)
-    with pytest.raises(FrameError, match="checksum"):
-        export_run(series.data, "written", "nxtomo", tmp_path / "run.nx")
-    assert not (tmp_path / "run.nx").exists()
+    before = sorted(tmp_path.iterdir())
+    for format in ("nxtomo", "martapp"):
+        with pytest.raises(FrameError, match="checksum"):
+            export_run(series.data, "written", format, tmp_path / "run.nx")
+    assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("format", ["csv", "nxtomo"])
+@pytest.mark.parametrize("format", ["csv", "nxtomo", "martapp"])
 def test_a_run_without_exposures_is_refused(series, tmp_path, format):
     series.record(
         [("start", {"uid": "count", "time": 1.0}), ("stop", {"uid": "s", "run_start": "count"})]
