@@ -232,8 +232,8 @@ def _running(
 ) -> frozenset[str]:
     """Return the series that are being measured: the newest, and one whose run the same process has open.
 
-    It is not where its last run was ended or took exposures back, or the process that wrote that is
-    gone; between the runs of two azimuths it is.
+    It is not where its last run was ended, or the process that wrote that is gone; between the runs of two azimuths
+    it is, but not where nothing but rejected exposures is left to take.
     """
     newest = next((uid for uid in reversed(list(records)) if records[uid].manifest), None)
     if newest is None or not acquiring(data):
@@ -242,9 +242,10 @@ def _running(
     run = records[newest].runs[-1]
     if run.stop is None and not _lives(writer):
         return frozenset()
-    ended = run.stop is not None and run.stop["exit_status"] != "success"
-    if ended or "rejected_keys" in run.start:
-        return frozenset()
+    if run.stop is not None:
+        stands = records[newest].standing()
+        if run.stop["exit_status"] != "success" or set(stands.missing) <= set(stands.rejected):
+            return frozenset()
     return frozenset({newest, *(uid for uid, pid in writers.items() if pid == writer)})
 
 

@@ -179,6 +179,8 @@ def test_rejected_keys_are_missing_until_they_are_taken_again(beamline: Any, dat
     assert found.done == {KEYS[0], KEYS[3], KEYS[4]}
     (state,) = series_states(data)
     assert (state.missing, state.rejected, state.state) == (2, 2, "interrupted")
+    with acquisition_lease(data):  # at a prompt that stays open nothing of it is being taken
+        assert series_states(data)[0].state == "interrupted"
     assert state.next == "phi 0 deg, theta -10 deg, helicity +1, repeat 2"
 
     beamline.measure(GROUPS, keys=KEYS[1:2])
