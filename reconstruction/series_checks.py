@@ -42,7 +42,7 @@ SAME_DIRECTION_DEG = 5.0
 
 
 def checked_series(
-    series: Sequence[TiltSeries], names: Sequence[str], grid: Grid
+    series: Sequence[TiltSeries], names: Sequence[str], grid: Grid, *, isolated: bool = False
 ) -> tuple[list[TiltSeries], list[str]]:
     """Return the series without views that say nothing, and a line for all that is not as it should be.
 
@@ -50,6 +50,7 @@ def checked_series(
         series: each with images and tilts that fit (`read_aligned` sees to that).
         names: of their files.
         grid: of the volume that is wanted.
+        isolated: whether nothing lies outside it (`reconstruct.reconstruct`).
 
     Raises:
         InputError: if a series is none, holds a view twice, or helicities are swapped.
@@ -63,7 +64,7 @@ def checked_series(
         notes += of_it
         notes += _gaps(kept, name)
     notes += _azimuths(checked)
-    _refuse_turned_series(checked, names, grid)
+    _refuse_turned_series(checked, names, grid, isolated)
     return checked, notes
 
 
@@ -113,6 +114,8 @@ def _gaps(one: TiltSeries, name: str) -> list[str]:
 
 
 def _azimuths(series: Sequence[TiltSeries]) -> list[str]:
+    if any(one.roll_deg != series[0].roll_deg for one in series):
+        return []
     phi_deg = np.array([one.phi_deg for one in series])
     apart = np.abs((phi_deg - phi_deg[0] + 90) % 180 - 90)
     if apart.max() > SAME_DIRECTION_DEG:
@@ -145,7 +148,9 @@ def _refuse_turned_views(one: TiltSeries, name: str) -> None:
             )
 
 
-def _refuse_turned_series(series: Sequence[TiltSeries], names: Sequence[str], grid: Grid) -> None:
+def _refuse_turned_series(
+    series: Sequence[TiltSeries], names: Sequence[str], grid: Grid, isolated: bool
+) -> None:
     if len(series) < 2:
         return
     height, width = np.shape(series[0].dichroic_tvu)[1:]
@@ -157,15 +162,16 @@ def _refuse_turned_series(series: Sequence[TiltSeries], names: Sequence[str], gr
 
     def residual(turned: int | None) -> float:
         parts = [
-            TiltSeries(
-                one.phi_deg,
-                one.theta_deg_t,
-                -images if number == turned else images,
-                np.full(len(images), COARSE_NOISE * rms),
+            replace(
+                one,
+                dichroic_tvu=-images if number == turned else images,
+                std_tvu=np.full(len(images), COARSE_NOISE * rms),
             )
             for number, (one, images) in enumerate(zip(series, binned, strict=True))
         ]
-        found = reconstruct(parts, coarse).residual_rms_per_view
+        found = reconstruct(
+            parts, coarse, method="cgls" if isolated else "direct", isolated=isolated
+        ).residual_rms_per_view
         return float(np.sqrt(np.mean(found**2))) / rms
 
     given = residual(None)

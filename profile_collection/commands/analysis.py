@@ -116,6 +116,28 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="dichroic half-difference of the absorption coefficient, 1/nm; without it none and layers give m in "
         "units of the signal, 1/nm, and norm estimates it",
     )
+    reconstruct.add_argument(
+        "--roll",
+        nargs="+",
+        type=number,
+        action="extend",
+        metavar="DEG",
+        help="by how much each FILE's sample was mounted turned about the horizontal axis, deg, in order (default 0): "
+        "the second axis of a dual-axis measurement",
+    )
+    reconstruct.add_argument(
+        "--isolated",
+        action="store_true",
+        help="nothing is magnetic outside the volume (a disc, a pillar), instead of a film that goes on; views of "
+        "every direction, full turns too, by the methods that iterate",
+    )
+    reconstruct.add_argument(
+        "--workers",
+        default="1",
+        metavar="N|tcp://SCHEDULER",
+        help="solve the method direct on so many processes, or on the workers of a Dask scheduler (default 1: here, "
+        "on all cores); the result is the same",
+    )
     json_option(reconstruct)
     reconstruct.set_defaults(run=_reconstruct)
 
@@ -178,11 +200,17 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     )
     from mistral_txm.reconstruction.plausible import checked_pixel_nm
     from mistral_txm.reconstruction.series_checks import checked_series
+    from mistral_txm.reconstruction.workers import spread_over
 
     files, phis_deg = arguments.files, arguments.phi
     if len(files) != len(phis_deg):
         raise ValueError(
             f"{len(files)} files but {len(phis_deg)} azimuths: give one --phi per FILE, in order"
+        )
+    rolls_deg = arguments.roll or [0.0] * len(files)
+    if len(rolls_deg) != len(files):
+        raise ValueError(
+            f"{len(files)} files but {len(rolls_deg)} rolls: give one --roll per FILE, in order, or none"
         )
     if len({path.resolve() for path in files}) < len(files):
         raise ValueError(f"{files[-1]}: a FILE is given twice; give one per tilt series")
@@ -201,22 +229,28 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     grid = Grid((arguments.depth_voxels, height, width), arguments.voxel_nm)
     tilt_series, notes = checked_series(
         [
-            TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu)
-            for phi_deg, series in zip(phis_deg, aligned, strict=True)
+            TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu, roll_deg=roll_deg)
+            for phi_deg, roll_deg, series in zip(phis_deg, rolls_deg, aligned, strict=True)
         ],
         [str(path) for path in files],
         grid,
+        isolated=arguments.isolated,
     )
-    result = reconstruct(
-        tilt_series,
-        grid,
-        method=arguments.method,
-        prior=arguments.prior,
-        layers_nm=arguments.layers,
-        delta_per_nm=arguments.delta_per_nm,
-    )
+    with spread_over(arguments.workers) as spread:
+        result = reconstruct(
+            tilt_series,
+            grid,
+            method=arguments.method,
+            prior=arguments.prior,
+            layers_nm=arguments.layers,
+            delta_per_nm=arguments.delta_per_nm,
+            isolated=arguments.isolated,
+            spread=spread,
+        )
     options = {
         "phi_deg": phis_deg,
+        "roll_deg": rolls_deg,
+        "isolated": arguments.isolated,
         "depth_voxels": arguments.depth_voxels,
         "layers_nm": arguments.layers,
         "delta_per_nm": arguments.delta_per_nm,

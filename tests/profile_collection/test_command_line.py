@@ -1,5 +1,6 @@
 """Wrong input of every command: one clear line on stderr, nothing on stdout, exit code 2."""
 
+import json
 import socket
 
 import h5py
@@ -115,12 +116,28 @@ def test_bad_input_is_one_line(refuse, arguments, words):
         (("--phi", "0", "--voxel-nm", "-3"), "above 0"),
         (("--phi", "0", "--delta-per-nm", "nan"), "finite"),
         (("--phi", "4000"), "azimuth"),
+        (("--phi", "0", "--roll", "0", "30"), "1 files but 2 rolls"),
+        (("--phi", "0", "--isolated"), "method 'direct': it is made for a film"),
+        (("--phi", "0", "--workers", "0"), "workers: 0, expected at least 1"),
+        (("--phi", "0", "--workers", "both"), "'both' is neither a number of processes nor"),
     ],
 )
 def test_reconstruct_refuses(refuse, aligned, tmp_path, options, words):
     output = tmp_path / "out.h5"
     assert words in refuse("reconstruct", aligned, "--output", output, *options)
     assert not output.exists()
+
+
+def test_an_isolated_structure_is_reconstructed(aligned, tmp_path, capsys):
+    output = tmp_path / "out.h5"
+    arguments = [
+        "reconstruct", aligned, "--phi", 0, "--roll", 20, "--isolated", "--method", "sirt", "--depth-voxels", 6,
+        "--output", output,
+    ]  # fmt: skip
+    main([str(one) for one in arguments])
+    assert "(6, 16, 16) voxels [z, y, x], sirt, prior none" in capsys.readouterr().out
+    with h5py.File(output) as file:
+        assert json.loads(file["provenance"].attrs["options"])["roll_deg"] == [20.0]
 
 
 def test_an_output_whose_folder_is_missing(refuse, aligned, tmp_path):
