@@ -85,6 +85,27 @@ def _factorize(f, f_width, terms, weight, rows, m, width, tile):  # type: ignore
                             )
 
 
+@numba.njit(fastmath=_FAST, cache=True)
+def _cos_sin(shear, height, cosine, sine):  # type: ignore[no-untyped-def]
+    """Cosines and sines of ``shear height`` in all lanes, to 1e-9, by arithmetic that becomes vector instructions.
+
+    Half the angle, brought between -pi/2 and pi/2, by its power series; then ``cos 2h = 1 - 2 sin^2 h`` and ``sin 2h
+    = 2 sin h cos h``.
+    """
+    for s in range(LANES):
+        turns = shear[s] * height / (2 * np.pi)
+        h = np.pi * (turns - np.rint(turns))
+        x = h * h
+        sin_h = h * (
+            1 - x / 6 * (1 - x / 20 * (1 - x / 42 * (1 - x / 72 * (1 - x / 110 * (1 - x / 156)))))
+        )
+        cos_h = 1 - x / 2 * (
+            1 - x / 12 * (1 - x / 30 * (1 - x / 56 * (1 - x / 90 * (1 - x / 132 * (1 - x / 182)))))
+        )
+        cosine[s] = 1 - 2 * sin_h * sin_h
+        sine[s] = 2 * sin_h * cos_h
+
+
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
 def solve_groups(  # type: ignore[no-untyped-def]
     filled, qy, qx, group_bin, p_gvl, tan, cos_phi, sin_phi, cos_theta, noise, model_noise,
@@ -158,12 +179,9 @@ def solve_groups(  # type: ignore[no-untyped-def]
             for a in range(n):
                 i = view[a]
                 for s in range(LANES):
-                    shear = tan[i] * (qx[g, s] * cos_phi[i] - qy[g, s] * sin_phi[i])
-                    shears[s] = shear
-                    phase[0, s] = np.cos(shear * (z[0] - centre))
-                    phase[1, s] = np.sin(shear * (z[0] - centre))
-                    phase[2, s] = np.cos(shear * voxel)
-                    phase[3, s] = np.sin(shear * voxel)
+                    shears[s] = tan[i] * (qx[g, s] * cos_phi[i] - qy[g, s] * sin_phi[i])
+                _cos_sin(shears, z[0] - centre, phase[0], phase[1])
+                _cos_sin(shears, voxel, phase[2], phase[3])
                 for k in range(layers):
                     for _ in range(steps[k]):
                         for s in range(LANES):
@@ -192,8 +210,9 @@ def solve_groups(  # type: ignore[no-untyped-def]
                 for s in range(LANES):
                     # a lane without this view gets zeros, that is a row of the unit matrix
                     d[a, s] = 1 / np.sqrt(d[a, s] + floor * expected[s]) if d[a, s] > 0 else 0.0
-                    turn = np.exp(-1j * shears[s] * centre)
-                    value = p_gvl[g, i, s] * turn * d[a, s]
+                    value = p_gvl[g, i, s] * d[a, s]
+                    if centre != 0:
+                        value *= np.exp(-1j * shears[s] * centre)
                     y_re[a * LANES + s] = value.real
                     y_im[a * LANES + s] = value.imag
                     if hermitian:

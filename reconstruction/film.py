@@ -21,7 +21,7 @@ from mistral_txm.reconstruction.workers import Spread, in_process
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-EXTENSION_ITERATIONS = 20
+EXTENSION_ITERATIONS = 14
 """Conjugate gradient steps that continue the views beyond the field of view."""
 
 
