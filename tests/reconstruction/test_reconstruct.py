@@ -105,7 +105,7 @@ def test_balls_come_back_where_they_are(balls):
     [
         ("direct", "none", 0.45, 16),
         ("direct", "layers", 0.25, 8.5),
-        ("direct", "norm", 0.13, 5),
+        ("direct", "norm", 0.16, 5),
         ("cgls", "none", 0.48, 16),
         ("cgls", "layers", 0.36, 10),
         ("sirt", "layers", 0.36, 10),
