@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
-from mistral_txm.reconstruction.direct import Support
 from mistral_txm.reconstruction.fiducials import pixel_noise
 from mistral_txm.reconstruction.film import sheared_problem
 from mistral_txm.reconstruction.geometry import Grid, InputError, detector_basis
 from mistral_txm.reconstruction.image_shift import NoCommonStructureError, image_shift, translated
+from mistral_txm.reconstruction.layers import Support
 from mistral_txm.reconstruction.solvers import Problem, cgls
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import (

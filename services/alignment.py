@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction import InputError, TiltSeries
-from mistral_txm.reconstruction.alignment import Alignment, MarkedSeries, adjust
+from mistral_txm.reconstruction.alignment import MarkedSeries, adjust
 from mistral_txm.reconstruction.fiducials import DIAMETER_NM, fiducial_mask
+from mistral_txm.reconstruction.poses import Alignment
 from mistral_txm.services.angle_signals import AngleSignals, by_azimuth
 
 LARGEST_RESIDUAL_PIXELS = 0.5
