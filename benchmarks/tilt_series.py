@@ -47,7 +47,7 @@ FIDUCIAL_FREE = np.empty((0, 4))
 class Measured:
     """Series of a texture and the truth at the voxels' centres.
 
-    repeats: the same measurement in parts, each with its share of the exposures and noise of its own.
+    halves: the same measurement in two parts, each with half of the exposures and of the flats.
     """
 
     name: str
@@ -136,8 +136,9 @@ def measure(
     all_series: list[list[TiltSeries]] = [[], [], []]
     signal_power, noise_power = [], []
     for phi in phi_deg:
-        flat_mean = FLATS[0] * FLATS[1] * beam.photons_per_s * dose
-        flats = [counted(flat_mean, FLATS[0]) / flat_mean for _ in range(2)]
+        # either half of the repeats has flats of its own: shared ones would make the noise of the halves agree
+        flat_mean = FLATS[0] * FLATS[1] * beam.photons_per_s * dose / 2
+        flats = [[counted(flat_mean, FLATS[0] / 2) / flat_mean for _ in range(2)] for _ in range(2)]
         images: list[list[Float32]] = [[], [], []]
         stds: list[list[float]] = [[], [], []]
         for theta in theta_deg:
@@ -156,23 +157,23 @@ def measure(
             assert isinstance(dichroic, np.ndarray)
             signal_power.append(float(np.var(dichroic)))
             halves = []
-            for sign, flat in zip((1, -1), flats, strict=True):
+            for sign, helicity_flats in zip((1, -1), flats, strict=True):
                 through = np.exp(-(absorbed + sign * dichroic)).astype(np.float32)
                 if blurred:
                     through = zone_plate.image(through, PIXEL_NM, 0.0, float(theta), energy_ev)
                 else:
                     through = through[PADDING:-PADDING, PADDING:-PADDING]
                 mean = through * np.float32(beam.photons_per_s * seconds * frames / 2)
-                halves.append([(counted(mean, frames / 2), mean, flat) for _ in range(2)])
+                halves.append([(counted(mean, frames / 2), mean, flat) for flat in helicity_flats])
             for part, chosen in enumerate(((0, 1), (0,), (1,))):
                 absorbance, variance = [], 0.0
                 for helicity in halves:
                     counts = sum(helicity[i][0] for i in chosen)
                     expected = sum(float(helicity[i][1].mean()) for i in chosen)
-                    flat = helicity[0][2]
+                    flat = np.mean([helicity[i][2] for i in chosen], axis=0)
                     full = beam.photons_per_s * seconds * frames * len(chosen) / 2
                     absorbance.append(-np.log(np.maximum(counts, 0.5) / full / flat))
-                    variance += 1 / expected + 1 / flat_mean
+                    variance += 1 / expected + 1 / (flat_mean * len(chosen))
                 images[part].append(((absorbance[0] - absorbance[1]) / 2).astype(np.float32))
                 stds[part].append(float(np.sqrt(variance) / 2))
         noise_power.append(np.mean(np.square(stds[0])))

@@ -15,10 +15,11 @@ The resolution is 1 / k where the correlation first falls below a threshold:
   151, 250 (2005));
 - 1/7: P. B. Rosenthal and R. Henderson, J. Mol. Biol. 333, 721 (2003).
 
-Halves that were solved with the same prior share what it says: where layers are and what is smooth agrees in both
-without any data. So the resolution of a volume with the prior "layers" or "norm" is that of the images *and* the
-prior; the axial one, above all, is honest with the prior "none" alone. What is wrong in the same way in both halves
-(an error of the alignment, a component that no view sees) does not show.
+What this measures is how far the halves' *noise* lets them agree. Halves that were solved in the same way also share
+what does not come from the data: where layers are, what is smooth, and how a missing wedge is filled. So the
+resolution of a film along its normal, where the wedge and not the noise limits it, comes out too good; take it as a
+bound. The halves must share no data: flats in common make their noise agree. What is wrong in both in the same way (an
+error of the alignment, a component that no view sees) does not show.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ ROSENTHAL_HENDERSON = 1 / 7
 CONE_DEG = 45.0
 """Half angle of the axial cone; the lateral directions are all others."""
 EDGE = 0.25
-"""Part of the field of view, at either side, over which a window falls off, so that the edges make no signal."""
+"""Part of the volume, at every side, over which a window falls off, so that the edges make no signal."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ def shell_correlation(
     if direction not in DIRECTIONS:
         raise InputError(f"direction: {direction!r}; choose one of {', '.join(DIRECTIONS)}")
     _, nz, ny, nx = first.shape
-    taper_y, taper_x = _taper(ny), _taper(nx)
-    window = (taper_y[:, None] * taper_x).astype(np.float32)
+    window = np.asarray(
+        _taper(nz)[:, None, None] * _taper(ny)[:, None] * _taper(nx), dtype=np.float32
+    )
     a, b = (
         scipy.fft.fftn(volume * window, axes=(1, 2, 3), workers=-1) for volume in (first, second)
     )

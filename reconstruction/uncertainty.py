@@ -7,9 +7,12 @@ field is as smooth as its prior.
 
 - over views (`views_drawn`): each view counts with a random weight, exponentially distributed of mean 1 (the Bayesian
   bootstrap, D. B. Rubin, Ann. Statist. 9, 130 (1981)): the weight w divides its variance. No view is lost, which
-  would open the wedge further. All that differs from view to view is in it, errors of the alignment too.
+  would open the wedge further. All that differs from view to view is in it, errors of the alignment too; but views
+  are no repeats of each other, and against the scatter of many measurements it was a third too small (direct) and a
+  third too large (cgls).
 - over repeats (`repeats_drawn`): of K independent measurements of the same views K are drawn with replacement and
   averaged (B. Efron, Ann. Statist. 7, 1 (1979)); the scatter is too small by ``sqrt((K - 1) / K)``, which is made good.
+  It agreed with the scatter of many measurements within 10 %: the one to take where repeats were kept apart.
 """
 
 from __future__ import annotations
