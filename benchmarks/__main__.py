@@ -7,7 +7,8 @@ import numba
 
 from benchmarks.acquisition import acquisition_lines
 from benchmarks.journal import LIMIT_MS, journal_ms
-from benchmarks.projector import direct_seconds, live_seconds, projector_lines
+from benchmarks.projector import live_seconds, projector_lines
+from benchmarks.reconstruction import reconstruction_lines
 from benchmarks.simulated_beamline import simulated_beamline_lines
 
 
@@ -26,11 +27,10 @@ def main() -> None:
             f"{line.what:34}{line.ours_s:8.2f}{line.peer_s:8.2f}{ratio:8.1f}  {line.peer} ({line.note})",
             flush=True,
         )
-    seconds, views = direct_seconds()
-    print(
-        f"\ndirect reconstruction, {views} views of 400 x 400, 80 layers, everything: {seconds:.1f} s"
-    )
-    print(f"live update, 46 views of 256 x 256, 24 layers: {live_seconds():.2f} s")
+    print()
+    for text in reconstruction_lines():
+        print(text, flush=True)
+    print(f"\nlive update, 46 views of 256 x 256, 24 layers: {live_seconds():.2f} s")
     median_ms, p99_ms = journal_ms()
     print(
         f"journal, a document synced to disk: median {median_ms:.2f} ms, 99th percentile {p99_ms:.2f} ms "

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.ndimage
 import scipy.sparse
 
-from mistral_txm.reconstruction import Grid, TiltSeries, reconstruct
+from mistral_txm.reconstruction import Grid, TiltSeries
 from mistral_txm.reconstruction.projector import ShearedProjector
 
 VOXEL_NM = 10.5
@@ -152,15 +152,6 @@ def _measured(n: int, theta_deg: np.ndarray) -> list[TiltSeries]:
             TiltSeries(phi_deg, theta_deg, smooth + 0.02 * images, np.full(theta_deg.size, 0.02))
         )
     return series
-
-
-def direct_seconds(n: int = 400, nz: int = 80, every: int = 1) -> tuple[float, int]:
-    """A whole direct reconstruction, resampling and data fraction included; seconds and number of views."""
-    reconstruct(_measured(64, THETA_DEG[::10]), Grid((nz, 64, 64), VOXEL_NM))
-    series = _measured(n, THETA_DEG[::every])
-    start = time.perf_counter()
-    reconstruct(series, Grid((nz, n, n), VOXEL_NM))
-    return time.perf_counter() - start, 2 * len(THETA_DEG[::every])
 
 
 def live_seconds(n: int = 256, nz: int = 24) -> float:
