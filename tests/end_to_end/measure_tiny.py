@@ -61,7 +61,8 @@ def main(data, *words):
         written = wait_until_written(data, 300)
         status = data / "live" / "tiny" / "status.json"
         deadline = time.monotonic() + 300
-        while read_status(status)["state"] != "complete" and time.monotonic() < deadline:
+        while not (status.exists() and read_status(status)["state"] == "complete"):
+            assert time.monotonic() < deadline, "the live reconstruction does not complete"
             time.sleep(0.1)
         state = read_status(status)["state"]
     (record,) = read_series(data, "tiny")
