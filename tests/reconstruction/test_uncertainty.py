@@ -126,7 +126,7 @@ def test_bootstrap_tells_the_scatter_of_measurements(kind, method):
         drawn = repeats_drawn(parts, 16, rng)
     found = bootstrap_std(drawn, solve)[INNER]
     inside = found[:, 2:6].mean() / scatter[:, 2:6].mean()
-    # views are no repeats: the direct method's scatter comes out a third too small, that of conjugate gradients too large
+    # views are no repeats: the direct scatter comes out a third too small, that of cgls a third too large
     low, high = (0.5, 1.6) if kind == "views" else (0.8, 1.2)
     assert low < inside < high
 
