@@ -1,36 +1,36 @@
-"""Shifts of the views without fiducials: reconstruct, project again, compare, repeat.
+"""Shifts of the views without fiducials: what the joint solve of all views predicts of each, against what was seen.
 
-Whatever structure the film has (grains, dirt, an edge, in the dichroic signal its domains) is reconstructed from all
-views as they are laid now; a view displaced by d in the sheared frame (module `geometry`) then differs from what the
-volume projects to by ``p(r0) - q(r0) = -d . grad q(r0)``, to first order in d. The d of least squares over the pixels
-seen, the maximum of the weighted cross-correlation, is added to the view's shift, and the volume is made again. Each
-view is part of the volume that it is compared with, so a step falls short of the truth and several are needed; the
-thinner the slab that holds the structure, the less freedom has the volume to follow a displaced view.
+Whatever structure the film has (in the dichroic signal its domains, in the absorption grains, dirt, an edge, gold) is
+solved for jointly from all views; module `coupling` turns what is left of each into a step for all shifts at once,
+and for the azimuths of the later series. Between steps the views are laid anew, by the one interpolation that all
+solvers share. The start comes from neighbouring tilts (module `neighbours`), and for a later series from its least
+tilted views turned over those of the first.
 
-First, views of neighbouring tilts are compared by `image_shift`, each stretched to the other's cos(theta), from the
-tilt nearest to zero outwards: that finds shifts of any size. Then the steps above go from coarse pixels to fine ones.
-
-As with fiducials (module `alignment`) a move of the whole sample changes no image: the steps leave the sample's origin
-where the start has it, and a start from nothing puts it where ``sum over views of |shift|^2`` of the first series is
-smallest. Azimuths are taken as they are given, and the axis neither inclined nor leaning (`alignment.straightened`).
+**What this cannot say** (the gauge): a move of the whole sample in its plane changes no image; steps leave it where it
+is, and a start from nothing puts the origin where ``sum over views of |shift|^2`` of the first series is smallest.
+Its height follows from where the layers are said to be. Inclination and lean of the axis, roll and tilt zero are taken
+as given (`TiltSeries.warp_tvu`): they displace the parts of a view, hardly its middle. Shifts that go slowly and
+smoothly with the tilt are known worst: a vector field can make up for most of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import scipy.ndimage
+import scipy.fft
 
-from mistral_txm.reconstruction.fiducials import pixel_noise
-from mistral_txm.reconstruction.film import sheared_problem
-from mistral_txm.reconstruction.geometry import Grid, InputError, detector_basis
-from mistral_txm.reconstruction.image_shift import NoCommonStructureError, image_shift, translated
-from mistral_txm.reconstruction.layers import Support
-from mistral_txm.reconstruction.solvers import Problem, cgls
+from mistral_txm.reconstruction.coupling import Coupling, Normals, Window
+from mistral_txm.reconstruction.geometry import Grid, InputError
+from mistral_txm.reconstruction.layers import Support, layer_coverage
+from mistral_txm.reconstruction.neighbours import (
+    Contrast,
+    centre_moved_pixels,
+    neighbour_shifts,
+    prepared,
+)
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import (
     Domain,
@@ -40,263 +40,357 @@ from mistral_txm.reconstruction.views import (
     padded_domain,
 )
 
-Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Intp = npt.NDArray[np.intp]
 
-BINNINGS = (4, 2, 1)
-"""Pixels are binned so, from coarse to fine."""
-
-STEPS = 6
-"""Reconstructions at each binning."""
-
-_CGLS_ITERATIONS = 8
-_SMOOTH_PIXELS = 40.0
-"""What varies more slowly than this says nothing about shifts: film thickness, light that drifted."""
-_LONGEST_STEP_PIXELS = 1.0
-_VIEWS_BETWEEN_SERIES = 5
+VOXEL_NM = 21.0
+"""Pixels are binned to about this: the finest structure that is used has four of them (`coupling.SHORTEST_NM`)."""
+STEPS = 30
+"""At most so many."""
+COUPLED_ANEW = (0, 4, 10)
+"""Steps before which window, weights and matrices are made anew for where the views then are."""
+LIFTED_AGAIN = 4
+"""Step before which the series' heights are looked for once more: then shifts are no longer in the way."""
+SETTLED_PIXELS = 0.01
+"""Root mean square step, pixels, from which on the shifts are settled."""
+LEAST_STIFFNESS = 0.4
+"""Noise is taken out of the matrix down to this part: what moves nearly freely would go too far otherwise."""
+LARGEST_STEP_PIXELS = 4.0
+LIFTS_NM = np.arange(-240.0, 241.0, 20.0)
+"""Heights of the film over where shifts are smallest that are tried."""
+WITHIN_DEG = 6.0
+"""How far the azimuth of a later series may be from what was said."""
+UNLIKELY_PER_DEG2 = 1e-3
+"""What a correlation has to gain for an azimuth beside the said one: a vortex looks the same at every azimuth."""
+TRIED_DEG = 0.5
+"""Azimuths that are tried lie so far apart."""
+SURELY_DEG = 1.5
+"""By how much laying one series over the other misses the azimuth at most."""
+FLATTEST = 5
+"""Views of a later series that are laid over the first's."""
 
 
 @dataclass(frozen=True)
 class RefinedShifts:
-    """Shifts (v, u) in nm, shape (views, 2), of each series, and their standard deviations by the noise alone.
+    """Where the sample's origin falls in each view, and the azimuths that the structure itself says.
 
-    last_step_nm: root mean square of the last change, nm: how far from settled the result is.
+    shift_vu_nm_st: (v, u) in nm, shape (views, 2), of each series, with std_vu_nm_st, by noise and model error in the
+    gauge; zero for what was known. phi_deg_s: azimuth of each series, of the first as it was said. last_step_nm: root
+    mean square of the last step, how far from settled the result is. misfit: mean square of what is left of the views
+    in units of what is expected, at most about 1 where model and noise are right.
     """
 
     shift_vu_nm_st: tuple[Float64, ...]
     std_vu_nm_st: tuple[Float64, ...]
+    phi_deg_s: tuple[float, ...]
+    std_phi_deg_s: tuple[float, ...]
     last_step_nm: float
-
-
-def _binned(image_vu: Float64, binning: int) -> Float64:
-    """Means over squares of pixels, a border left over is cut evenly; NaN where any pixel is."""
-    n_v, n_u = (n // binning for n in image_vu.shape)
-    first_v, first_u = (
-        (n - m * binning) // 2 for n, m in zip(image_vu.shape, (n_v, n_u), strict=True)
-    )
-    cut = image_vu[first_v : first_v + n_v * binning, first_u : first_u + n_u * binning]
-    return np.asarray(cut.reshape(n_v, binning, n_u, binning).mean(axis=(1, 3)))
-
-
-def _centre_moved_nm(shape_vu: Sequence[int], binning: int, pixel_nm: float) -> Float64:
-    """By how much cutting the border moved the image's centre, (v, u)."""
-    left = np.array([n % binning for n in shape_vu])
-    return (left // 2 - left / 2) * pixel_nm
-
-
-def _without_background(image_vu: Float64, smooth: float) -> Float64:
-    """Subtract the mean over a Gaussian neighbourhood, NaN left out of it."""
-    good = np.isfinite(image_vu)
-    weight = scipy.ndimage.gaussian_filter(good.astype(np.float64), smooth, mode="nearest")
-    total = scipy.ndimage.gaussian_filter(np.where(good, image_vu, 0.0), smooth, mode="nearest")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(good, image_vu - total / weight, np.nan)
-
-
-def _prepared(series: TiltSeries, binning: int) -> tuple[Float64, Float64]:
-    """Images of one series binned and without background, and the noise of each."""
-    images, noise = [], []
-    for image in np.asarray(series.dichroic_tvu, dtype=np.float64):
-        binned = _without_background(_binned(image, binning), _SMOOTH_PIXELS / binning)
-        images.append(binned)
-        noise.append(max(pixel_noise(np.nan_to_num(binned)), 1e-6))
-    return np.stack(images), np.array(noise)
-
-
-def _projections_vu(theta_deg_t: Float64, phi_deg: float) -> Float64:
-    """Matrices (views, 2, 3) from sample coordinates to (v, u)."""
-    u, v = detector_basis(theta_deg_t, phi_deg)
-    return np.stack([v, u], axis=1)
-
-
-def _in_gauge(change_st: Sequence[Float64], projections_st: Sequence[Float64]) -> list[Float64]:
-    """Take out of changes of the shifts what a move of the whole sample would be."""
-    projections, change = np.concatenate(projections_st), np.concatenate(change_st)
-    normal = np.einsum("tij,tik->jk", projections, projections)
-    move = np.linalg.lstsq(normal, np.einsum("tij,ti->j", projections, change), rcond=1e-9)[0]
-    return [c - p @ move for c, p in zip(change_st, projections_st, strict=True)]
-
-
-def _moved(vu_nm: Float64, projections: Float64) -> Float64:
-    """Shifts of all views if the sample moves in its plane so that its face-on image moves by (v, u), (views, 2)."""
-    flat = projections[np.abs(np.linalg.det(projections[:, :, :2])).argmax()][:, :2]
-    return np.asarray(projections[:, :, :2] @ np.linalg.solve(flat, vu_nm))
-
-
-def neighbour_shifts(series: TiltSeries, pixel_nm: float) -> Float64:
-    """Follow the image from tilt to tilt: shifts (v, u) in nm against the tilt nearest to zero, shape (views, 2).
-
-    Each view is compared with its neighbour nearer to zero, stretched by the ratio of the cosines; errors add up.
-
-    Args:
-        series: images (absorption or dichroic signal), NaN where masked.
-        pixel_nm: pixel, nm.
-    """
-    theta = np.asarray(series.theta_deg_t, dtype=np.float64)
-    images = [
-        _without_background(np.asarray(one, np.float64), _SMOOTH_PIXELS)
-        for one in np.asarray(series.dichroic_tvu)
-    ]
-    images = [np.where(np.isfinite(one), one, 0.0) for one in images]
-    order = np.argsort(theta, kind="stable")
-    middle = int(np.abs(theta[order]).argmin())
-    shift = np.zeros((theta.size, 2))
-    n_u = images[0].shape[1]
-    for way in (order[middle:], order[middle::-1]):
-        for inner, outer in pairwise(way):
-            ratio = float(np.cos(np.deg2rad(theta[outer])) / np.cos(np.deg2rad(theta[inner])))
-            known = shift[inner] * np.array([1.0, ratio]) / pixel_nm
-            stretched = scipy.ndimage.affine_transform(
-                images[inner], np.array([1.0, 1 / ratio]), np.array([0.0, (n_u - 1) / 2 * (1 - 1 / ratio)]),
-                order=1, mode="constant",
-            )  # fmt: skip
-            try:
-                step = image_shift(translated(stretched, -known), translated(images[outer], -known))
-            except NoCommonStructureError as none:
-                raise InputError(
-                    f"views at theta = {theta[inner]:g} and {theta[outer]:g} deg (phi = {series.phi_deg:g} deg) have "
-                    "no structure in common that stands out of the noise; align by fiducials"
-                ) from none
-            shift[outer] = (known + step.shift_vu) * pixel_nm
-    return shift
-
-
-def _to_vu(view: View, voxel_nm: float) -> Float64:
-    """Matrix that takes a displacement (y, x) in voxels of the sheared frame to (v, u) in nm on the detector."""
-    c, s = np.cos(np.deg2rad(view.phi_deg)), np.sin(np.deg2rad(view.phi_deg))
-    cos = np.cos(np.deg2rad(view.theta_deg))
-    return np.array([[c, s], [-s * cos, c * cos]]) * voxel_nm
+    misfit: float
 
 
 @dataclass(frozen=True)
-class _Level:
-    """One binning's images, and what does not change with the shifts."""
+class _Field:
+    """One contrast with binned images, on its grid."""
 
     series: tuple[TiltSeries, ...]
     grid: Grid
     domain: Domain
-    moved_nm: Float64
-    vector: bool
+    support: Support
+    scalar: bool
+    centre_moved_nm: Float64
 
     @classmethod
-    def of(
-        cls,
-        series: Sequence[TiltSeries],
-        binning: int,
-        pixel_nm: float,
-        depth_nm: float,
-        vector: bool,
-    ) -> _Level:
-        """Bin the images."""
-        shape = np.asarray(series[0].dichroic_tvu).shape[1:]
-        prepared = [_prepared(one, binning) for one in series]
-        voxel = binning * pixel_nm
-        n_v, n_u = prepared[0][0].shape[1:]
-        grid = Grid((max(int(np.ceil(depth_nm / voxel)), 1), n_v, n_u), voxel)
-        steepest = max(float(np.abs(np.asarray(one.theta_deg_t)).max()) for one in series)
-        return cls(
-            tuple(replace(one, dichroic_tvu=p[0], std_tvu=p[1]) for one, p in zip(series, prepared, strict=True)),
-            grid, padded_domain(grid, steepest), _centre_moved_nm(shape, binning, pixel_nm), vector,
-        )  # fmt: skip
+    def of(cls, contrast: Contrast, pixel_nm: float, binning: int) -> _Field:
+        """Bin the images and choose layers of voxels for where the contrast lies."""
+        found, steepest_deg = checked_film(contrast.series)
+        shape = found[0].signal_tvu.shape[1:]
+        voxel_nm = binning * pixel_nm
+        series = tuple(prepared(one, binning) for one in contrast.series)
+        n_v, n_u = np.asarray(series[0].dichroic_tvu).shape[1:]
+        reach = max(abs(border) for layer in contrast.layers_nm for border in layer)
+        grid = Grid((2 * int(np.ceil(reach / voxel_nm)), n_v, n_u), voxel_nm)
+        coverage = layer_coverage(grid, contrast.layers_nm)
+        support = Support(grid.z_nm[coverage > 0], coverage[coverage > 0])
+        moved = centre_moved_pixels(shape, binning) * pixel_nm
+        return cls(series, grid, padded_domain(grid, steepest_deg), support, contrast.scalar, moved)
 
-    def _problem(self, shifts_st: Sequence[Float64], which: slice) -> tuple[list[View], Problem]:
-        """Views of some of the series, laid by these shifts, and what is to be solved for them."""
-        laid = [
-            replace(one, shift_vu_nm_t=shift - self.moved_nm)
-            for one, shift in zip(self.series[which], shifts_st[which], strict=True)
-        ]
+    def laid(self, poses: _Poses, which: Sequence[int] | None = None) -> list[View]:
+        """Views of all or some of the series in the sheared frame, by these poses."""
+        numbers = range(len(self.series)) if which is None else which
+        posed = [poses.laid(self.series[k], k, self.centre_moved_nm) for k in numbers]
         views = [
             view
-            for one in checked_film(laid)[0]
+            for one in checked_film(posed)[0]
             for view in film_views(one, self.grid, self.domain)
         ]
-        support = Support(self.grid.z_nm, np.ones(len(self.grid.z_nm)))
-        return views, sheared_problem(views, support, self.grid.voxel_nm, scalar=not self.vector)
+        if not self.scalar:
+            return views
+        # A scalar's path through a layer is dz / cos(theta); a vector's weights hold that factor already.
+        cosines = np.cos(np.deg2rad([view.theta_deg for view in views]))
+        return [
+            replace(view, signal_yx=np.float32(c) * view.signal_yx, std_signal=c * view.std_signal)
+            for view, c in zip(views, cosines, strict=True)
+        ]
 
-    def between_series(self, shifts_st: Sequence[Float64], number: int) -> Float64:
-        """By how much (v, u), nm, the shifts of one series have to change to lie on the series before it."""
-        _, before = self._problem(shifts_st, slice(0, number))
-        field = cgls(before, iterations=_CGLS_ITERATIONS)
-        views, problem = self._problem(shifts_st, slice(number, number + 1))
-        projected = problem.forward(field)
-        found = []
-        for index in np.argsort([abs(view.theta_deg) for view in views])[:_VIEWS_BETWEEN_SERIES]:
-            view = views[index]
-            step = image_shift(np.where(view.seen_yx, projected[index], 0), view.signal_yx)
-            found.append(_to_vu(view, self.grid.voxel_nm) @ step.shift_vu)
-        return np.asarray(np.median(found, axis=0), dtype=np.float64)
+    def coupling(self, poses: _Poses, which: Sequence[int] | None = None) -> Coupling:
+        """The views of all or some of the series tied together, as they lie now."""
+        views = self.laid(poses, which)
+        return Coupling.of(views, self.grid, self.domain, self.support, scalar=self.scalar)
 
-    def steps(self, shifts_st: Sequence[Float64]) -> tuple[list[Float64], list[Float64]]:
-        """Reconstruct with these shifts, project, and return what to add to them, (v, u) in nm, with its std."""
-        views, problem = self._problem(shifts_st, slice(None))
-        field = cgls(problem, iterations=_CGLS_ITERATIONS)
-        projected = problem.forward(field)
-        found, stds = [], []
-        for number, view in enumerate(views):
-            seen = scipy.ndimage.binary_erosion(view.seen_yx)
-            g_y, g_x = np.gradient(projected[number])
-            gradient = np.stack([g_y[seen], g_x[seen]], axis=1).astype(np.float64)
-            off = (view.signal_yx - projected[number])[seen].astype(np.float64)
-            normal = gradient.T @ gradient
-            if np.linalg.eigvalsh(normal)[0] <= 0:
-                raise InputError(
-                    f"view at theta = {view.theta_deg:g} deg, phi = {view.phi_deg:g} deg: nothing in it to align by; "
-                    "align by fiducials"
-                )
-            d_yx = -np.linalg.solve(normal, gradient.T @ off)
-            d_yx *= min(1.0, _LONGEST_STEP_PIXELS / max(float(np.hypot(*d_yx)), 1e-12))
-            to_vu = _to_vu(view, self.grid.voxel_nm)
-            found.append(to_vu @ d_yx)
-            # Stretched by 1 / cos(theta), a pixel's noise is shared by that many points of the sheared frame.
-            covariance = to_vu @ np.linalg.inv(normal) @ to_vu.T * view.std_signal**2
-            covariance /= np.cos(np.deg2rad(view.theta_deg))
-            stds.append(np.sqrt(np.diag(covariance)))
-        counts = np.cumsum([len(one) for one in shifts_st])[:-1]
-        return (
-            list(np.split(np.array(found), counts)),
-            list(np.split(np.array(stds), counts)),
+
+@dataclass(frozen=True)
+class _Poses:
+    """Shifts and azimuths while they are being found."""
+
+    shift_st: tuple[Float64, ...]
+    phi_deg_s: tuple[float, ...]
+
+    @property
+    def series_v(self) -> Intp:
+        """Number of the series of each view."""
+        return np.repeat(np.arange(len(self.shift_st)), [len(one) for one in self.shift_st])
+
+    def moved(self, step_vyx: Float64, to_vu: Float64) -> _Poses:
+        """Look up each view elsewhere, by steps (y, x) in nm of the sheared frame."""
+        change = np.einsum("vij,vj->vi", to_vu, step_vyx)
+        ends = np.cumsum([len(one) for one in self.shift_st])[:-1]
+        parts = np.split(change, ends)
+        return replace(
+            self, shift_st=tuple(a + b for a, b in zip(self.shift_st, parts, strict=True))
         )
+
+    def turned(self, by: Float64, found_deg_s: Sequence[float]) -> _Poses:
+        """Add to the azimuths of the later series, rad, within `SURELY_DEG` of what was found first.
+
+        A sample that looks the same when turned, as a vortex does, holds no azimuth.
+        """
+        phis = np.array(self.phi_deg_s) + np.concatenate([[0.0], np.rad2deg(by)])
+        phis = np.clip(phis, np.array(found_deg_s) - SURELY_DEG, np.array(found_deg_s) + SURELY_DEG)
+        return replace(self, phi_deg_s=tuple(float(phi) for phi in phis))
+
+    def laid(self, one: TiltSeries, number: int, centre_moved_nm: Float64) -> TiltSeries:
+        """The images of one series with these poses."""
+        shift = self.shift_st[number] - centre_moved_nm
+        return replace(one, phi_deg=self.phi_deg_s[number], shift_vu_nm_t=shift)
+
+    def to_vu(self, series: Sequence[TiltSeries]) -> Float64:
+        """Matrices (views, 2, 2) that take a step (y, x) in the film's plane to (v, u) on the detector."""
+        matrices = []
+        for number, one in enumerate(series):
+            posed = self.laid(one, number, np.zeros(2))
+            basis = posed.mount.basis(posed.theta_deg_t)
+            warp = np.eye(2) if one.warp_tvu is None else np.asarray(one.warp_tvu, np.float64)
+            matrices.append(warp @ basis[:, 1::-1, 1::-1])
+        return np.concatenate(matrices)
+
+    def turns(self) -> Float64:
+        """How a larger azimuth of each later series moves points of its film, as `Coupling.normals` takes it."""
+        series = self.series_v
+        found = np.zeros((len(self.phi_deg_s) - 1, len(series), 2, 2))
+        for number, phi in enumerate(found, start=1):
+            phi[series == number] = [[0.0, 1.0], [-1.0, 0.0]]
+        return found
+
+
+def _smallest(shift_vu_nm: Float64, one: TiltSeries) -> Float64:
+    """Move the sample's origin to where the shifts are smallest."""
+    basis = one.mount.basis(one.theta_deg_t)
+    moves = basis[:, 1::-1, :]
+    origin = np.linalg.lstsq(moves.reshape(-1, 3), shift_vu_nm.ravel(), rcond=1e-9)[0]
+    return np.asarray(shift_vu_nm - moves @ origin)
+
+
+def _peak(first_yx: Float64, second_yx: Float64) -> tuple[float, Float64]:
+    """Highest correlation of two faded images, and by how many voxels (y, x) the second is displaced."""
+    shape = [scipy.fft.next_fast_len(2 * n, real=True) for n in first_yx.shape]
+    cross = scipy.fft.rfft2(first_yx, shape).conj() * scipy.fft.rfft2(second_yx, shape)
+    correlation = scipy.fft.irfft2(cross, shape)
+    at = np.unravel_index(int(correlation.argmax()), correlation.shape)
+    peak = float(correlation[at]) / float(np.linalg.norm(first_yx) * np.linalg.norm(second_yx))
+    signed = [int(i) if i < n / 2 else int(i) - n for i, n in zip(at, shape, strict=True)]
+    return peak, np.array(signed, dtype=np.float64)
+
+
+def _laid_over_first(fields: Sequence[_Field], poses: _Poses, number: int) -> _Poses:
+    """Turn and move a later series so that its least tilted views lie over those of the first."""
+
+    def face_on(field: _Field, k: int, phi_deg: float) -> Float64:
+        """Mean of the least tilted views, faded."""
+        phis = list(poses.phi_deg_s)
+        phis[k] = phi_deg
+        views = field.laid(replace(poses, phi_deg_s=tuple(phis)), [k])
+        flattest = sorted(views, key=lambda view: abs(view.theta_deg))[:FLATTEST]
+        window = Window.of(flattest)
+        mean = np.mean([view.signal_yx for view in flattest], axis=0)
+        result = np.zeros(mean.shape)
+        part = mean[window.rows, window.columns]
+        part = part - np.average(part, weights=window.weight_yx)
+        result[window.rows, window.columns] = part * window.weight_yx
+        return result
+
+    said = poses.phi_deg_s[number]
+    tried = said + np.arange(-WITHIN_DEG, WITHIN_DEG + 1e-9, TRIED_DEG)
+    found: list[tuple[float, float, Float64]] = []
+    firsts = [face_on(field, 0, poses.phi_deg_s[0]) for field in fields]
+    for phi_deg in tried:
+        for field, first in zip(fields, firsts, strict=True):
+            height, displaced = _peak(first, face_on(field, number, float(phi_deg)))
+            likely = height - UNLIKELY_PER_DEG2 * float(phi_deg - said) ** 2
+            found.append((likely, float(phi_deg), displaced * field.grid.voxel_nm))
+    _, phi_deg, displaced_nm = max(found, key=lambda one: one[0])
+    phis = list(poses.phi_deg_s)
+    phis[number] = phi_deg
+    turned = replace(poses, phi_deg_s=tuple(phis))
+    moves = np.zeros((len(poses.series_v), 2))
+    moves[poses.series_v == number] = displaced_nm
+    return turned.moved(moves, turned.to_vu(fields[0].series))
+
+
+def _lifted(fields: Sequence[_Field], poses: _Poses, number: int) -> _Poses:
+    """Move one series along the normal to where its views fit the layers best.
+
+    Two layers fit two layers again when one lies on the other, so steps downhill do not do this.
+    """
+    one = fields[0].series[number]
+    lift = one.mount.basis(one.theta_deg_t)[:, 1::-1, 2]
+    misfit = sum(
+        field.coupling(poses, [number]).misfits(field.laid(poses, [number]), LIFTS_NM)
+        for field in fields
+    )
+    shifts = list(poses.shift_st)
+    shifts[number] = shifts[number] + lift * LIFTS_NM[int(np.argmin(misfit))]
+    return replace(poses, shift_st=tuple(shifts))
+
+
+def _start(fields: Sequence[_Field], known_st: Sequence[Float64] | None) -> _Poses:
+    """Shifts to begin with: from neighbours, and where some are known, the unknown ones against these."""
+    shifts = []
+    phis = tuple(float(one.phi_deg) for one in fields[0].series)
+    for number, one in enumerate(fields[0].series):
+        alone = neighbour_shifts(
+            [field.series[number] for field in fields], fields[0].grid.voxel_nm
+        )
+        if known_st is None:
+            shifts.append(_smallest(alone, one))
+            continue
+        known = np.asarray(np.isfinite(known_st[number]).all(axis=1))
+        theta = np.asarray(one.theta_deg_t, dtype=np.float64)
+        off = known_st[number] - alone
+        order = np.argsort(theta[known])
+        between = [
+            np.interp(theta, theta[known][order], off[known][order, axis]) for axis in (0, 1)
+        ]
+        shifts.append(np.where(known[:, None], known_st[number], alone + np.column_stack(between)))
+    poses = _Poses(tuple(shifts), phis)
+    if known_st is None:
+        for number in range(len(shifts)):
+            poses = _lifted(fields, poses, number)
+            if number:
+                poses = _laid_over_first(fields, poses, number)
+    return poses
 
 
 def refine_shifts(
-    series: Sequence[TiltSeries], pixel_nm: float, *, depth_nm: float = 450.0, vector: bool = False
+    contrasts: Sequence[Contrast],
+    pixel_nm: float,
+    *,
+    known_st: Sequence[Float64] | None = None,
 ) -> RefinedShifts:
-    """Find the shift of every view from the film's own structure, without fiducials or after them.
+    """Find the shift of every view from the film's own structure.
 
     Args:
-        series: images of each azimuth in `dichroic_tvu`: absorption, or with vector the dichroic signal. Where
-            `shift_vu_nm_t` is given the search starts there; else from nothing.
+        contrasts: at least one; the series of all are the same views. Shifts in their series are not looked at.
         pixel_nm: pixel, nm.
-        depth_nm: thickness of the slab about the origin that holds the structure, nm: film, membrane and what lies
-            on either, no more.
-        vector: whether the images are dichroic signals, the rays' sums of a vector.
+        known_st: shifts (v, u) in nm of each series, shape (views, 2), that stay, NaN where they are to be found; the
+            azimuths and the warps of the series stay, too. None: nothing is known.
 
     Raises:
-        InputError: for series that cannot be used, or without structure.
+        InputError: for series that cannot be used, or without structure in common.
     """
-    if not series:
+    if not contrasts or not contrasts[0].series:
         raise InputError("alignment: no tilt series; give at least one")
-    theta_s = [np.asarray(one.theta_deg_t, dtype=np.float64) for one in series]
-    projections = [_projections_vu(t, one.phi_deg) for t, one in zip(theta_s, series, strict=True)]
-    coarse = _Level.of(series, BINNINGS[0], pixel_nm, depth_nm, vector)
-    shifts: list[Float64] = []
-    for number, one in enumerate(series):
-        if one.shift_vu_nm_t is not None:
-            shifts.append(np.array(one.shift_vu_nm_t, dtype=np.float64))
-            continue
-        alone = neighbour_shifts(one, pixel_nm)
-        shifts.append(_in_gauge([alone], [projections[number]])[0])
-        if number:
-            shifts[-1] = shifts[-1] + _moved(
-                coarse.between_series(shifts, number), projections[number]
-            )
-    std: list[Float64] = []
-    last = np.inf
-    for binning in BINNINGS:
-        level = _Level.of(series, binning, pixel_nm, depth_nm, vector)
-        for _ in range(STEPS):
-            steps, std = level.steps(shifts)
-            steps = _in_gauge(steps, projections)
-            shifts = [a + b for a, b in zip(shifts, steps, strict=True)]
-            last = float(np.sqrt(np.mean(np.concatenate(steps) ** 2)))
-    return RefinedShifts(tuple(shifts), tuple(std), last)
+    binning = max(1, round(VOXEL_NM / pixel_nm))
+    fields = [_Field.of(one, pixel_nm, binning) for one in contrasts]
+    poses = _start(fields, known_st)
+    n = len(poses.series_v)
+    angles = len(poses.phi_deg_s) - 1
+    said_deg_s = poses.phi_deg_s
+    free = np.arange(2 * n + angles)
+    if known_st is not None:
+        unknown = ~np.isfinite(np.concatenate(list(known_st))).all(axis=1)
+        free = np.flatnonzero(np.repeat(unknown, 2))
+    rms_nm = np.inf
+    couplings: list[Coupling] = []
+    for number in range(STEPS):
+        if number in COUPLED_ANEW:
+            if number == LIFTED_AGAIN and known_st is None:
+                for k in range(len(poses.phi_deg_s)):
+                    poses = _lifted(fields, poses, k)
+            couplings = [field.coupling(poses) for field in fields]
+        normals = _normals(fields, couplings, poses)
+        step = np.zeros(2 * n + angles)
+        step[free] = _newton(normals, n, free)
+        moves = step[: 2 * n].reshape(n, 2)
+        longest = LARGEST_STEP_PIXELS * pixel_nm
+        length = np.maximum(np.hypot(moves[:, 0], moves[:, 1]), 1e-12)
+        moves = moves * np.minimum(1, longest / length)[:, None]
+        poses = poses.moved(moves, poses.to_vu(fields[0].series))
+        poses = poses.turned(step[2 * n :], said_deg_s)
+        rms_nm = float(np.sqrt(np.mean(moves[moves.any(axis=1)] ** 2))) if moves.any() else 0.0
+        if rms_nm < SETTLED_PIXELS * pixel_nm:
+            break
+    normals = _normals(fields, couplings, poses)
+    misfit = normals.misfit / normals.coefficients
+    covariance = np.zeros((2 * n + angles, 2 * n + angles))
+    repeats = max(coupling.window.repeats for coupling in couplings)
+    covariance[np.ix_(free, free)] = np.linalg.inv(_held(normals, n, free)) * repeats
+    covariance *= max(misfit, 1.0)
+    to_vu = poses.to_vu(fields[0].series)
+    blocks = covariance[: 2 * n, : 2 * n].reshape(n, 2, n, 2)[np.arange(n), :, np.arange(n)]
+    of_shift = to_vu @ blocks @ to_vu.transpose(0, 2, 1)
+    std = np.sqrt(np.maximum(np.diagonal(of_shift, axis1=1, axis2=2), 0))
+    ends = np.cumsum([len(one) for one in poses.shift_st])[:-1]
+    std_angle = np.rad2deg(np.sqrt(np.maximum(np.diag(covariance)[2 * n :], 0)))
+    return RefinedShifts(
+        poses.shift_st,
+        tuple(np.split(std, ends)),
+        poses.phi_deg_s,
+        (0.0, *(float(one) for one in std_angle)),
+        rms_nm,
+        misfit,
+    )
+
+
+def _normals(fields: Sequence[_Field], couplings: Sequence[Coupling], poses: _Poses) -> Normals:
+    """What all contrasts together say."""
+    parts = [
+        coupling.normals(field.laid(poses), poses.turns())
+        for field, coupling in zip(fields, couplings, strict=True)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _newton(normals: Normals, views: int, free: Intp) -> Float64:
+    """The step of the free unknowns, with the matrix less what noise put into it where enough is left."""
+    low = np.linalg.cholesky(_held(normals, views, free))
+    inverse = np.linalg.inv(low)
+    noise = normals.noise[np.ix_(free, free)]
+    stiffness, modes = np.linalg.eigh(np.eye(len(free)) - inverse @ noise @ inverse.T)
+    along = modes.T @ (inverse @ normals.gradient[free]) / np.maximum(stiffness, LEAST_STIFFNESS)
+    return np.asarray(-inverse.T @ (modes @ along))
+
+
+def _held(normals: Normals, views: int, free: Intp) -> Float64:
+    """The matrix of the free unknowns, with moves of the whole sample in its plane held."""
+    matrix = normals.matrix
+    strength = float(np.mean(np.diag(matrix)[: 2 * views]))
+    if not strength > 0:
+        raise InputError("alignment: the views have no structure to compare")
+    moves = np.zeros((2, len(matrix)))
+    moves[0, 0 : 2 * views : 2] = moves[1, 1 : 2 * views : 2] = 1 / np.sqrt(views)
+    held = matrix + strength * moves.T @ moves
+    held[np.diag_indices(2 * views)] += 1e-6 * strength
+    return np.asarray(held[np.ix_(free, free)])

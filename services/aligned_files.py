@@ -8,7 +8,8 @@ import numpy as np
 
 from mistral_txm.reconstruction import AlignedSeries, FileError, read_aligned, write_aligned
 from mistral_txm.reconstruction.straighten import straightened
-from mistral_txm.services.alignment import AlignedViews, SeriesAlignment, align
+from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
+from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.journal import journal_files, read_journal

@@ -28,7 +28,7 @@ from mistral_txm.reconstruction import write_volume
 from mistral_txm.reconstruction.frames import dark_level, stack_of
 from mistral_txm.reconstruction.repeats import average
 from mistral_txm.reconstruction.signal import Signals
-from mistral_txm.services.alignment import SeriesAlignment
+from mistral_txm.services.aligned_views import SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.findings import summary

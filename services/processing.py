@@ -20,7 +20,8 @@ from mistral_txm.reconstruction.frames import (
 )
 from mistral_txm.reconstruction.repeats import BadRepeat, Findings, average
 from mistral_txm.reconstruction.signal import absorbance, helicity_signals
-from mistral_txm.services.alignment import SeriesAlignment, align
+from mistral_txm.services.aligned_views import SeriesAlignment
+from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError, with_marks
 from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.findings import summary
@@ -216,7 +217,7 @@ def reconstruct_signals(
     ValueError
         If the signals do not fit together, or the result is not finite.
     """
-    views, alignment = align(signals, pixel_nm, surfaces_nm)
+    views, alignment = align(signals, pixel_nm, surfaces_nm, layers_nm)
     series = [one.tilt_series(pixel_nm) for one in views]
     grid = volume_grid(signals[0].signals.dichroic_vu.shape, pixel_nm, layers_nm)
     prior = "layers" if layers_nm else "none"

@@ -9,8 +9,9 @@ import pytest
 from mistral_txm.reconstruction.fiducials import Fiducials
 from mistral_txm.reconstruction.helicity import HelicityOffset
 from mistral_txm.reconstruction.signal import Signals
-from mistral_txm.services.alignment import align, middle_height_nm
+from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume, with_marks
+from mistral_txm.services.film_height import middle_height_nm
 from mistral_txm.services.processing import reconstruct_signals
 from mistral_txm.services.truth import (
     compare_with_truth,
@@ -149,7 +150,10 @@ def unaligned(angles):
 def test_no_fiducials():
     angles, _ = series()
     bare = [replace(one, fiducials=Fiducials.none()) for one in angles]
-    assert unaligned(bare) == "not aligned: fewer than 3 views with fiducials"
+    assert unaligned(bare) == (
+        "not aligned: fewer than 3 views with fiducials; "
+        "phi 0 deg: images under 128 pixels are too small to compare"
+    )
 
 
 def test_one_fiducial_alone():
