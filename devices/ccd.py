@@ -160,7 +160,8 @@ class Ccd(Device):  # type: ignore[misc]  # ophyd is untyped
         self.settings = settings
         self.control_timeout_s = control_timeout_s
         self.frames_directory = frames_directory
-        self.cam.max_size.lazy_wait_for_connection = False
+        for sizes in (self.cam.size, self.cam.max_size):
+            sizes.lazy_wait_for_connection = False
         staged = {
             self.cam.image_mode: self.cam.ImageMode.SINGLE,
             self.cam.num_exposures: 1,

@@ -280,6 +280,11 @@ class Server:
         await self.file_plugin.abandon_capture()
         serving.cancel()
         await serving
+        # Until Python 3.12, wait_for may forget that its task was cancelled: caproto's then wait for ever.
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest:
+                task.cancel()
+            await asyncio.wait(rest, timeout=1.0)
 
 
 def motor_settings(name: str, axis: Axis, motor: Motor) -> MotorSettings:
