@@ -104,8 +104,8 @@ class Axis(EpicsMotor):  # type: ignore[misc]  # ophyd is untyped
         return bool(abs(self._readback() - position) <= self.settings.tolerance)
 
     def _readback(self) -> float:
-        """Where it is: not `position`, which is None until the first update has come."""
-        return float(self.user_readback.get())
+        """Where it is; until the first update has come `position` is None, and it is asked."""
+        return float(self.user_readback.get() if self.position is None else self.position)
 
     def _move_and_check(self, motion: Motion, target: float) -> None:
         settings = self.settings
