@@ -191,7 +191,7 @@ def test_a_series_that_pauses_itself_and_is_mended(session):
     assert "PlanError: theta = 4 deg is not planned; beside it are 0 deg" in told
     whole, cut = (
         f"series typed: {state}, {accepted} of 4 exposures accepted, {missing} missing"
-        for state, accepted, missing in (("complete", 4, 0), ("running", 3, 1))
+        for state, accepted, missing in (("complete", 4, 0), ("interrupted", 3, 1))
     )
     stood = [
         line
