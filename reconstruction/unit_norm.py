@@ -29,15 +29,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
+from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
 from mistral_txm.reconstruction.geometry import InputError
 from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.reconstruction.solvers import Problem, _dot
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 ENOUGH_VIEWS = 60
 """Start and weight are chosen with at most so many views, for speed."""
@@ -60,7 +64,7 @@ WEIGHT_STEP = 10**0.5
 WEIGHTS = 6
 """So many steps away from the first weight at most."""
 
-STEPS = 15
+STEPS = 12
 """Conjugate gradient steps for each weight."""
 
 WORTHWHILE = 0.07
@@ -86,36 +90,74 @@ class UnitNormSolution:
     held_out_chi2: dict[float, float]
 
 
-def _tangent(vectors: Float32, n: Float32) -> Float32:
+@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+def _tangent(vectors, n):  # type: ignore[no-untyped-def]
     """Remove the part along n, in place."""
-    vectors -= np.einsum("czyx,czyx->zyx", vectors, n) * n
-    return vectors
+    _, nz, ny, nx = n.shape
+    for row in numba.prange(nz * ny):
+        z, y = row // ny, row % ny
+        for x in range(nx):
+            along = (
+                vectors[0, z, y, x] * n[0, z, y, x]
+                + vectors[1, z, y, x] * n[1, z, y, x]
+                + vectors[2, z, y, x] * n[2, z, y, x]
+            )
+            for c in range(3):
+                vectors[c, z, y, x] -= along * n[c, z, y, x]
+
+
+@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+def _moved(n, step, direction, out):  # type: ignore[no-untyped-def]
+    """``n + step direction``, brought to length one; what has no length points along x, as good as any."""
+    _, nz, ny, nx = n.shape
+    for row in numba.prange(nz * ny):
+        z, y = row // ny, row % ny
+        for x in range(nx):
+            a = n[0, z, y, x] + step * direction[0, z, y, x]
+            b = n[1, z, y, x] + step * direction[1, z, y, x]
+            c = n[2, z, y, x] + step * direction[2, z, y, x]
+            length = np.sqrt(a * a + b * b + c * c)
+            if length < np.float32(1e-12):
+                a, b, c, length = np.float32(1), np.float32(0), np.float32(0), np.float32(1)
+            out[0, z, y, x] = a / length
+            out[1, z, y, x] = b / length
+            out[2, z, y, x] = c / length
 
 
 def _normalized(vectors: Float32) -> Float32:
-    """Unit vectors; those without a length point along x, as good as any."""
-    length = np.sqrt(np.einsum("czyx,czyx->zyx", vectors, vectors))
-    lost = length < 1e-12
-    out = vectors / np.where(lost, np.float32(1), length)
-    out[0][lost], out[1][lost], out[2][lost] = 1, 0, 0
-    return out.astype(np.float32, copy=False)
+    out = np.empty_like(vectors)
+    _moved(vectors, np.float32(0), vectors, out)
+    return out
+
+
+@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+def _exchange_gradient(n, bound, out):  # type: ignore[no-untyped-def]
+    _, nz, ny, nx = n.shape
+    for row in numba.prange(3 * nz * ny):
+        c, z, y = row // (nz * ny), row // ny % nz, row % ny
+        here, target = n[c, z, y], out[c, z, y]
+        before, after = n[c, z, y - 1], n[c, z, (y + 1) % ny]
+        below = n[c, z - 1] if z > 0 and bound[z - 1] else n[c, z]
+        above = n[c, z + 1] if z < nz - 1 and bound[z] else n[c, z]
+        for x in range(nx):
+            target[x] = np.float32(6) * here[x] - before[x] - after[x] - below[y, x] - above[y, x]
+        for x in range(1, nx - 1):
+            target[x] -= here[x - 1] + here[x + 1]
+        target[0] -= here[nx - 1] + here[1 % nx]
+        if nx > 1:
+            target[nx - 1] -= here[nx - 2] + here[0]
 
 
 class _Exchange:
     """Sum of squared differences between neighbours, periodic along y and x, within each layer along z."""
 
-    def __init__(self, z_nm: npt.NDArray[np.float64], voxel_nm: float) -> None:
-        self._bound = (np.diff(z_nm) < 1.5 * voxel_nm).astype(np.float32)[None, :, None, None]
+    def __init__(self, z_nm: Float64, voxel_nm: float) -> None:
+        self._bound = np.diff(z_nm) < 1.5 * voxel_nm
 
     def gradient(self, n: Float32) -> Float32:
         """``L n`` of the energy ``1/2 <n, L n>``."""
-        out = 4 * n
-        for axis in (2, 3):
-            out -= np.roll(n, 1, axis)
-            out -= np.roll(n, -1, axis)
-        difference = np.diff(n, axis=1) * self._bound
-        out[:, 1:] += difference
-        out[:, :-1] -= difference
+        out = np.empty_like(n)
+        _exchange_gradient(n, self._bound, out)
         return out
 
 
@@ -194,7 +236,9 @@ class _Fit:
     ) -> tuple[_State, float] | None:
         """Go along a direction, less far until the cost falls; None if it does not."""
         for _ in range(6):
-            trial = self.state(_normalized(state.n + np.float32(step) * direction))
+            moved = np.empty_like(state.n)
+            _moved(state.n, np.float32(step), direction, moved)
+            trial = self.state(moved)
             residual = self.residual(trial)
             pull = self._exchange.gradient(trial.n)
             gained = cost - _dot(residual, residual) - weight * _dot(trial.n, pull)
