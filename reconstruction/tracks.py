@@ -3,7 +3,8 @@
 Views are taken from the tilt nearest to zero outwards, to either side. What is known of the spheres so far predicts
 where they fall in the next view, but for a shift that is common to all of them (run-out): the shift on which most
 spheres and discs agree is taken, then every sphere gets the disc next to it, if that is near enough. Then all that was
-seen of a sphere gives its position anew, by least squares with a weak prior that it lies near the film. A disc that no
+seen of a sphere gives its position anew, by least squares with a weak prior that it lies near the film; where that
+leaves too many discs over, on something as thick as wide. A disc that no
 sphere claims becomes a sphere of its own: so spheres may enter and leave the field of view, be missed, and come back.
 
 In the stage frame (module `geometry`) ``u = x' cos(theta) - z' sin(theta)``, ``v = y'``; inclination and lean of the
@@ -33,8 +34,10 @@ NEAR_NM = 80.0
 """A disc this near to where a sphere is predicted may be that sphere: less than a sphere's diameter. To it comes what
 the prediction itself is unsure of, across the axis, twice its standard deviation."""
 
-_HEIGHT_PRIOR_NM = 250.0
-"""Spheres lie about this far from each other's mean height: film and membrane lie between them."""
+HEIGHTS_NM = (250.0, 2500.0)
+"""Spheres lie about so far from each other's mean height: film and membrane lie between them, or a pillar does."""
+ENOUGH_CLAIMED = 0.8
+"""Part of the discs that spheres have to claim for a smaller spread of heights to be right."""
 _FIRST_NM = 15.0
 """By which a single observation may be wrong, axis errors included."""
 FEWEST_VIEWS = 3
@@ -99,10 +102,12 @@ def _pairs(predicted: Float64, near_u_nm: Float64, seen: Float64) -> tuple[Intp,
     return sphere[mutual], disc[mutual]
 
 
-def _located(theta_deg: Float64, position_vu_nm: Float64) -> tuple[Float64, Float64]:
+def _located(
+    theta_deg: Float64, position_vu_nm: Float64, height_nm: float
+) -> tuple[Float64, Float64]:
     """Where a sphere is in the stage frame, from its positions less the views' shifts, and the covariance of x', z'."""
     c, s = np.cos(np.deg2rad(theta_deg)), np.sin(np.deg2rad(theta_deg))
-    matrix = np.vstack([np.column_stack([c, -s]) / _FIRST_NM, [0.0, 1 / _HEIGHT_PRIOR_NM]])
+    matrix = np.vstack([np.column_stack([c, -s]) / _FIRST_NM, [0.0, 1 / height_nm]])
     covariance = np.linalg.inv(matrix.T @ matrix)
     x, z = covariance @ matrix.T @ np.append(position_vu_nm[:, 1] / _FIRST_NM, 0.0)
     return np.array([x, position_vu_nm[:, 0].mean(), z]), covariance
@@ -114,25 +119,22 @@ def _near_u_nm(covariance_bxz: Float64, theta_deg: float) -> Float64:
     return np.asarray(NEAR_NM + 2 * np.sqrt(np.einsum("i,bij,j->b", along, covariance_bxz, along)))
 
 
-def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
-    """Follow fiducials over the tilts of one series.
+@dataclass(frozen=True)
+class _Followed:
+    """Which disc of which view is each sphere, first shifts and places."""
 
-    Args:
-        theta_deg_t: tilts, deg, in any order.
-        found_t: what `fiducials.find_fiducials` found in each view; none is allowed.
+    spheres: list[dict[int, int]]
+    shift_vu_nm_t: Float64
+    stage_xyz_nm: Float64
 
-    Raises:
-        InputError: for tilts that do not fit, or if fewer than two spheres are seen in `FEWEST_VIEWS` views.
-    """
-    theta = np.asarray(theta_deg_t, dtype=np.float64)
-    if theta.shape != (len(found_t),) or not theta.size:
-        raise InputError(
-            f"tracks: tilts of shape {theta.shape} for {len(found_t)} views; give one per view"
-        )
-    if not np.all(np.abs(theta) <= MAX_TILT_DEG):
-        raise InputError(
-            f"tracks: tilts up to {np.abs(theta).max()}, expected at most {MAX_TILT_DEG:g} deg"
-        )
+    @property
+    def claimed(self) -> int:
+        """How many discs are spheres that were seen often enough."""
+        return sum(len(one) for one in self.spheres if len(one) >= FEWEST_VIEWS)
+
+
+def _followed(theta: Float64, found_t: Sequence[Fiducials], height_nm: float) -> _Followed:
+    """Go through the views from the tilt nearest to zero outwards."""
     spheres: list[dict[int, int]] = []
     stage, unsure = np.zeros((0, 3)), np.zeros((0, 2, 2))
     shift = np.full((theta.size, 2), np.nan)
@@ -165,13 +167,42 @@ def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
             spheres[sphere][int(view)] = int(which)
             views = np.array(sorted(spheres[sphere]))
             at = np.array([found_t[i].position_vu_nm[spheres[sphere][i]] - shift[i] for i in views])
-            stage[sphere], unsure[sphere] = _located(theta[views], at)
+            stage[sphere], unsure[sphere] = _located(theta[views], at, height_nm)
         for which in np.setdiff1d(np.arange(len(seen)), disc):
             if len(predicted) and np.hypot(*(predicted - seen[which]).T).min() < width:
                 continue
             spheres.append({int(view): int(which)})
-            first, covariance = _located(theta[[view]], (seen[which] - agreed)[None])
+            at = (seen[which] - agreed)[None]
+            first, covariance = _located(theta[[view]], at, height_nm)
             stage, unsure = np.vstack([stage, first]), np.concatenate([unsure, covariance[None]])
+    return _Followed(spheres, shift, stage)
+
+
+def track(theta_deg_t: npt.ArrayLike, found_t: Sequence[Fiducials]) -> Tracks:
+    """Follow fiducials over the tilts of one series.
+
+    Args:
+        theta_deg_t: tilts, deg, in any order.
+        found_t: what `fiducials.find_fiducials` found in each view; none is allowed.
+
+    Raises:
+        InputError: for tilts that do not fit, or if fewer than two spheres are seen in `FEWEST_VIEWS` views.
+    """
+    theta = np.asarray(theta_deg_t, dtype=np.float64)
+    if theta.shape != (len(found_t),) or not theta.size:
+        raise InputError(
+            f"tracks: tilts of shape {theta.shape} for {len(found_t)} views; give one per view"
+        )
+    if not np.all(np.abs(theta) <= MAX_TILT_DEG):
+        raise InputError(
+            f"tracks: tilts up to {np.abs(theta).max()}, expected at most {MAX_TILT_DEG:g} deg"
+        )
+    discs = sum(len(found) for found in found_t)
+    followed = _followed(theta, found_t, HEIGHTS_NM[0])
+    if followed.claimed < ENOUGH_CLAIMED * discs:
+        taller = _followed(theta, found_t, HEIGHTS_NM[1])
+        followed = max(followed, taller, key=lambda one: one.claimed)
+    spheres, shift, stage = followed.spheres, followed.shift_vu_nm_t, followed.stage_xyz_nm
     kept = [i for i, one in enumerate(spheres) if len(one) >= min(FEWEST_VIEWS, theta.size)]
     if len(kept) < 2:
         raise InputError(

@@ -237,6 +237,23 @@ def test_constellations_with_strangers_and_a_wrong_azimuth():
         match_constellations(points, second, 60.0)
 
 
+def test_an_azimuth_misstated_by_degrees_and_a_sample_put_down_elsewhere():
+    rng = np.random.default_rng(9)
+    points = scattered(rng, 10)
+    shifts = [rng.normal(0, 40, (len(TILTS), 2)) for _ in range(2)]
+    # Both across and along the axis, 1.1 um off; spheres leave the field of view and others enter.
+    shifts[1] += [900.0, 0.0]
+    shifts[1][:, 1] += -700.0 * np.cos(np.deg2rad(TILTS))
+    series = [
+        MarkedSeries(0.0, TILTS, seen(rng, points, 0.0, shifts[0])),
+        MarkedSeries(97.0, TILTS, seen(rng, points, 102.3, shifts[1])),
+    ]
+    aligned = adjust(series, PIXEL_NM)
+    assert aligned.series[1].phi_deg == pytest.approx(102.3, abs=0.02)
+    off, _ = off_modulo_origin(aligned, shifts)
+    assert np.sqrt(np.mean(off**2)) < 0.03 * PIXEL_NM
+
+
 def test_a_symmetric_constellation_is_not_guessed():
     corner = np.deg2rad([90.0, 210.0, 330.0])
     triangle = 2000 * np.column_stack([np.cos(corner), np.sin(corner), 0 * corner])

@@ -56,6 +56,21 @@ def test_every_sphere_keeps_its_track(run_out_nm):
     assert np.abs(off).max() < 20.0
 
 
+def test_spheres_on_a_pillar_lie_micrometres_above_each_other():
+    rng = np.random.default_rng(5)
+    x = rng.uniform(-2300, 2300, 10)
+    height = np.sqrt(2500.0**2 - x**2) * rng.choice([-1, 1], 10)
+    points = np.column_stack([x, np.linspace(-2500, 2500, 10), height])
+    shifts = rng.normal(0, 40, (len(TILTS), 2))
+    found = [
+        fiducials(rng.permutation(projected(points, theta) + shift))
+        for theta, shift in zip(TILTS, shifts, strict=True)
+    ]
+    tracks = track(TILTS, found)
+    assert sorted(labels(tracks, points, shifts)) == list(range(10))
+    assert np.isfinite(tracks.position_tb_vu_nm[:, :, 0]).mean() > 0.9
+
+
 def test_spheres_enter_and_leave_the_field_of_view():
     points = np.array([[0.0, 0.0, 100.0], [900.0, 800.0, 0.0], [3000.0, -900.0, 0.0]])
     found = []
