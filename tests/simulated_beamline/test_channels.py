@@ -41,7 +41,7 @@ def test_updates_that_were_sent_do_not_pile_up_in_the_server(monkeypatch):
         for number in range(1, UPDATES):
             await channel.write(float(number))
             seen.append(await came.get())
-        kept = sum(isinstance(each, EventAddResponse) for each in gc.get_objects())
+        kept = sum(type(each) is EventAddResponse for each in gc.get_objects())
         await subscription.clear()
         await client.disconnect()
         serving.cancel()
