@@ -8,7 +8,8 @@ with c_z the part of the layer z that belongs to the support. With Gaussian m an
 
     ``m(q) = K A^H (A K A^H + N)^-1 p(q)``:
 
-one real symmetric matrix of the size of the number of views per frequency. Neighbouring frequencies are factorized
+one real symmetric matrix of the size of the number of views per frequency. What it leaves of the views comes with
+it, ``p - A m = N (A K A^H + N)^-1 p``, without another projection. Neighbouring frequencies are factorized
 side by side, so that every step is a vector instruction. A view takes part only at frequencies inside its own band:
 the zone plate's passband, squeezed by cos(theta) along the stretched direction.
 
@@ -28,6 +29,7 @@ trilayer with 3 % noise, any value between 0.03 and 0.3 came within 5 % of the b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numba
@@ -51,10 +53,11 @@ Intp = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class DirectSolution:
-    """Field float32 [3, layers of the support, y, x] on the domain, signal per nm (None if not asked for), and its
-    statistics."""
+    """Field float32 [3, layers of the support, y, x] on the domain, signal per nm; what it leaves of the seen pixels of
+    each view, root mean square; and its statistics. Without a field (None) there are no residuals (empty)."""
 
     field: Float32 | None
+    residual_rms_v: Float64
     prior: Prior
     data_fraction_z: Float64
 
@@ -85,8 +88,9 @@ class _Part:
     sample_g: Intp
 
 
-def _solve_part(part: _Part, shared: _Shared) -> tuple[Complex64, Float64]:
-    """The field (groups, 3 layers, lanes) of some groups, and what their samples say of the posterior."""
+def _solve_part(part: _Part, shared: _Shared) -> tuple[Complex64, Complex64, Float64]:
+    """Field (groups, 3 layers, lanes) and residual (groups, views, lanes) of some groups, and what their samples say of
+    the posterior."""
     roots, support, voxel_nm = shared.roots, shared.support, shared.voxel_nm
     layers, half = len(support.z_nm), len(roots.mirror)
     position = np.round(support.z_nm / voxel_nm, 6)
@@ -95,14 +99,16 @@ def _solve_part(part: _Part, shared: _Shared) -> tuple[Complex64, Float64]:
     m_gkl = np.zeros((len(part.bin_g), 3 * layers, part.qy_gl.shape[1]), np.complex64)
     explained = np.zeros((int(part.sample_g.max(initial=-1)) + 1, layers))
     filled = np.isfinite(part.qy_gl)
+    # overwritten, unless it came from elsewhere and must not be
+    p_gvl = np.require(part.p_gvl, requirements="W")
     solve_groups(
-        filled, np.where(filled, part.qy_gl, 0), np.where(filled, part.qx_gl, 0), part.bin_g, part.p_gvl,
+        filled, np.where(filled, part.qy_gl, 0), np.where(filled, part.qx_gl, 0), part.bin_g, p_gvl,
         shared.tan_v, shared.cos_phi_v, shared.sin_phi_v, shared.cos_theta_v, shared.noise_v, shared.model_noise_b,
         roots.even.ravel(), roots.odd.ravel(), roots.even.shape[1], roots.columns_b, support.z_nm[:half],
         steps[:half], voxel_nm, cover, roots.mirror, support.centre_nm, not support.symmetric,
         2 * np.pi * ZONE_PLATE_CUTOFF_PER_NM, 8 * numba.get_num_threads(), part.sample_g, m_gkl, explained,
     )  # fmt: skip
-    return m_gkl, explained
+    return m_gkl, p_gvl, explained
 
 
 def solve_direct(
@@ -145,7 +151,6 @@ def solve_direct(
     place_gl = np.where(number >= 0, flat[number], -1)
     p_gvl = np.empty((len(number), len(views), number.shape[1]), np.complex64)
     gather(p_hat.reshape(len(views), -1), place_gl, p_gvl)
-    del p_hat
     qy_gl = np.where(number >= 0, frequencies.qy[number], np.nan)
     qx_gl = np.where(number >= 0, frequencies.qx[number], np.nan)
     parts, samples = [], []
@@ -159,20 +164,33 @@ def solve_direct(
         )
     solved = spread(_solve_part, parts, shared)
     explained = np.zeros((len(share), len(support.z_nm)))
-    for which, (_, of_part) in zip(samples, solved, strict=True):
+    for which, (_, _, of_part) in zip(samples, solved, strict=True):
         explained[which] = of_part
     fraction = np.clip(share @ explained, 0, 1)
     if fraction_only:
-        return DirectSolution(None, found.prior, fraction)
-    m_hat = np.zeros((3, len(support.z_nm), shape_yx[0], columns), np.complex64)
-    first = 0
-    for m_gkl, _ in solved:
-        scatter(
-            m_gkl, place_gl[first : first + len(m_gkl)], m_hat.reshape(-1, shape_yx[0] * columns)
-        )
-        first += len(m_gkl)
-    field = scipy.fft.irfft2(m_hat, s=shape_yx, norm="ortho", workers=-1, overwrite_x=True)
-    return DirectSolution(np.asarray(field, dtype=np.float32), found.prior, fraction)
+        return DirectSolution(None, np.empty(0), found.prior, fraction)
+    m_gkl, residual_gvl = (
+        solved[0][k] if len(solved) == 1 else np.concatenate([part[k] for part in solved])
+        for k in (0, 1)
+    )
+    field = np.empty((3 * len(support.z_nm), *shape_yx), np.float32)
+    residual_rms_v = np.empty(len(views))
+
+    def of_layer(k: int) -> None:
+        spectrum = np.zeros(p_hat.shape[1:], np.complex64)
+        scatter(m_gkl, k, place_gl, spectrum.reshape(-1))
+        field[k] = scipy.fft.irfft2(spectrum, s=shape_yx, norm="ortho")
+
+    def of_view(v: int) -> None:
+        scatter(residual_gvl, v, place_gl, p_hat[v].reshape(-1))
+        left = scipy.fft.irfft2(p_hat[v], s=shape_yx, norm="ortho")[views[v].seen_yx]
+        residual_rms_v[v] = np.sqrt(np.mean(left**2, dtype=np.float64))
+
+    # one at a time, because large temporary arrays take longer to get from the system than to transform
+    with ThreadPoolExecutor(numba.get_num_threads()) as threads:
+        list(threads.map(of_layer, range(len(field))))
+        list(threads.map(of_view, range(len(views))))
+    return DirectSolution(field.reshape(3, -1, *shape_yx), residual_rms_v, found.prior, fraction)
 
 
 def _sampled_groups(prior: Prior, frequencies: Frequencies, groups: Groups) -> tuple[Intp, Float64]:

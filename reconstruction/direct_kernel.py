@@ -114,8 +114,9 @@ def solve_groups(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Solve groups of frequencies of one bin each, `LANES` at a time; filled (groups, lanes) says where there is one.
 
-    qy, qx, shape (groups, lanes), are the frequencies; p_gvl (groups, views, lanes) the views there; m_gkl (groups, 3
-    layers, lanes) becomes the field there, explained (samples, layers) what `solve_direct` needs of the posterior.
+    qy, qx, shape (groups, lanes), are the frequencies; p_gvl (groups, views, lanes) the views there, and becomes what
+    the field leaves of them: ``p - A m = N (A K A^H + N)^-1 p``; m_gkl (groups, 3 layers, lanes) becomes the field
+    there, explained (samples, layers) what `solve_direct` needs of the posterior.
 
     Rows of the matrix are views; where the support has no symmetry the matrix is complex and is taken as the real
     one of twice the size, ``[[Re, -Im], [Im, Re]]``. Numbers of rows and of coordinates along z are filled up to
@@ -259,6 +260,16 @@ def solve_groups(  # type: ignore[no-untyped-def]
             if not hermitian:
                 _solve_lower(m, width, rows, y_im)
                 _solve_upper(m, width, rows, y_im)
+            for a in range(n):
+                i = view[a]
+                for s in range(LANES):
+                    if d[a, s] > 0:
+                        im = y_re[(n + a) * LANES + s] if hermitian else y_im[a * LANES + s]
+                        value = (y_re[a * LANES + s] + 1j * im) / d[a, s]
+                        if centre != 0:
+                            along = qx[g, s] * cos_phi[i] - qy[g, s] * sin_phi[i]
+                            value *= np.exp(1j * (tan[i] * along * centre))
+                        p_gvl[g, i, s] = value
             # m = K A^H y: even part R_even (f_even y), odd part -i R_odd (f_odd y)
             for component in range(3):
                 sums[:] = 0

@@ -46,12 +46,11 @@ def extend_views(
     Returns:
         Extended views float32 [view, y, x], and the coarse field.
     """
-    signal = np.stack([v.signal_yx for v in views])
-    seen = np.stack([v.seen_yx for v in views])
-    n, ny, nx = signal.shape
-    blocks = (n, ny // factor, factor, nx // factor, factor)
-    full = seen.reshape(blocks).all(axis=(2, 4))
-    coarse = np.where(full, signal.reshape(blocks).mean(axis=(2, 4)), 0).astype(np.float32)
+    ny, nx = views[0].signal_yx.shape
+    coarse = np.empty((len(views), ny // factor, nx // factor), np.float32)
+    full = np.empty(coarse.shape, np.float32)
+    for number, view in enumerate(views):
+        _bin(view.signal_yx, view.seen_yx, factor, coarse[number], full[number])
     z_nm, coverage = _binned_layers(support, voxel_nm, factor)
     projector = ShearedProjector(
         np.array([v.theta_deg for v in views]),
@@ -60,15 +59,13 @@ def extend_views(
         voxel_nm * factor,
     )
     scale = np.sqrt(projector.obliquity_v) / np.array([v.std_signal for v in views])
-    problem = Problem(
-        projector,
-        coarse,
-        full * scale[:, None, None].astype(np.float32),
-        coverage.astype(np.float32),
-    )
+    full *= scale[:, None, None].astype(np.float32)
+    problem = Problem(projector, coarse, full, coverage.astype(np.float32))
     field = cgls(problem, iterations=iterations, initial=initial, stop_chi2=None)
-    extended = _refine(problem.forward(field), factor)
-    np.copyto(extended, signal, where=seen)
+    projected = problem.forward(field)
+    extended = np.empty((len(views), ny, nx), np.float32)
+    for number, view in enumerate(views):
+        _continue(view.signal_yx, view.seen_yx, projected[number], factor, extended[number])
     return extended, field
 
 
@@ -85,29 +82,39 @@ def _binned_layers(support: Support, voxel_nm: float, factor: int) -> tuple[Floa
 
 
 @numba.njit(parallel=True, cache=True)
-def _refine_kernel(coarse, factor, out):  # type: ignore[no-untyped-def]
-    n, ny, nx = out.shape
-    _, my, mx = coarse.shape
-    for v in numba.prange(n):
-        for y in range(ny):
-            fy = (y + 0.5) / factor - 0.5
-            y0 = int(np.floor(fy))
-            fy -= y0
-            for x in range(nx):
-                fx = (x + 0.5) / factor - 0.5
-                x0 = int(np.floor(fx))
+def _bin(signal_yx, seen_yx, factor, mean, full):  # type: ignore[no-untyped-def]
+    """Mean of squares that are seen all over (full is 1 there, else both are 0)."""
+    for y in numba.prange(mean.shape[0]):
+        for x in range(mean.shape[1]):
+            total = np.float32(0)
+            whole = True
+            for j in range(y * factor, (y + 1) * factor):
+                for i in range(x * factor, (x + 1) * factor):
+                    total += signal_yx[j, i]
+                    whole &= seen_yx[j, i]
+            full[y, x] = 1 if whole else 0
+            mean[y, x] = total / factor**2 if whole else 0
+
+
+@numba.njit(parallel=True, cache=True)
+def _continue(signal_yx, seen_yx, coarse, factor, out):  # type: ignore[no-untyped-def]
+    """The signal where it was seen, elsewhere the coarse one by linear interpolation, periodic."""
+    ny, nx = out.shape
+    my, mx = coarse.shape
+    for y in numba.prange(ny):
+        fy = (y + 0.5) / factor - 0.5
+        y0 = int(np.floor(fy))
+        fy = np.float32(fy - y0)
+        # from one column before the first to one after the last
+        line = np.empty(mx + 2, np.float32)
+        for k in range(mx + 2):
+            x0 = (k - 1) % mx
+            line[k] = (1 - fy) * coarse[y0 % my, x0] + fy * coarse[(y0 + 1) % my, x0]
+        for x in range(nx):
+            if seen_yx[y, x]:
+                out[y, x] = signal_yx[y, x]
+            else:
+                fx = (x + np.float32(0.5)) / np.float32(factor) + np.float32(0.5)
+                x0 = int(fx)
                 fx -= x0
-                out[v, y, x] = (1 - fy) * (
-                    (1 - fx) * coarse[v, y0 % my, x0 % mx] + fx * coarse[v, y0 % my, (x0 + 1) % mx]
-                ) + fy * (
-                    (1 - fx) * coarse[v, (y0 + 1) % my, x0 % mx]
-                    + fx * coarse[v, (y0 + 1) % my, (x0 + 1) % mx]
-                )
-
-
-def _refine(coarse_vyx: Float32, factor: int) -> Float32:
-    """Linear interpolation to a grid `factor` times finer, periodic."""
-    n, ny, nx = coarse_vyx.shape
-    out = np.empty((n, ny * factor, nx * factor), np.float32)
-    _refine_kernel(coarse_vyx, factor, out)
-    return out
+                out[y, x] = (1 - fx) * line[x0] + fx * line[x0 + 1]

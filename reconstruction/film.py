@@ -103,7 +103,6 @@ def solve_film(
     extended, coarse = extend_views(
         views, support, grid.voxel_nm, factor=COARSE, iterations=iterations, initial=coarse
     )
-    problem = sheared_problem(views, support, grid.voxel_nm)
     direct = solve_direct(
         views,
         extended,
@@ -112,16 +111,21 @@ def solve_film(
         fraction_only=how.method != "direct",
         spread=how.spread,
     )
-    if direct.field is not None:
-        solution = direct.field
-    else:
-        start = None if how.initial is None else on_domain(how.initial[:, kept], domain)
-        solution = iterate(how.method, problem, how.iterations, start, how.callback)
     delta_per_nm = how.delta_per_nm
-    if how.prior == "norm":
-        unit = solve_unit_norm(problem, solution, delta_per_nm=delta_per_nm)
-        solution, delta_per_nm = unit.field, unit.delta_per_nm
-    inside_z = problem.coverage_z > CENTRE_INSIDE
+    if direct.field is not None and how.prior != "norm":
+        solution, residual = direct.field, direct.residual_rms_v
+    else:
+        problem = sheared_problem(views, support, grid.voxel_nm)
+        if direct.field is not None:
+            solution = direct.field
+        else:
+            start = None if how.initial is None else on_domain(how.initial[:, kept], domain)
+            solution = iterate(how.method, problem, how.iterations, start, how.callback)
+        if how.prior == "norm":
+            unit = solve_unit_norm(problem, solution, delta_per_nm=delta_per_nm)
+            solution, delta_per_nm = unit.field, unit.delta_per_nm
+        residual = residual_rms(problem, solution)
+    inside_z = support.coverage_z > CENTRE_INSIDE
     field = np.zeros((3, *grid.shape_zyx), np.float32)
     field[:, kept] = domain.crop(solution, grid) * inside_z[:, None, None]
     fraction = np.zeros(grid.shape_zyx, np.float32)
@@ -133,7 +137,6 @@ def solve_film(
         variance = np.float32(direct.prior.variance) * (1 - fraction[kept])
         std = np.zeros_like(fraction)
         std[kept] = np.sqrt(variance) * inside_z[:, None, None]
-    residual = residual_rms(problem, solution)
     return Solved(field, fraction, residual, noise_v, delta_per_nm, std), coarse
 
 
@@ -146,10 +149,16 @@ def on_domain(field: Float32, domain: Domain) -> Float32:
 
 def _seen_fraction(views: Sequence[View], grid: Grid, domain: Domain) -> Float32:
     """Part of the views that see each voxel, from a backprojection of the seen pixels on coarse voxels."""
-    factor = COARSE
-    seen = np.stack([v.seen_yx for v in views]).astype(np.float32)
-    n, ny, nx = seen.shape
-    coarse = seen.reshape(n, ny // factor, factor, nx // factor, factor).mean(axis=(2, 4))
+    factor, n = COARSE, len(views)
+    ny, nx = domain.shape_yx
+    coarse = np.stack(
+        [
+            v.seen_yx.reshape(ny // factor, factor, nx // factor, factor).mean(
+                axis=(1, 3), dtype=np.float32
+            )
+            for v in views
+        ]
+    )
     depth = -(-grid.shape_zyx[0] // factor)
     z_nm = np.asarray(
         grid.voxel_nm * factor * (np.arange(depth) - (depth - 1) / 2), dtype=np.float64

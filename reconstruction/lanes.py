@@ -1,7 +1,7 @@
 """Sums of products for many small matrices side by side, one per lane of a vector register.
 
-The direct solver factorizes tens of thousands of matrices of one size. Sixteen of them are laid side by side, so
-that element (i, j) of all sixteen is one vector and every operation on them is a vector operation, whatever i and
+The direct solver factorizes tens of thousands of matrices of one size. `LANES` of them are laid side by side, so
+that element (i, j) of all of them is one vector and every operation on them is a vector operation, whatever i and
 j. What takes the time is one loop, ``x_r -= sum over k of a_rk b_k`` for four rows r at once, or for a square of
 four rows by four columns, which loads half a number per product instead of five quarters; it is written here in
 LLVM's own terms, because a compiler that has to prove four rows distinct from each other gives up and makes it
@@ -16,8 +16,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-LANES = 16
-"""Matrices side by side: one register of sixteen float32, or two or four narrower ones."""
+LANES = 8
+"""Matrices side by side: one register of eight float32. With sixteen, two threads of a core want twice the cache that
+there is."""
 
 ROWS = 4
 """Rows of one call."""

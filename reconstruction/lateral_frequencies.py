@@ -95,13 +95,12 @@ def gather(planes, place_gl, out):  # type: ignore[no-untyped-def]
                 out[g, v, s] = planes[v, j] if j >= 0 else 0
 
 
-@numba.njit(parallel=True, cache=True)
-def scatter(values_gvl, place_gl, planes):  # type: ignore[no-untyped-def]
-    """The reverse of `gather`."""
+@numba.njit(nogil=True, cache=True)
+def scatter(values_gvl, plane_number, place_gl, plane):  # type: ignore[no-untyped-def]
+    """The reverse of `gather`, of one plane."""
     groups, lanes = place_gl.shape
-    for v in numba.prange(planes.shape[0]):
-        for g in range(groups):
-            for s in range(lanes):
-                j = place_gl[g, s]
-                if j >= 0:
-                    planes[v, j] = values_gvl[g, v, s]
+    for g in range(groups):
+        for s in range(lanes):
+            j = place_gl[g, s]
+            if j >= 0:
+                plane[j] = values_gvl[g, plane_number, s]

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
+from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
 from mistral_txm.reconstruction.direct_kernel import LEAST_NOISE
 from mistral_txm.reconstruction.geometry import ZONE_PLATE_CUTOFF_PER_NM
 from mistral_txm.reconstruction.lanes import ROWS
@@ -155,14 +157,30 @@ class Statistics:
 
 
 def _in_band(
-    frequencies: Frequencies, theta_deg: float, phi_deg: float
+    frequencies: Frequencies, theta_deg: float, phi_deg: float, which: npt.NDArray[np.intp]
 ) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """Shear ``t e . q`` and whether the frequency is inside the view's own band."""
+    """Shear ``t e . q`` of some frequencies and whether each is inside the view's own band."""
     theta, phi = np.deg2rad(theta_deg), np.deg2rad(phi_deg)
-    along = frequencies.qx * np.cos(phi) - frequencies.qy * np.sin(phi)
-    across = frequencies.qx * np.sin(phi) + frequencies.qy * np.cos(phi)
+    qx, qy = frequencies.qx[which], frequencies.qy[which]
+    along = qx * np.cos(phi) - qy * np.sin(phi)
+    across = qx * np.sin(phi) + qy * np.cos(phi)
     cutoff = 2 * np.pi * ZONE_PLATE_CUTOFF_PER_NM
     return np.tan(theta) * along, (along / np.cos(theta)) ** 2 + across**2 < cutoff**2
+
+
+@numba.njit(parallel=True, cache=True)
+def _power_per_bin(  # type: ignore[no-untyped-def]
+    p_hat, index_y, index_x, qy, qx, bins, cos_phi, sin_phi, cos_theta, cutoff2, power, count
+):
+    """Add up the power and the number of coefficients in each view's band, per bin of |q|."""
+    for v in numba.prange(p_hat.shape[0]):
+        for j in range(bins.shape[0]):
+            along = qx[j] * cos_phi[v] - qy[j] * sin_phi[v]
+            across = qx[j] * sin_phi[v] + qy[j] * cos_phi[v]
+            if (along / cos_theta[v]) ** 2 + across**2 < cutoff2:
+                value = p_hat[v, index_y[j], index_x[j]]
+                power[v, bins[j]] += value.real * value.real + value.imag * value.imag
+                count[v, bins[j]] += 1
 
 
 def statistics(
@@ -179,23 +197,26 @@ def statistics(
     """
     theta = np.array([v.theta_deg for v in views])
     noise = np.array([v.std_signal for v in views]) ** 2 / np.cos(np.deg2rad(theta))
-    n_bins = len(frequencies.bin_radius)
-    power_sum, power_count = np.zeros(n_bins), np.zeros(n_bins)
     samples: list[tuple[int, Float64, npt.NDArray[np.intp], Float64]] = []
     stride = max(1, len(frequencies.radius) // 1000)
-    for i in range(len(views)):
-        shear, band = _in_band(frequencies, theta[i], views[i].phi_deg)
-        power = (
-            np.abs(p_hat[i, frequencies.index_y, frequencies.index_x].astype(np.complex128)) ** 2
-        )
-        power_sum += np.bincount(frequencies.bins[band], weights=power[band], minlength=n_bins)
-        power_count += np.bincount(frequencies.bins[band], minlength=n_bins)
-        if i % max(1, len(views) // 20) == 0:
-            # all the strong low frequencies, a few of the many weak ones
-            chosen = np.flatnonzero(
-                band & ((np.arange(len(band)) % stride == 0) | (frequencies.bins < 12))
-            )
-            samples.append((i, shear[chosen], chosen, power[chosen]))
+    # all the strong low frequencies, a few of the many weak ones
+    looked_at = np.flatnonzero(
+        (np.arange(len(frequencies.radius)) % stride == 0) | (frequencies.bins < 12)
+    )
+    for i in range(0, len(views), max(1, len(views) // 20)):
+        shear, band = _in_band(frequencies, theta[i], views[i].phi_deg, looked_at)
+        chosen = looked_at[band]
+        values = p_hat[i, frequencies.index_y[chosen], frequencies.index_x[chosen]]
+        samples.append((i, shear[band], chosen, np.abs(values.astype(np.complex128)) ** 2))
+    power_vb = np.zeros((len(views), len(frequencies.bin_radius)))
+    count_vb = np.zeros(power_vb.shape)
+    phi = np.deg2rad([v.phi_deg for v in views])
+    _power_per_bin(
+        p_hat, frequencies.index_y, frequencies.index_x, frequencies.qy, frequencies.qx, frequencies.bins,
+        np.cos(phi), np.sin(phi), np.cos(np.deg2rad(theta)), (2 * np.pi * ZONE_PLATE_CUTOFF_PER_NM) ** 2,
+        power_vb, count_vb,
+    )  # fmt: skip
+    power_sum, power_count = power_vb.sum(axis=0), count_vb.sum(axis=0)
     mean_power = power_sum / np.maximum(power_count, 1)
     model_noise = MODEL_ERROR**2 * mean_power
     step_z = support.z_nm[:, None] - support.z_nm[None, :]

@@ -16,6 +16,7 @@ said is left open, not filled with a guess.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numba
@@ -89,38 +90,45 @@ def padded_domain(grid: Grid, max_tilt_deg: float) -> Domain:
     return Domain((shape[0], shape[1]), (offset[0], offset[1]))
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(inline="always")
+def _spline_weights(f):  # type: ignore[no-untyped-def]
+    """Cubic B-spline at distances 1 + f, f, 1 - f, 2 - f, for f from 0 to 1."""
+    g = 1 - f
+    return (
+        g * g * g / 6,
+        2 / 3 - f * f * (1 - f / 2),
+        2 / 3 - g * g * (1 - g / 2),
+        f * f * f / 6,
+    )
+
+
+@numba.njit(nogil=True, fastmath={"contract"}, cache=True)
 def _evaluate_spline(coefficients, masked, v0, u0, v_y, v_x, u_y, u_x, out, seen):  # type: ignore[no-untyped-def]
-    """Cubic B-spline at v = v0 + v_y y + v_x x, u likewise (pixels); seen where all four neighbours are good."""
-    nv, nu = masked.shape
+    """Cubic B-spline at v = v0 + v_y y + v_x x, u likewise (pixels); seen where all four neighbours are good.
+
+    The coefficients have two more on every side than the image has pixels, masked has one more.
+    """
+    nv, nu = coefficients.shape[0] - 4, coefficients.shape[1] - 4
     ny, nx = out.shape
-    for y in numba.prange(ny):
+    for y in range(ny):
         for x in range(nx):
             v = v0 + v_y * y + v_x * x
             u = u0 + u_y * y + u_x * x
             if v < -0.5 or v > nv - 0.5 or u < -0.5 or u > nu - 0.5:
                 continue
-            iv = int(np.floor(v))
-            iu = int(np.floor(u))
-            good = True
-            for j in range(max(iv, 0), min(iv + 2, nv)):
-                for i in range(max(iu, 0), min(iu + 2, nu)):
-                    if masked[j, i]:
-                        good = False
-            if not good:
+            # not negative, so that cutting off is rounding down
+            jv = int(v + 2)
+            ju = int(u + 2)
+            if masked[jv - 1, ju - 1] or masked[jv - 1, ju] or masked[jv, ju - 1] or masked[jv, ju]:
                 continue
-            fv = v - iv
-            fu = u - iu
+            wv = _spline_weights(v + 2 - jv)
+            w0, w1, w2, w3 = _spline_weights(u + 2 - ju)
             total = 0.0
             for j in range(4):
-                dv = abs(fv - (j - 1))
-                wv = 2 / 3 - dv * dv * (1 - dv / 2) if dv < 1 else (2 - dv) ** 3 / 6
-                line = 0.0
-                for i in range(4):
-                    du = abs(fu - (i - 1))
-                    wu = 2 / 3 - du * du * (1 - du / 2) if du < 1 else (2 - du) ** 3 / 6
-                    line += wu * coefficients[iv + 1 + j, iu + 1 + i]
-                total += wv * line
+                row = coefficients[jv - 1 + j]
+                total += wv[j] * (
+                    w0 * row[ju - 1] + w1 * row[ju] + w2 * row[ju + 1] + w3 * row[ju + 2]
+                )
             out[y, x] = total
             seen[y, x] = True
 
@@ -225,7 +233,7 @@ def on_plane(
     seen = np.zeros(shape_ab, np.bool_)
     _evaluate_spline(
         _spline_coefficients(image),
-        masked,
+        np.pad(masked, 1, mode="edge"),
         (n_v - 1) / 2 + shift_vu_nm[0] / voxel_nm + first[0],
         (n_u - 1) / 2 + shift_vu_nm[1] / voxel_nm + first[1],
         falls_vu[0, 0], falls_vu[0, 1], falls_vu[1, 0], falls_vu[1, 1],
@@ -307,10 +315,11 @@ def checked_film(series: Sequence[TiltSeries]) -> tuple[list[CheckedSeries], flo
 
 def film_views(series: CheckedSeries, grid: Grid, domain: Domain) -> list[View]:
     """The views of one series of a film in the sheared frame."""
-    return [
-        resample(
+
+    def view(i: int) -> View:
+        return resample(
             series.mount,
-            float(theta_deg),
+            float(series.theta_deg_t[i]),
             series.signal_tvu[i],
             grid,
             domain,
@@ -318,8 +327,10 @@ def film_views(series: CheckedSeries, grid: Grid, domain: Domain) -> list[View]:
             shift_vu_nm=(float(series.shift_vu_nm_t[i, 0]), float(series.shift_vu_nm_t[i, 1])),
             warp_vu=series.warp_tvu[i],
         )
-        for i, theta_deg in enumerate(series.theta_deg_t)
-    ]
+
+    # what takes the time releases Python's lock
+    with ThreadPoolExecutor(numba.get_num_threads()) as threads:
+        return list(threads.map(view, range(len(series.theta_deg_t))))
 
 
 def resampled_film(series: Sequence[TiltSeries], grid: Grid) -> tuple[list[View], Domain]:
