@@ -6,6 +6,7 @@ Usage: .venv/bin/python -m docs.draw_reconstruction [--every 3] [--textures stri
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -189,17 +190,14 @@ def uncertainty_row(case: Measured, prior: str) -> str:
 
 def bootstrap_line(case: Measured) -> str:
     """The noise's part alone, by the bootstrap over views."""
+    solve = partial(
+        reconstruct,
+        grid=case.grid,
+        prior="layers",
+        layers_nm=case.layers_nm,
+        delta_per_nm=case.delta_per_nm,
+    )
     rng = np.random.default_rng(0)
-
-    def solve(series: list) -> Float32:  # type: ignore[type-arg]
-        return reconstruct(
-            series,
-            case.grid,
-            prior="layers",
-            layers_nm=case.layers_nm,
-            delta_per_nm=case.delta_per_nm,
-        ).m_czyx
-
     std = bootstrap_std(views_drawn(case.series, BOOTSTRAPS, rng), solve)
     magnetic = np.linalg.norm(case.truth_czyx, axis=0) > 0.5
     return f"{case.name}: bootstrap over views, layers: {np.sqrt(np.mean(std[:, magnetic] ** 2)):.3f} rms"

@@ -24,7 +24,7 @@ error of the alignment, a component that no view sees) does not show.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +32,9 @@ import numpy.typing as npt
 import scipy.fft
 
 from mistral_txm.reconstruction.geometry import InputError
+from mistral_txm.reconstruction.reconstruct import Reconstruction
 from mistral_txm.reconstruction.tilt_series import TiltSeries
+from mistral_txm.reconstruction.workers import Spread, in_process
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -65,8 +67,11 @@ class ShellCorrelation:
     def resolution_nm(self, threshold: npt.ArrayLike | None = None) -> float:
         """Length ``1 / k`` at which the correlation first falls below a threshold, by default half a bit.
 
-        Two voxels where it never does, infinite where it never is above.
+        Two voxels where it never does, infinite where it never is above or there is no such direction (a single
+        layer has none along its normal).
         """
+        if not self.correlation.size:
+            return float("inf")
         bound = self.half_bit if threshold is None else np.asarray(threshold, dtype=np.float64)
         above = self.correlation - np.broadcast_to(bound, self.correlation.shape)
         below = np.flatnonzero(above < 0)
@@ -107,6 +112,44 @@ def _part(series: TiltSeries, first: int) -> TiltSeries:
         shift_vu_nm_t=every_second(series.shift_vu_nm_t),
         warp_tvu=every_second(series.warp_tvu),
     )
+
+
+def half_set_resolution_nm(
+    series: Sequence[TiltSeries],
+    solve: Callable[[Sequence[TiltSeries]], Reconstruction],
+    *,
+    spread: Spread = in_process,
+) -> dict[str, float]:
+    """Length in nm at which volumes of the even and of the odd views agree to half a bit, by direction.
+
+    Each volume has half of the views, and neighbouring tilts are no repeats of each other: in the plane the volume of
+    all views is rather better than this says. Along the normal see the module's warning.
+
+    Args:
+        series: at least two views each.
+        solve: makes a volume of series, such as ``functools.partial(reconstruct, grid=grid)``.
+        spread: where both are solved.
+
+    Returns:
+        "lateral" and "axial"; see `ShellCorrelation.resolution_nm`.
+
+    Raises:
+        InputError: for a series of a single view.
+    """
+    first, second = spread(_solved, half_sets(series), solve)
+    voxel_nm = first.grid.voxel_nm
+    return {
+        direction: shell_correlation(
+            first.m_czyx, second.m_czyx, voxel_nm, direction=direction
+        ).resolution_nm()
+        for direction in ("lateral", "axial")
+    }
+
+
+def _solved(
+    series: Sequence[TiltSeries], solve: Callable[[Sequence[TiltSeries]], Reconstruction]
+) -> Reconstruction:
+    return solve(series)
 
 
 def shell_correlation(

@@ -26,6 +26,8 @@ __all__ = ["checked_series"]
 LARGEST_COARSE_FIELD = 48
 """Pixels of the images that the series are compared on."""
 LARGEST_COARSE_DEPTH = 12
+ENOUGH_VIEWS = 30
+"""Views of each series that are compared, every so many'th tilt."""
 COARSE_NOISE = 0.1
 """Standard deviation that the coarse solution allows for, in units of the signal's rms."""
 CLEARLY_SMALLER = 0.7
@@ -55,22 +57,24 @@ def checked_series(
     Raises:
         InputError: if a series is none, holds a view twice, or helicities are swapped.
     """
-    checked, notes = [], []
+    checked, coarse_ones, notes = [], [], []
     for one, name in zip(series, names, strict=True):
         kept, of_it = _views_with_signal(one, name)
         _refuse_no_series(kept, name)
-        _refuse_turned_views(kept, name)
+        coarse = _binned(np.asarray(kept.dichroic_tvu))
+        _refuse_turned_views(kept, coarse, name)
         checked.append(kept)
+        coarse_ones.append(coarse)
         notes += of_it
         notes += _gaps(kept, name)
     notes += _azimuths(checked)
-    _refuse_turned_series(checked, names, grid, isolated)
+    _refuse_turned_series(checked, coarse_ones, names, grid, isolated)
     return checked, notes
 
 
 def _views_with_signal(one: TiltSeries, name: str) -> tuple[TiltSeries, list[str]]:
     signal_tvu, theta_deg = np.asarray(one.dichroic_tvu), np.asarray(one.theta_deg_t)
-    empty = ~np.isfinite(signal_tvu).any(axis=(1, 2))
+    empty = np.array([not np.isfinite(image).any() for image in signal_tvu])
     if not empty.any():
         return one, []
     told = ", ".join(f"{theta:g}" for theta in theta_deg[empty])
@@ -86,7 +90,7 @@ def _refuse_no_series(one: TiltSeries, name: str) -> None:
         raise InputError(
             f"{name}: all {theta_deg.size} tilts are {theta_deg[0]:g} deg; expected a tilt series"
         )
-    if not np.nan_to_num(signal_tvu).any():
+    if not any(np.any(image[np.isfinite(image)]) for image in signal_tvu):
         raise InputError(
             f"{name}: the dichroic signal is zero in every view; were both helicities made from one file?"
         )
@@ -127,13 +131,12 @@ def _azimuths(series: Sequence[TiltSeries]) -> list[str]:
     ]
 
 
-def _refuse_turned_views(one: TiltSeries, name: str) -> None:
+def _refuse_turned_views(one: TiltSeries, coarse_tvu: NDArray[np.float32], name: str) -> None:
     theta_deg = np.asarray(one.theta_deg_t)
     order = np.argsort(theta_deg, kind="stable")
     if len(order) < 3:
         return
-    images = _binned(np.asarray(one.dichroic_tvu)[order])
-    images = images.reshape(len(order), -1)
+    images = coarse_tvu[order].reshape(len(order), -1)
     length = np.linalg.norm(images, axis=1, keepdims=True)
     images /= np.where(length > 0, length, np.float32(1))
     for number in range(len(order)):
@@ -149,13 +152,22 @@ def _refuse_turned_views(one: TiltSeries, name: str) -> None:
 
 
 def _refuse_turned_series(
-    series: Sequence[TiltSeries], names: Sequence[str], grid: Grid, isolated: bool
+    series: Sequence[TiltSeries],
+    coarse_ones: Sequence[NDArray[np.float32]],
+    names: Sequence[str],
+    grid: Grid,
+    isolated: bool,
 ) -> None:
     if len(series) < 2:
         return
     height, width = np.shape(series[0].dichroic_tvu)[1:]
     factor = _factor(height, width)
-    binned = [_binned(np.asarray(one.dichroic_tvu)) for one in series]
+    some, binned = [], []
+    for one, images_tvu in zip(series, coarse_ones, strict=True):
+        theta_deg = np.asarray(one.theta_deg_t)
+        order = np.argsort(theta_deg, kind="stable")[:: ceil(theta_deg.size / ENOUGH_VIEWS)]
+        some.append(replace(one, theta_deg_t=theta_deg[order]))
+        binned.append(images_tvu[order])
     rms = float(np.sqrt(np.mean(np.concatenate([one.ravel() for one in binned]) ** 2)))
     layers = min(max(round(grid.shape_zyx[0] / factor), 2), LARGEST_COARSE_DEPTH)
     coarse = Grid((layers, *binned[0].shape[1:]), grid.voxel_nm * factor)
@@ -167,7 +179,7 @@ def _refuse_turned_series(
                 dichroic_tvu=-images if number == turned else images,
                 std_tvu=np.full(len(images), COARSE_NOISE * rms),
             )
-            for number, (one, images) in enumerate(zip(series, binned, strict=True))
+            for number, (one, images) in enumerate(zip(some, binned, strict=True))
         ]
         found = reconstruct(
             parts, coarse, method="cgls" if isolated else "direct", isolated=isolated
@@ -198,5 +210,9 @@ def _binned(images_tvu: NDArray[np.floating]) -> NDArray[np.float32]:
     factor = min(_factor(height, width), height, width)
     rows, columns = height // factor, width // factor
     cut = images_tvu[:, : rows * factor, : columns * factor]
-    blocks = np.nan_to_num(cut, posinf=0.0, neginf=0.0).reshape(n, rows, factor, columns, factor)
-    return np.asarray(blocks.mean(axis=(2, 4)), dtype=np.float32)
+    coarse = np.empty((n, rows, columns), np.float32)
+    for image, blocks in zip(cut, coarse, strict=True):
+        if not np.isfinite(image).all():
+            image = np.nan_to_num(image, posinf=0.0, neginf=0.0)
+        blocks[:] = image.reshape(rows, factor, columns, factor).mean(axis=(1, 3))
+    return coarse

@@ -19,20 +19,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from mistral_txm.reconstruction.geometry import InputError
+from mistral_txm.reconstruction.reconstruct import Reconstruction
 from mistral_txm.reconstruction.tilt_series import TiltSeries
+from mistral_txm.reconstruction.workers import Spread, in_process
+
+Series = Sequence[TiltSeries]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-def views_drawn(
-    series: Sequence[TiltSeries], times: int, rng: np.random.Generator
-) -> Iterator[list[TiltSeries]]:
+def views_drawn(series: Series, times: int, rng: np.random.Generator) -> Iterator[list[TiltSeries]]:
     """Draw random weights of the views so many times.
 
     Raises:
@@ -55,7 +58,7 @@ def views_drawn(
 
 
 def repeats_drawn(
-    repeats: Sequence[Sequence[TiltSeries]], times: int, rng: np.random.Generator
+    repeats: Sequence[Series], times: int, rng: np.random.Generator
 ) -> Iterator[list[TiltSeries]]:
     """Draw from K measurements of the same series, and average, so many times.
 
@@ -92,27 +95,87 @@ def repeats_drawn(
 
 
 def bootstrap_std(
-    drawn: Iterable[list[TiltSeries]], solve: Callable[[list[TiltSeries]], Float32]
+    drawn: Iterable[Series],
+    solve: Callable[[Series], Reconstruction],
+    *,
+    spread: Spread = in_process,
 ) -> Float32:
-    """Standard deviation of every component of every voxel, over volumes solved from drawn data.
+    """Standard deviation of every component of every voxel, shape (3, z, y, x), over volumes solved from drawn data.
+
+    What is drawn, and the order in which the volumes are summed up, do not depend on `spread`, so neither does
+    the result.
 
     Args:
         drawn: `views_drawn` or `repeats_drawn`, at least two; with n of them the result is good to
             ``1 / sqrt(2 n)``.
-        solve: makes a volume [component, z, y, x] of series.
+        solve: makes a volume of series, such as ``functools.partial(reconstruct, grid=grid)``.
+        spread: where the volumes are solved (`workers.spread_over`); as many of them are held at once as it has parts.
 
     Raises:
         InputError: for fewer than two.
     """
+    rest = iter(drawn)
     count = 0
-    mean: Float64 | float = 0.0
-    squares: Float64 | float = 0.0
-    for series in drawn:
-        volume = np.asarray(solve(series), dtype=np.float64)
-        count += 1
-        before = volume - mean
-        mean = mean + before / count
-        squares = squares + before * (volume - mean)
+    mean, squares = np.zeros(1), np.zeros(1)
+    while batch := list(islice(rest, spread.parts)):
+        for volume in spread(_solved, batch, solve):
+            if count == 0:
+                mean, squares = np.zeros(volume.shape), np.zeros(volume.shape)
+            count += 1
+            for component, value in enumerate(volume):  # one at a time: half of the memory
+                before = value - mean[component]
+                mean[component] += before / count
+                squares[component] += before * (value - mean[component])
     if count < 2:
         raise InputError(f"bootstrap: {count} volumes, at least two are needed")
     return np.asarray(np.sqrt(squares / (count - 1)), dtype=np.float32)
+
+
+def _solved(series: Series, solve: Callable[[Series], Reconstruction]) -> Float32:
+    return solve(series).m_czyx
+
+
+def with_bootstrap_std(
+    result: Reconstruction,
+    series: Series,
+    solve: Callable[[Series], Reconstruction],
+    times: int,
+    *,
+    spread: Spread = in_process,
+) -> Reconstruction:
+    """Give a reconstruction the standard deviation that the bootstrap over views finds.
+
+    The draws are the same each time. Where a series has no standard deviations, its views' noise as estimated for
+    `result` takes their place.
+
+    Args:
+        result: what `solve` makes of the series.
+        series: the views.
+        solve, spread: as for `bootstrap_std`.
+        times: how many volumes are solved, at least two.
+
+    Returns:
+        The same volume; std is the root mean square of the three components' standard deviations.
+
+    Raises:
+        InputError: for fewer than two, and for the methods "art" and "sirt": they weight all views alike, so that
+            nothing is drawn.
+    """
+    if result.method in ("art", "sirt"):
+        raise InputError(
+            f"bootstrap: the method '{result.method}' weights all views alike, whatever is drawn; choose 'direct' or "
+            "'cgls'"
+        )
+    if times < 2:
+        raise InputError(f"bootstrap: {times} volumes, at least two are needed")
+    sizes = [np.size(one.theta_deg_t) for one in series]
+    noise = np.split(result.noise_per_view, np.cumsum(sizes)[:-1])
+    known = [
+        one if one.std_tvu is not None else replace(one, std_tvu=std)
+        for one, std in zip(series, noise, strict=True)
+    ]
+    std_czyx = bootstrap_std(
+        views_drawn(known, times, np.random.default_rng(0)), solve, spread=spread
+    )
+    std_zyx = np.sqrt(np.mean(std_czyx**2, axis=0, dtype=np.float64))
+    return replace(result, std=np.asarray(std_zyx, dtype=np.float32))

@@ -61,8 +61,9 @@ class _OnCluster:
     def __call__(
         self, function: Callable[[Item, Shared], Result], items: Sequence[Item], shared: Shared, /
     ) -> list[Result]:
-        held = self._client.scatter(shared, broadcast=True, hash=False)
-        sent = [self._client.scatter(item, hash=False) for item in items]
+        # In lists: what is a list or a dict itself would be taken apart, and a dict's keys for names on the cluster.
+        [held] = self._client.scatter([shared], broadcast=True, hash=False)
+        sent = self._client.scatter(list(items), hash=False)
         futures = [self._client.submit(function, item, held, pure=False) for item in sent]
         results: list[Result] = self._client.gather(futures)
         return results

@@ -1,10 +1,18 @@
 """Standard deviations against Monte Carlo: random fields of known spectrum, many measurements, known noise."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import Grid, InputError, TiltSeries, reconstruct
-from mistral_txm.reconstruction.uncertainty import bootstrap_std, repeats_drawn, views_drawn
+from mistral_txm.reconstruction.uncertainty import (
+    bootstrap_std,
+    repeats_drawn,
+    views_drawn,
+    with_bootstrap_std,
+)
 
 THETA = np.arange(-55.0, 56.0, 5.0)
 N, VOXEL_NM = 32, 10.5
@@ -113,12 +121,16 @@ def test_bootstrap_tells_the_scatter_of_measurements(kind, method):
     clean, noise, count = Waves(rng).series(), 8.0, 5
     iterations = None if method == "direct" else 6
 
-    def solve(series):
-        return reconstruct(
-            series, GRID, method=method, prior="layers", layers_nm=LAYERS, iterations=iterations
-        ).m_czyx
-
-    scatter = np.std([solve(measured(clean, noise, rng)) for _ in range(16)], axis=0, ddof=1)[INNER]
+    solve = partial(
+        reconstruct,
+        grid=GRID,
+        method=method,
+        prior="layers",
+        layers_nm=LAYERS,
+        iterations=iterations,
+    )
+    volumes = [solve(measured(clean, noise, rng)).m_czyx for _ in range(16)]
+    scatter = np.std(volumes, axis=0, ddof=1)[INNER]
     if kind == "views":
         drawn = views_drawn(measured(clean, noise, rng), 16, rng)
     else:
@@ -129,6 +141,42 @@ def test_bootstrap_tells_the_scatter_of_measurements(kind, method):
     # views are no repeats: the direct scatter comes out a third too small, that of cgls a third too large
     low, high = (0.5, 1.6) if kind == "views" else (0.8, 1.2)
     assert low < inside < high
+
+
+@pytest.mark.slow
+def test_the_std_of_a_volume_is_that_of_its_components():
+    """Signals of known noise in every pixel of one layer, seen from above: mz alone scatters."""
+    noise, voxel_nm, n = 0.5, 10.0, 16
+    theta = np.zeros(40)
+    images = noise * np.random.default_rng(5).standard_normal((theta.size, n, n))
+    # stated smaller than it is, so that the iterations do not stop at once; drawn are weights alone
+    series = [TiltSeries(0.0, theta, images, np.full(theta.size, noise / 10))]
+    solve = partial(reconstruct, grid=Grid((1, n, n), voxel_nm), method="cgls", iterations=5)
+    result = solve(series)
+    found = with_bootstrap_std(result, series, solve, 40)
+    # the mean of 40 views over a path of 10 nm, in one component of three
+    expected = noise / np.sqrt(theta.size) / voxel_nm / np.sqrt(3)
+    assert np.median(found.std) == pytest.approx(expected, rel=0.15)
+    assert found.m_czyx.tobytes() == result.m_czyx.tobytes()
+    again = with_bootstrap_std(result, series, solve, 40)
+    assert again.std.tobytes() == found.std.tobytes()
+    with pytest.raises(InputError, match="1 volumes"):
+        with_bootstrap_std(result, series, solve, 1)
+    with pytest.raises(InputError, match="'art' weights all views alike"):
+        with_bootstrap_std(replace(result, method="art"), series, solve, 2)
+
+
+def test_noise_that_nobody_stated_is_taken_as_estimated():
+    """The same draws with the noise that the reconstruction found, and stated by hand."""
+    images = np.random.default_rng(6).standard_normal((9, 24, 24))
+    unstated = [TiltSeries(0.0, np.linspace(-40, 40, 9), images)]
+    solve = partial(reconstruct, grid=Grid((2, 24, 24), VOXEL_NM), method="cgls", iterations=3)
+    result = solve(unstated)
+    stated = [replace(unstated[0], std_tvu=result.noise_per_view)]
+    found, expected = (
+        with_bootstrap_std(result, series, solve, 3).std for series in (unstated, stated)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_moments_of_what_is_drawn():
@@ -148,12 +196,15 @@ def test_moments_of_what_is_drawn():
 
 def test_what_cannot_be_drawn_is_refused():
     rng = np.random.default_rng(9)
-    one = TiltSeries(0.0, [0.0], np.zeros((1, 4, 4)))
+    one = TiltSeries(0.0, [0.0], np.zeros((1, 4, 4)), [1.0])
     with pytest.raises(InputError, match="no standard deviations"):
-        next(views_drawn([one], 2, rng))
+        next(views_drawn([replace(one, std_tvu=None)], 2, rng))
     with pytest.raises(InputError, match="at least two"):
         next(repeats_drawn([[one]], 2, rng))
     with pytest.raises(InputError, match="different views"):
         next(repeats_drawn([[one], [one, one]], 2, rng))
     with pytest.raises(InputError, match="1 volumes"):
-        bootstrap_std(iter([[one]]), lambda series: np.zeros((3, 1, 1, 1), np.float32))
+        bootstrap_std(
+            iter([[replace(one, dichroic_tvu=9 * rng.standard_normal((1, 4, 4)))]]),
+            partial(reconstruct, grid=Grid((2, 4, 4), VOXEL_NM), method="cgls"),
+        )
