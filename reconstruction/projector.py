@@ -17,7 +17,9 @@ constant weights, and all solvers, direct ones included, see the very same numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+import threading
+from dataclasses import dataclass, field, replace
 
 import numba
 import numpy as np
@@ -79,10 +81,12 @@ def _spread(row, frac, t, a_row, c_row):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
-def _forward(a, c, t, sx, sy, margin, p):  # type: ignore[no-untyped-def]
-    """Add the ray sums of ``t a + c`` to p; sx, sy [view, z] are shifts in voxels, rows are wrapped by a margin."""
+def _forward(a, c, t, sx, sy, margin, number, p):  # type: ignore[no-untyped-def]
+    """Ray sums of ``t a + c``, into the views of those numbers; sx, sy [view, z] are shifts in voxels, rows are wrapped
+    by a margin."""
     nz, ny, _ = a.shape
-    nv, _, nx = p.shape
+    nv = t.shape[0]
+    nx = p.shape[2]
     for block in numba.prange((ny + _ROWS - 1) // _ROWS):
         row = np.empty(nx + 1, np.float32)
         acc = np.empty(nx, np.float32)
@@ -113,7 +117,10 @@ def _forward(a, c, t, sx, sy, margin, p):  # type: ignore[no-untyped-def]
                             row,
                         )
                         _gather(row, fx, acc)
-                    p[v, y] += acc
+                    if z0 == 0:
+                        p[number[v], y] = acc
+                    else:
+                        p[number[v], y] += acc
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
@@ -143,9 +150,48 @@ def _back(p, t, sx, sy, margin, a, c):  # type: ignore[no-untyped-def]
                         _spread(row, fx, tv, a[z, y], c[z, y])
 
 
-def _wrap_rows(stack_kyx: Float32, margin: int) -> Float32:
-    """Repeat the last axis periodically by a margin on either side."""
-    return np.pad(stack_kyx, ((0, 0), (0, 0), (margin, margin)), mode="wrap")
+@numba.njit(inline="always")
+def _wrap(row, margin):  # type: ignore[no-untyped-def]
+    """Repeat what is in the middle of a row periodically in its margins."""
+    nx = row.shape[0] - 2 * margin
+    for x in range(margin):
+        row[margin - 1 - x] = row[margin + nx - 1 - x % nx]
+        row[margin + nx + x] = row[margin + x % nx]
+
+
+@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+def _wrap_views(p, number, scale, margin, out):  # type: ignore[no-untyped-def]
+    """The views of those numbers, each times its scale, with rows wrapped by a margin."""
+    _, ny, nx = p.shape
+    for block in numba.prange(number.shape[0] * ny):
+        v, y = block // ny, block % ny
+        row = out[v, y]
+        row[margin : margin + nx] = scale[v] * p[number[v], y]
+        _wrap(row, margin)
+
+
+@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+def _wrap_mixture(a, b, weight_a, weight_b, thickness, margin, out):  # type: ignore[no-untyped-def]
+    """``weight_a a + weight_b b`` times each layer's thickness, with rows wrapped by a margin."""
+    nz, ny, nx = a.shape
+    for block in numba.prange(nz * ny):
+        z, y = block // ny, block % ny
+        row, first, second = out[z, y], a[z, y], b[z, y]
+        wa, wb = thickness[z] * weight_a, thickness[z] * weight_b
+        for x in range(nx):
+            row[margin + x] = wa * first[x] + wb * second[x]
+        _wrap(row, margin)
+
+
+@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+def _add_along(along, cos_phi, sin_phi, field):  # type: ignore[no-untyped-def]
+    """Add what belongs to the in-plane component along the beam to x and y."""
+    nz, ny, nx = along.shape
+    for block in numba.prange(nz * ny):
+        z, y = block // ny, block % ny
+        for x in range(nx):
+            field[0, z, y, x] += cos_phi * along[z, y, x]
+            field[1, z, y, x] -= sin_phi * along[z, y, x]
 
 
 def _cos_sin(angle_deg: float) -> tuple[np.float32, np.float32]:
@@ -177,6 +223,9 @@ class ShearedProjector:
     z_nm: Float64
     voxel_nm: float
     scalar: bool = False
+    _arrays: dict[tuple[int, str], Float32] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def obliquity_v(self) -> Float64:
@@ -200,10 +249,9 @@ class ShearedProjector:
         path = self.voxel_nm * coverage_z.sum(dtype=np.float64)
         return np.full((1, 1, 1), path, np.float32)
 
-    def of_view(self, number: int) -> ShearedProjector:
-        """Return the projector of one view."""
-        one = slice(number, number + 1)
-        return replace(self, theta_deg_v=self.theta_deg_v[one], phi_deg_v=self.phi_deg_v[one])
+    def of_views(self, which: slice | npt.NDArray[np.intp]) -> ShearedProjector:
+        """Return the projector of some views."""
+        return replace(self, theta_deg_v=self.theta_deg_v[which], phi_deg_v=self.phi_deg_v[which])
 
     def _groups(self) -> list[tuple[float, npt.NDArray[np.intp]]]:
         return [
@@ -219,42 +267,61 @@ class ShearedProjector:
         sy = -shift_vz * np.sin(np.deg2rad(phi_deg))
         return t.astype(np.float32), sx, sy, int(np.ceil(np.abs(sx).max())) + 2
 
-    def forward(self, field_czyx: Float32) -> Float32:
-        """Project the field along every view, ``p = A m``, shape [view, y, x]."""
-        _, _, ny, nx = field_czyx.shape
-        p = np.zeros((len(self.theta_deg_v), ny, nx), np.float32)
-        dz = np.float32(self.voxel_nm)
+    def forward(
+        self, field_czyx: Float32, out: Float32 | None = None, coverage_z: Float32 | None = None
+    ) -> Float32:
+        """Project the field along every view, ``p = A m``, shape [view, y, x].
+
+        Args:
+            field_czyx: the field.
+            out: to be filled and returned, if given.
+            coverage_z: part of each layer that the field is in; all, if not given.
+        """
+        _, nz, ny, nx = field_czyx.shape
+        p = np.empty((len(self.theta_deg_v), ny, nx), np.float32) if out is None else out
+        thickness_z = np.full(nz, self.voxel_nm, np.float32)
+        if coverage_z is not None:
+            thickness_z *= coverage_z
+        one, none = np.float32(1), np.float32(0)
         for phi_deg, views in self._groups():
             t, sx, sy, margin = self._shifts(phi_deg, views)
-            part = np.zeros((len(views), ny, nx), np.float32)
-            upright = _wrap_rows(field_czyx[-1], margin)
+            mixtures = self._kept("rows", (1 if self.scalar else 2, nz, ny, nx + 2 * margin))
+            upright, along = mixtures[0], mixtures[-1]
+            _wrap_mixture(field_czyx[-1], field_czyx[-1], one, none, thickness_z, margin, upright)
             if self.scalar:
-                _forward(upright, upright, np.zeros_like(t), sx, sy, margin, part)
-                part *= (dz * self.weight_vc[views])[:, :, None].astype(np.float32)
+                t = np.zeros_like(t)
             else:
                 c, s = _cos_sin(phi_deg)
-                along = _wrap_rows(c * field_czyx[0] - s * field_czyx[1], margin)
-                _forward(along, upright, t, sx, sy, margin, part)
-                part *= dz
-            p[views] = part
+                _wrap_mixture(field_czyx[0], field_czyx[1], c, -s, thickness_z, margin, along)
+            _forward(along, upright, t, sx, sy, margin, views, p)
+            if self.scalar:
+                p[views] *= self.weight_vc[views][:, :, None].astype(np.float32)
         return p
 
-    def adjoint(self, views_vyx: Float32) -> Float32:
-        """Spread the views back, ``A^T p``, shape [component, z, y, x]."""
+    def adjoint(self, views_vyx: Float32, out: Float32 | None = None) -> Float32:
+        """Spread the views back, ``A^T p``, shape [component, z, y, x], into `out` if it is given."""
         _, ny, nx = views_vyx.shape
         nz = len(self.z_nm)
-        field = np.zeros((1 if self.scalar else 3, nz, ny, nx), np.float32)
-        dz = np.float32(self.voxel_nm)
+        field = np.empty(self.field_shape((ny, nx)), np.float32) if out is None else out
+        field[:] = 0
         for phi_deg, views in self._groups():
             t, sx, sy, margin = self._shifts(phi_deg, views)
-            weighted = dz * views_vyx[views]
+            scale = np.full(len(views), self.voxel_nm)
             if self.scalar:
-                weighted *= self.weight_vc[views][:, :, None].astype(np.float32)
+                scale *= self.weight_vc[views, 0]
                 t = np.zeros_like(t)
-            along = np.zeros((nz, ny, nx), np.float32)
-            _back(_wrap_rows(weighted, margin), t, sx, sy, margin, along, field[-1])
+            wrapped = self._kept("rows", (len(views), ny, nx + 2 * margin))
+            _wrap_views(views_vyx, views, scale.astype(np.float32), margin, wrapped)
+            along = self._kept("along", (nz, ny, nx))
+            along[:] = 0
+            _back(wrapped, t, sx, sy, margin, along, field[-1])
             if not self.scalar:
-                c, s = _cos_sin(phi_deg)
-                field[0] += c * along
-                field[1] -= s * along
+                _add_along(along, *_cos_sin(phi_deg), field)
         return field
+
+    def _kept(self, use: str, shape: tuple[int, ...]) -> Float32:
+        """An array for use during one call, the same in the next one: the system is slow to give large ones."""
+        key, size = (threading.get_ident(), use), math.prod(shape)
+        if key not in self._arrays or self._arrays[key].size < size:
+            self._arrays[key] = np.empty(size, np.float32)
+        return self._arrays[key][:size].reshape(shape)

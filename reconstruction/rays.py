@@ -203,9 +203,13 @@ class RayProjector:
             groups.append((int(axis), views, weight, start_a, start_b))
         return groups
 
-    def forward(self, field_czyx: Float32) -> Float32:
-        """Project the field along every view, shape [view, a, b]."""
-        projected = np.zeros((len(self.k_vc), *self.shape_ab), np.float32)
+    def forward(
+        self, field_czyx: Float32, out: Float32 | None = None, coverage_z: Float32 | None = None
+    ) -> Float32:
+        """Project the field along every view, shape [view, a, b]; arguments as of `ShearedProjector.forward`."""
+        if coverage_z is not None:
+            field_czyx = field_czyx * coverage_z[:, None, None]
+        projected = np.empty((len(self.k_vc), *self.shape_ab), np.float32) if out is None else out
         for axis, views, weight, start_a, start_b in self._groups():
             part = np.zeros((len(views), *self.shape_ab), np.float32)
             _project(self._along(field_czyx, axis), weight, start_a, start_b, part)
@@ -213,11 +217,12 @@ class RayProjector:
         projected *= np.float32(self.voxel_nm)
         return projected
 
-    def adjoint(self, views_vab: Float32) -> Float32:
-        """Spread the views back, the transpose of `forward`, shape [component, z, y, x]."""
+    def adjoint(self, views_vab: Float32, out: Float32 | None = None) -> Float32:
+        """Spread the views back, the transpose of `forward`, shape [component, z, y, x], into `out` if it is given."""
         components = 1 if self.scalar else 3
         size_xyz = self.shape_zyx[::-1]
-        field = np.zeros((components, *self.shape_zyx), np.float32)
+        field = np.empty((components, *self.shape_zyx), np.float32) if out is None else out
+        field[:] = 0
         for axis, views, weight, start_a, start_b in self._groups():
             slow, fast = plane_axes(axis)
             part = np.zeros(
@@ -241,6 +246,6 @@ class RayProjector:
         path *= self.obliquity_v[:, None, None].astype(np.float32)
         return path
 
-    def of_view(self, number: int) -> RayProjector:
-        """Return the projector of one view."""
-        return replace(self, k_vc=self.k_vc[number : number + 1])
+    def of_views(self, which: slice | npt.NDArray[np.intp]) -> RayProjector:
+        """Return the projector of some views."""
+        return replace(self, k_vc=self.k_vc[which])

@@ -18,12 +18,14 @@ Sources: Kaczmarz (1937) in blocks of one view; Gilbert, J. Theor. Biol. 36, 105
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
+from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
 from mistral_txm.reconstruction.views import View
 
 Float32 = npt.NDArray[np.float32]
@@ -38,7 +40,7 @@ class Projector(Protocol):
 
     voxel_nm: edge. z_nm: heights of the layers. obliquity_v: the cosines c_i, shape (views,). weight_vc: what a voxel's
     components count in a view, shape (views, components). path_nm: length of rays within the covered layers, along the
-    planes' normal, broadcast against the views. of_view: the same for one view alone. field_shape: of the unknowns,
+    planes' normal, broadcast against the views. of_views: the same for some views. field_shape: of the unknowns,
     for views of a shape.
     """
 
@@ -52,9 +54,11 @@ class Projector(Protocol):
     def weight_vc(self) -> Float64: ...  # noqa: D102
     def field_shape(self, shape_ab: tuple[int, int], /) -> tuple[int, int, int, int]: ...  # noqa: D102
     def path_nm(self, coverage_z: Float32) -> Float32: ...  # noqa: D102
-    def of_view(self, number: int) -> Self: ...  # noqa: D102
-    def forward(self, field: Float32, /) -> Float32: ...  # noqa: D102
-    def adjoint(self, views: Float32, /) -> Float32: ...  # noqa: D102
+    def of_views(self, which: slice | npt.NDArray[np.intp], /) -> Self: ...  # noqa: D102
+    def forward(  # noqa: D102
+        self, field: Float32, /, out: Float32 | None = None, coverage_z: Float32 | None = None
+    ) -> Float32: ...
+    def adjoint(self, views: Float32, /, out: Float32 | None = None) -> Float32: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,24 @@ class Problem:
         seen_v = np.count_nonzero(self.weight_vyx, axis=(1, 2))
         return float(np.sum(seen_v * self.projector.obliquity_v))
 
-    def forward(self, field: Float32) -> Float32:
-        """Ray sums in units of the signal."""
-        return self.projector.forward(field * self.coverage_z[:, None, None])
+    def of_views(self, which: slice | npt.NDArray[np.intp]) -> Problem:
+        """Return the problem that some of the views pose."""
+        return replace(
+            self,
+            projector=self.projector.of_views(which),
+            signal_vyx=self.signal_vyx[which],
+            weight_vyx=self.weight_vyx[which],
+        )
 
-    def adjoint(self, views: Float32) -> Float32:
-        """The transpose of `forward`."""
-        field = self.projector.adjoint(views)
-        field *= self.coverage_z[:, None, None]
+    def forward(self, field: Float32, out: Float32 | None = None) -> Float32:
+        """Ray sums in units of the signal, into `out` if it is given."""
+        return self.projector.forward(field, out=out, coverage_z=self.coverage_z)
+
+    def adjoint(self, views: Float32, out: Float32 | None = None) -> Float32:
+        """The transpose of `forward`, into `out` if it is given."""
+        field = self.projector.adjoint(views, out=out)
+        if not np.all(self.coverage_z == 1):
+            field *= self.coverage_z[:, None, None]
         return field
 
     def residual(self, field: Float32) -> Float32:
@@ -111,12 +125,23 @@ class Problem:
 
     def chi2(self, weighted_residual: Float32) -> float:
         """Mean squared residual per measured pixel in units of the noise: 1 where only noise is left."""
-        return _dot(weighted_residual, weighted_residual) / self.measured_pixels
+        return dot(weighted_residual, weighted_residual) / self.measured_pixels
 
 
-def _dot(a: Float32, b: Float32) -> float:
-    """Inner product with a float64 sum over float32 partial sums."""
-    return float(np.sum(np.einsum("k...x,k...x->k...", a, b), dtype=np.float64))
+@numba.njit(parallel=True, fastmath={"reassoc", "contract", "nsz"}, cache=True)
+def _sums(a, b, out):  # type: ignore[no-untyped-def]
+    for row in numba.prange(a.shape[0]):
+        total = np.float32(0)
+        for x in range(a.shape[1]):
+            total += a[row, x] * b[row, x]
+        out[row] = total
+
+
+def dot(a: Float32, b: Float32) -> float:
+    """Inner product of contiguous stacks: float32 along the last axis, float64 over all others."""
+    sums = np.empty(a.size // a.shape[-1])
+    _sums(a.reshape(len(sums), -1), b.reshape(len(sums), -1), sums)
+    return float(sums.sum())
 
 
 def _start(problem: Problem, initial: Float32 | None) -> Float32:
@@ -151,12 +176,12 @@ def cgls(
     r = problem.residual(x) if initial is not None else problem.weight_vyx * problem.signal_vyx
     s = problem.adjoint(problem.weight_vyx * r)
     d = s.copy()
-    gamma = _dot(s, s)
+    gamma = dot(s, s)
     for number in range(1, iterations + 1):
         if gamma == 0:
             break
         q = problem.weight_vyx * problem.forward(d)
-        step = np.float32(gamma / _dot(q, q))
+        step = np.float32(gamma / dot(q, q))
         x += step * d
         r -= step * q
         chi2 = problem.chi2(r)
@@ -165,7 +190,7 @@ def cgls(
         ):
             break
         s = problem.adjoint(problem.weight_vyx * r)
-        gamma, before = _dot(s, s), gamma
+        gamma, before = dot(s, s), gamma
         d *= np.float32(gamma / before)
         d += s
     return x
@@ -227,7 +252,7 @@ def art(
     x = _start(problem, initial)
     projector = problem.projector
     n = len(projector.obliquity_v)
-    singles = [projector.of_view(i) for i in range(n)]
+    singles = [projector.of_views(slice(i, i + 1)) for i in range(n)]
     path_nm = projector.path_nm(problem.coverage_z**2)
     w2_v = np.sum(projector.weight_vc**2, axis=1)
     coverage = problem.coverage_z[:, None, None]
@@ -235,9 +260,11 @@ def art(
     for number in range(1, iterations + 1):
         total = 0.0
         for i in order:
-            difference = problem.signal_vyx[i : i + 1] - singles[i].forward(x * coverage)
+            difference = problem.signal_vyx[i : i + 1] - singles[i].forward(
+                x, coverage_z=problem.coverage_z
+            )
             weighted = difference * problem.weight_vyx[i : i + 1]
-            total += _dot(weighted, weighted)
+            total += dot(weighted, weighted)
             path = path_nm[i % len(path_nm) : i % len(path_nm) + 1]
             scale = np.float32(projector.voxel_nm * w2_v[i] / relaxation) * path
             used = (problem.weight_vyx[i : i + 1] > 0) & (path > 0)

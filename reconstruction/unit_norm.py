@@ -27,7 +27,7 @@ Then all views are fitted. More data deserve a weight that grows more slowly tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -35,8 +35,8 @@ import numpy.typing as npt
 
 from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.projector import ShearedProjector
-from mistral_txm.reconstruction.solvers import Problem, _dot
+from mistral_txm.reconstruction.solvers import Problem, dot
+from mistral_txm.reconstruction.unit_vectors import Exchange, moved, normalized, turned
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -91,159 +91,125 @@ class UnitNormSolution:
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
-def _tangent(vectors, n):  # type: ignore[no-untyped-def]
-    """Remove the part along n, in place."""
-    _, nz, ny, nx = n.shape
-    for row in numba.prange(nz * ny):
-        z, y = row // ny, row % ny
+def _sums(weight, projected, signal, out):  # type: ignore[no-untyped-def]
+    """Rows' sums of ``w^2 p^2``, ``w^2 p s`` and ``w^2 s^2``."""
+    nv, ny, nx = projected.shape
+    for row in numba.prange(nv * ny):
+        v, y = row // ny, row % ny
+        pp = ps = ss = 0.0
         for x in range(nx):
-            along = (
-                vectors[0, z, y, x] * n[0, z, y, x]
-                + vectors[1, z, y, x] * n[1, z, y, x]
-                + vectors[2, z, y, x] * n[2, z, y, x]
-            )
-            for c in range(3):
-                vectors[c, z, y, x] -= along * n[c, z, y, x]
+            p = np.float64(weight[v, y, x] * projected[v, y, x])
+            s = np.float64(weight[v, y, x] * signal[v, y, x])
+            pp += p * p
+            ps += p * s
+            ss += s * s
+        out[row, 0], out[row, 1], out[row, 2] = pp, ps, ss
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
-def _moved(n, step, direction, out):  # type: ignore[no-untyped-def]
-    """``n + step direction``, brought to length one; what has no length points along x, as good as any."""
-    _, nz, ny, nx = n.shape
-    for row in numba.prange(nz * ny):
-        z, y = row // ny, row % ny
+def _weighted_residual(weight, signal, projected, delta, out):  # type: ignore[no-untyped-def]
+    """``w^2 (s - delta p)``."""
+    nv, ny, nx = projected.shape
+    for row in numba.prange(nv * ny):
+        v, y = row // ny, row % ny
         for x in range(nx):
-            a = n[0, z, y, x] + step * direction[0, z, y, x]
-            b = n[1, z, y, x] + step * direction[1, z, y, x]
-            c = n[2, z, y, x] + step * direction[2, z, y, x]
-            length = np.sqrt(a * a + b * b + c * c)
-            if length < np.float32(1e-12):
-                a, b, c, length = np.float32(1), np.float32(0), np.float32(0), np.float32(1)
-            out[0, z, y, x] = a / length
-            out[1, z, y, x] = b / length
-            out[2, z, y, x] = c / length
-
-
-def _normalized(vectors: Float32) -> Float32:
-    out = np.empty_like(vectors)
-    _moved(vectors, np.float32(0), vectors, out)
-    return out
-
-
-@numba.njit(parallel=True, fastmath=_FAST, cache=True)
-def _exchange_gradient(n, bound, out):  # type: ignore[no-untyped-def]
-    _, nz, ny, nx = n.shape
-    for row in numba.prange(3 * nz * ny):
-        c, z, y = row // (nz * ny), row // ny % nz, row % ny
-        here, target = n[c, z, y], out[c, z, y]
-        before, after = n[c, z, y - 1], n[c, z, (y + 1) % ny]
-        below = n[c, z - 1] if z > 0 and bound[z - 1] else n[c, z]
-        above = n[c, z + 1] if z < nz - 1 and bound[z] else n[c, z]
-        for x in range(nx):
-            target[x] = np.float32(6) * here[x] - before[x] - after[x] - below[y, x] - above[y, x]
-        for x in range(1, nx - 1):
-            target[x] -= here[x - 1] + here[x + 1]
-        target[0] -= here[nx - 1] + here[1 % nx]
-        if nx > 1:
-            target[nx - 1] -= here[nx - 2] + here[0]
-
-
-class _Exchange:
-    """Sum of squared differences between neighbours, periodic along y and x, within each layer along z."""
-
-    def __init__(self, z_nm: Float64, voxel_nm: float) -> None:
-        self._bound = np.diff(z_nm) < 1.5 * voxel_nm
-
-    def gradient(self, n: Float32) -> Float32:
-        """``L n`` of the energy ``1/2 <n, L n>``."""
-        out = np.empty_like(n)
-        _exchange_gradient(n, self._bound, out)
-        return out
+            w = weight[v, y, x]
+            out[v, y, x] = w * w * (signal[v, y, x] - delta * projected[v, y, x])
 
 
 @dataclass(frozen=True)
 class _State:
-    """Unit vectors, their projection (unweighted) and the factor that fits it to the views."""
+    """Unit vectors, their projection (unweighted), the factor that fits it to the views, and the two terms of f."""
 
     n: Float32
     projected: Float32
     delta: float
+    misfit: float
+    exchange: float
+
+    def cost(self, weight: float) -> float:
+        """``2 f``."""
+        return self.misfit + weight * self.exchange
 
 
 class _Fit:
-    """The views that are fitted, with their weights: zero where held out."""
+    """The views that are fitted."""
 
-    def __init__(self, problem: Problem, weight_vyx: Float32, delta_per_nm: float | None) -> None:
+    def __init__(self, problem: Problem, delta_per_nm: float | None) -> None:
         self._problem = problem
-        self._weight = weight_vyx
-        self._data = weight_vyx * problem.signal_vyx
         self._delta = delta_per_nm
-        self._exchange = _Exchange(problem.projector.z_nm, problem.projector.voxel_nm)
+        self._exchange = Exchange(problem.projector.z_nm, problem.projector.voxel_nm)
 
-    def state(self, n: Float32) -> _State:
-        """Project, and find delta."""
-        projected = self._problem.forward(n)
-        if self._delta is not None:
-            return _State(n, projected, self._delta)
-        weighted = self._weight * projected
-        scale = _dot(weighted, weighted)
-        return _State(n, projected, max(_dot(weighted, self._data) / scale, 1e-12))
+    def _products(self, projected: Float32) -> Float64:
+        """``<p, p>``, ``<p, s>`` and ``<s, s>``, weighted."""
+        problem = self._problem
+        rows = np.empty((projected.shape[0] * projected.shape[1], 3))
+        _sums(problem.weight_vyx, projected, problem.signal_vyx, rows)
+        return np.asarray(rows.sum(axis=0))
 
-    def residual(self, state: _State) -> Float32:
-        """Weighted, zero for views that are held out."""
-        return self._data - np.float32(state.delta) * (self._weight * state.projected)
+    def state(self, n: Float32, projected: Float32 | None = None) -> _State:
+        """Project (into an array, if one is given), and find delta."""
+        projected = self._problem.forward(n, out=projected)
+        pp, ps, ss = self._products(projected)
+        delta = max(ps / pp, 1e-12) if self._delta is None else self._delta
+        misfit = ss - 2 * delta * ps + delta**2 * pp
+        return _State(n, projected, delta, misfit, self._exchange.energy(n))
 
-    def descend(self, state: _State, weight: float) -> _State:
-        """Take `STEPS` conjugate gradient steps with a weight of the exchange."""
+    def descend(self, n: Float32, weight: float) -> _State:
+        """Take `STEPS` conjugate gradient steps with a weight of the exchange.
+
+        Arrays are used again from step to step: large ones take the system longer to give than to fill.
+        """
         problem, exchange = self._problem, self._exchange
-        before: Float32 | None = None
-        norm2_before = 1.0
-        direction = np.zeros_like(state.n)
+        here = self.state(n.copy())
+        other_n, other_views = np.empty_like(here.n), np.empty_like(here.projected)
+        gradient, before = np.empty_like(n), np.empty_like(n)
+        direction = np.zeros_like(n)
+        norm2_before = 0.0
         for _ in range(STEPS):
-            residual = self.residual(state)
-            pull = exchange.gradient(state.n)
-            cost = _dot(residual, residual) + weight * _dot(state.n, pull)
-            gradient = np.float32(-state.delta) * problem.adjoint(self._weight * residual)
-            gradient += np.float32(weight) * pull
-            _tangent(gradient, state.n)
-            norm2 = _dot(gradient, gradient)
+            cost = here.cost(weight)
+            _weighted_residual(
+                problem.weight_vyx, problem.signal_vyx, here.projected, np.float32(here.delta), other_views
+            )  # fmt: skip
+            problem.adjoint(other_views, out=gradient)
+            exchange.pull(here.n, -here.delta, weight, gradient)
+            norm2 = dot(gradient, gradient)
             if norm2 == 0:
                 break
-            if before is not None:
-                _tangent(before, state.n)
-                beta = max(0.0, (norm2 - _dot(gradient, before)) / norm2_before)
-                direction *= np.float32(beta)
-                _tangent(direction, state.n)
-            direction -= gradient
-            slope = _dot(direction, gradient)
+            # the gradient lies in the tangent planes, so what of the one before sticks out of them does not count
+            beta = max(0.0, (norm2 - dot(gradient, before)) / norm2_before) if norm2_before else 0.0
+            turned(direction, np.float32(beta), here.n, gradient)
+            slope = dot(direction, gradient)
             if slope >= 0:
-                direction = -gradient
+                np.negative(gradient, out=direction)
                 slope = -norm2
-            along = self._weight * problem.forward(direction)
-            bend = state.delta**2 * _dot(along, along)
-            bend += weight * _dot(direction, exchange.gradient(direction))
-            found = self._shorten(state, direction, -slope / bend, weight, cost)
+            along = self._products(problem.forward(direction, out=other_views))[0]
+            bend = here.delta**2 * along + weight * exchange.energy(direction)
+            found = self._shortened(here, direction, -slope / bend, weight, other_n, other_views)
             if found is None:
                 break
-            state, gained = found
-            before, norm2_before = gradient, norm2
-            if gained < CONVERGED * cost:
+            other_n, other_views = here.n, here.projected
+            here = found
+            gradient, before, norm2_before = before, gradient, norm2
+            if cost - here.cost(weight) < CONVERGED * cost:
                 break
-        return state
+        return here
 
-    def _shorten(
-        self, state: _State, direction: Float32, step: float, weight: float, cost: float
-    ) -> tuple[_State, float] | None:
-        """Go along a direction, less far until the cost falls; None if it does not."""
+    def _shortened(
+        self,
+        here: _State,
+        direction: Float32,
+        step: float,
+        weight: float,
+        n: Float32,
+        projected: Float32,
+    ) -> _State | None:
+        """Go along a direction, less far until the cost falls (into the arrays given); None if it does not."""
         for _ in range(6):
-            moved = np.empty_like(state.n)
-            _moved(state.n, np.float32(step), direction, moved)
-            trial = self.state(moved)
-            residual = self.residual(trial)
-            pull = self._exchange.gradient(trial.n)
-            gained = cost - _dot(residual, residual) - weight * _dot(trial.n, pull)
-            if gained > 0:
-                return trial, gained
+            moved(here.n, np.float32(step), direction, n)
+            trial = self.state(n, projected)
+            if trial.cost(weight) < here.cost(weight):
+                return trial
             step /= 3
         return None
 
@@ -265,20 +231,21 @@ def solve_unit_norm(
         raise InputError(
             "prior 'norm': the signal is zero everywhere, unit vectors cannot explain it; is it dichroic?"
         )
-    everything = _Fit(problem, problem.weight_vyx, delta_per_nm)
-    first = everything.state(_normalized(start))
-    some = _thinned(problem)
-    curvature, in_all = (_curvature(each, first.delta) for each in (some, problem))
+    everything = _Fit(problem, delta_per_nm)
+    n = normalized(start)
+    first_delta = everything.state(n).delta
+    some = problem.of_views(slice(None, None, -(-len(problem.weight_vyx) // ENOUGH_VIEWS)))
+    curvature, in_all = (_curvature(each, first_delta) for each in (some, problem))
     held = np.arange(HELD_OUT // 2, len(some.weight_vyx), HELD_OUT)
-    relative, n, chi2 = FIRST_WEIGHT, first.n, dict[float, float]()
+    relative, chi2 = FIRST_WEIGHT, dict[float, float]()
     if some.weight_vyx[held].any():
         trial = _Trial(some, held, curvature, delta_per_nm)
         starts = _starts(
-            start / np.float32(first.delta), problem.projector.z_nm, problem.projector.voxel_nm
+            start / np.float32(first_delta), problem.projector.z_nm, problem.projector.voxel_nm
         )
         n, chi2[relative] = _best_start(trial, starts)
         relative, n = _best_weight(trial, n, chi2)
-    state = everything.descend(everything.state(n), relative * np.sqrt(curvature * in_all))
+    state = everything.descend(n, relative * np.sqrt(curvature * in_all))
     return UnitNormSolution(np.float32(state.delta) * state.n, state.delta, relative, chi2)
 
 
@@ -287,23 +254,6 @@ def _curvature(problem: Problem, delta: float) -> float:
     w2 = np.sum(problem.projector.weight_vc**2, axis=1)
     per_view = np.max(problem.weight_vyx, axis=(1, 2)).astype(np.float64) ** 2
     return delta**2 * problem.projector.voxel_nm**2 * float(np.sum(w2 * per_view)) / 3
-
-
-def _thinned(problem: Problem) -> Problem:
-    """Every so many'th view, `ENOUGH_VIEWS` at most."""
-    chosen = slice(None, None, -(-len(problem.weight_vyx) // ENOUGH_VIEWS))
-    projector = problem.projector
-    assert isinstance(projector, ShearedProjector)  # films alone have this prior
-    return replace(
-        problem,
-        projector=replace(
-            projector,
-            theta_deg_v=projector.theta_deg_v[chosen],
-            phi_deg_v=projector.phi_deg_v[chosen],
-        ),
-        signal_vyx=problem.signal_vyx[chosen],
-        weight_vyx=problem.weight_vyx[chosen],
-    )
 
 
 class _Trial:
@@ -316,22 +266,15 @@ class _Trial:
         curvature: float,
         delta_per_nm: float | None,
     ) -> None:
-        kept_weight = problem.weight_vyx.copy()
-        kept_weight[held] = 0
-        self._fit = _Fit(problem, kept_weight, delta_per_nm)
-        self._held = held
-        self._weight = problem.weight_vyx[held]
-        self._signal = problem.signal_vyx[held]
+        kept = np.setdiff1d(np.arange(len(problem.weight_vyx)), held)
+        self._fit = _Fit(problem.of_views(kept), delta_per_nm)
+        self._held = problem.of_views(held)
         self._curvature = curvature
-        seen_v = np.count_nonzero(self._weight, axis=(1, 2))
-        self._pixels = float(np.sum(seen_v * problem.projector.obliquity_v[held]))
 
     def run(self, n: Float32, relative: float) -> tuple[Float32, float]:
         """Descend from unit vectors with a weight over the curvature; the field, and chi2 of the views held out."""
-        state = self._fit.descend(self._fit.state(n), relative * self._curvature)
-        projected = np.float32(state.delta) * state.projected[self._held]
-        residual = self._weight * (self._signal - projected)
-        return state.n, _dot(residual, residual) / self._pixels
+        state = self._fit.descend(n, relative * self._curvature)
+        return state.n, self._held.chi2(self._held.residual(np.float32(state.delta) * state.n))
 
 
 def _starts(linear: Float32, z_nm: Float64, voxel_nm: float) -> list[Float32]:
@@ -346,7 +289,7 @@ def _starts(linear: Float32, z_nm: Float64, voxel_nm: float) -> list[Float32]:
         n = linear.copy()
         if j:
             n[2] += missing * (sign * np.cos(np.pi * j * height)).astype(np.float32)[:, None, None]
-        starts.append(_normalized(n))
+        starts.append(normalized(n))
     return starts
 
 
