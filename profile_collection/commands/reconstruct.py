@@ -225,7 +225,9 @@ def _checked_input(arguments: argparse.Namespace) -> tuple[list["TiltSeries"], "
     grid = Grid((arguments.depth_voxels, height, width), arguments.voxel_nm)
     tilt_series, notes = checked_series(
         [
-            TiltSeries(phi_deg, series.theta_deg, series.dichroic_tvu, roll_deg=roll_deg)
+            TiltSeries(
+                phi_deg, series.theta_deg, series.dichroic_tvu, series.std_t, roll_deg=roll_deg
+            )
             for phi_deg, roll_deg, series in zip(phis_deg, rolls_deg, aligned, strict=True)
         ],
         [str(path) for path in files],

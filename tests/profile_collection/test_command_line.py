@@ -188,6 +188,19 @@ def test_what_is_said_of_a_volume(aligned, tmp_path, capsys):
     assert of_residual.startswith(f"left of the signal: {told['residual']['rms']:.2g} rms")
 
 
+def test_the_standard_deviation_of_the_views_is_taken_from_the_file(aligned, tmp_path, capsys):
+    """What is left of the signal is the same; in units of twice the noise it is half."""
+    found = []
+    for std in (0.1, 0.2):
+        with h5py.File(aligned, "a") as file:
+            file.require_dataset("MagneticSignalStd", (5,), "f8")[:] = std
+        options = ("--phi", 0, "--depth-voxels", 4, "--method", "sirt", "--json")
+        reconstructed(aligned, *options, "--output", tmp_path / "out.h5")
+        found.append(json.loads(capsys.readouterr().out)["residual"])
+    assert found[1]["rms"] == pytest.approx(found[0]["rms"])
+    assert found[1]["over_noise"] == pytest.approx(found[0]["over_noise"] / 2)
+
+
 def test_std_by_the_bootstrap(aligned, tmp_path, capsys):
     """It takes the place of the analytic one, in the file and in what is exported from it."""
     options = (aligned, "--phi", 0, "--depth-voxels", 4, "--output", tmp_path / "out.h5")
