@@ -259,9 +259,9 @@ def _name(stream: str, key: Key) -> str:
     """Name an exposure for a person.
 
     >>> _name("primary", Key(102.0, -55.0, -1, 6))
-    'phi 102 deg, theta -55 deg, helicity -, repeat 7'
+    'phi 102 deg, theta -55 deg, helicity -1, repeat 7'
     """
-    side = {1: "helicity +", -1: "helicity -", 0: "no helicity"}[key.helicity]
+    side = f"helicity {key.helicity:+d}" if key.helicity else "no helicity"
     if stream == "dark":
         return f"dark frame {key.repeat + 1}"
     place = "flat" if stream == "flat" else f"phi {key.phi_deg:g} deg, theta {key.theta_deg:g} deg"

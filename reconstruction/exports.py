@@ -4,7 +4,7 @@ inside.
 ovf (Muview, OOMMF, mumax3)
     A volume: one OVF 2.0 file, binary 4.
 vti (ParaView)
-    A volume: one VTK ImageData file, vectors `m` and scalars `data_fraction`.
+    A volume: one VTK ImageData file, vectors `m` and scalars `data_fraction`, `std`.
 tiff (ImageJ)
     A volume: one hyperstack with the components as channels. An aligned series: one hyperstack with
     the channels dichroic and absorption.
@@ -93,8 +93,9 @@ def _volume_as_vti(volume: Volume, path: Path) -> tuple[Path, ...]:
     """Write VTK's XML ImageData with the arrays appended raw, little-endian, 64-bit lengths."""
     nz, ny, nx = volume.mx.shape
     arrays = [("m", 3, np.moveaxis(volume.m_czyx, 0, 3))]
-    if volume.data_fraction is not None:
-        arrays.append(("data_fraction", 1, volume.data_fraction))
+    for name, part in (("data_fraction", volume.data_fraction), ("std", volume.std)):
+        if part is not None:
+            arrays.append((name, 1, part))
     step = f"{volume.voxel_nm!r}"
     origin = " ".join(repr(-(n - 1) / 2 * volume.voxel_nm) for n in (nx, ny, nz))
     extent = f"0 {nx - 1} 0 {ny - 1} 0 {nz - 1}"
@@ -105,7 +106,7 @@ def _volume_as_vti(volume: Volume, path: Path) -> tuple[Path, ...]:
             f'format="appended" offset="{offset}"/>'
         )
         offset += 8 + 4 * values.size
-    scalars = ' Scalars="data_fraction"' if len(arrays) > 1 else ""
+    scalars = f' Scalars="{arrays[1][0]}"' if len(arrays) > 1 else ""
     note = escape(_description(volume)).replace("--", "- -")
     lines = [
         '<?xml version="1.0"?>',

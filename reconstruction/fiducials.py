@@ -178,10 +178,18 @@ def _radial_basis(rho: Float64, reach: float) -> tuple[Float64, Float64]:
     """Even splines in rho up to reach, shape (points, splines), and their derivatives."""
     count = int(np.ceil(reach / KNOT_PIXELS)) + 2
     x = rho[:, None] / KNOT_PIXELS
-    knots = np.arange(count)
-    (right, right_slope), (left, left_slope) = _bspline(x - knots), _bspline(x + knots)
-    twice = np.where(knots == 0, 0.5, 1.0)
-    return (right + left) * twice, (right_slope + left_slope) * twice / KNOT_PIXELS
+    value, slope = _bspline(x - np.arange(count))
+    # Of the mirrored splines only that of the second knot reaches across the centre; the first is its own mirror.
+    mirrored, mirrored_slope = _bspline(x[:, 0] + 1)
+    value[:, 1] += mirrored
+    slope[:, 1] += mirrored_slope
+    return value, slope / KNOT_PIXELS
+
+
+def _least_squares(matrix: Float64, values: Float64) -> tuple[Float64, Float64]:
+    """Solution by normal equations, of least length where they leave it open, and their inverse."""
+    inverse = np.linalg.pinv(matrix.T @ matrix, rcond=1e-12, hermitian=True)
+    return np.asarray(inverse @ (matrix.T @ values)), np.asarray(inverse)
 
 
 def _fit_centre(
@@ -219,14 +227,12 @@ def _fit_centre(
         used = np.abs(basis).max(axis=0) > 0
         basis, slope = basis[:, used], slope[:, used]
         even = np.column_stack([basis, dv / reach, du / reach])
-        coefficients = np.linalg.lstsq(
-            even * root_weight[:, None], values * root_weight, rcond=1e-9
-        )[0]
+        coefficients, _ = _least_squares(even * root_weight[:, None], values * root_weight)
         model = even @ coefficients
         root_weight = np.exp(-(model - np.median(model)) / 2)
         falling = slope @ coefficients[: basis.shape[1]] / np.maximum(rho, 1e-9)
         full = np.column_stack([even, -falling * dv, -falling * du]) * root_weight[:, None]
-        solution = np.linalg.lstsq(full, values * root_weight, rcond=1e-9)[0]
+        solution, inverse = _least_squares(full, values * root_weight)
         step = solution[-2:]
         length = float(np.hypot(*step))
         if not np.isfinite(length):
@@ -240,7 +246,7 @@ def _fit_centre(
         if freedom < 10:
             return None
         variance = float(residual @ residual) / freedom
-        covariance = np.linalg.pinv(full.T @ full, rcond=1e-12, hermitian=True)[-2:, -2:] * variance
+        covariance = inverse[-2:, -2:] * variance
         if length**2 < _CONVERGED_SIGMA**2 * np.trace(covariance):
             break
     else:

@@ -53,8 +53,9 @@ class AlignedSeries:
 
     `dichroic_tvu` is S = (A(+) - A(-)) / 2 and `absorption_tvu` (A(+) + A(-)) / 2, both without
     unit. The other stacks are there if the file had them: the aligned A(+) and A(-) (MARTApp: T(+)
-    and T(-)), and the same before alignment. `pixel_nm` and `phi_deg` are our own processing's,
-    None where the file does not say: MARTApp's do not.
+    and T(-)), and the same before alignment. `pixel_nm`, `phi_deg` and `std_t`, the standard deviation
+    of a usual pixel of each view's S by photon noise, are our own processing's, None where the file
+    does not say: MARTApp's do not.
     """
 
     theta_deg: Float64
@@ -66,9 +67,11 @@ class AlignedSeries:
     original_negative_tvu: Float32 | None = None
     pixel_nm: float | None = None
     phi_deg: float | None = None
+    std_t: Float64 | None = None
 
 
 _ATTRIBUTES = ("pixel_nm", "phi_deg")
+_STD = "MagneticSignalStd"
 _STACKS = {
     "dichroic_tvu": "MagneticSignal2DAligned",
     "absorption_tvu": "Absorption2DAligned",
@@ -99,8 +102,9 @@ def read_aligned(path: Path) -> AlignedSeries:
     taken instead. The other stacks are passed on as they are: MARTApp keeps transmittances in them, so the
     signals are not made from them.
 
-    NaN marks a pixel that says nothing, as our own processing writes them. Raises `FileError` for a
-    missing or wrong file, dataset, shape or value (Inf).
+    NaN marks a pixel that says nothing, as our own processing writes them, with `MagneticSignalStd` {N}, the
+    standard deviation of each view. Raises `FileError` for a missing or wrong file, dataset, shape or value (Inf,
+    or a standard deviation that is not above zero).
     """
     with open_hdf5(path) as file:
         theta_deg = read_array(path, file, "Angles", shape=(None,), dtype=np.float64)
@@ -120,6 +124,13 @@ def read_aligned(path: Path) -> AlignedSeries:
                 # before the last alignment images may be larger than what was kept
                 stacks[name] = read_array(path, file, dataset, shape=(n, None, None), masked=True)
         known = {name: float(file.attrs[name]) for name in _ATTRIBUTES if name in file.attrs}
+        std_t = None
+        if _STD in file:
+            std_t = read_array(path, file, _STD, shape=(n,), dtype=np.float64)
+            if not (std_t > 0).all():
+                raise FileError(
+                    f"{path}: dataset {_STD} holds {std_t.min():g}; expected standard deviations above zero"
+                )
     return AlignedSeries(
         theta_deg,
         stacks["dichroic_tvu"],
@@ -130,6 +141,7 @@ def read_aligned(path: Path) -> AlignedSeries:
         stacks.get("original_negative_tvu"),
         known.get("pixel_nm"),
         known.get("phi_deg"),
+        std_t,
     )
 
 
@@ -145,6 +157,11 @@ def write_aligned(path: Path, series: AlignedSeries) -> None:
         raise FileError(
             f"{path}: absorption stack of shape {series.absorption_tvu.shape}; expected {shape}"
         )
+    if series.std_t is not None and series.std_t.shape != series.theta_deg.shape:
+        raise FileError(
+            f"{path}: standard deviations of shape {series.std_t.shape}; expected one per view, "
+            f"{series.theta_deg.shape}"
+        )
     stacks = [getattr(series, name) for name in _STACKS]
     size = sum(4 * stack.size for stack in stacks if stack is not None)
     with replaced_when_complete(path, size) as temporary, h5py.File(temporary, "w") as file:
@@ -154,6 +171,8 @@ def write_aligned(path: Path, series: AlignedSeries) -> None:
             stack = getattr(series, name)
             if stack is not None:
                 _write_stack(file, dataset, stack, np.float32)
+        if series.std_t is not None:
+            file.create_dataset(_STD, data=np.asarray(series.std_t, dtype=np.float64))
         for name in _ATTRIBUTES:
             if getattr(series, name) is not None:
                 file.attrs[name] = float(getattr(series, name))

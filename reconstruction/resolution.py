@@ -122,8 +122,11 @@ def half_set_resolution_nm(
 ) -> dict[str, float]:
     """Length in nm at which volumes of the even and of the odd views agree to half a bit, by direction.
 
-    Each volume has half of the views, and neighbouring tilts are no repeats of each other: in the plane the volume of
-    all views is rather better than this says. Along the normal see the module's warning.
+    Along the normal see the module's warning. The views of a series share their flats, whose noise lies still on the
+    detector: it makes the halves agree, up to the last frequency, unless run-out has moved the sample over the
+    detector from view to view. On stripes with the noise of a real dose, half sets of views told 72 to 80 nm with a
+    run-out of up to 3 pixels, where halves of the exposures with flats of their own told 79; and 21 nm, two voxels,
+    without any.
 
     Args:
         series: at least two views each.

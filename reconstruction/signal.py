@@ -19,10 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mistral_txm.reconstruction.frames import Float32, Float64, Rate
-from mistral_txm.reconstruction.geometry import InputError
 
 
 @dataclass(frozen=True)
@@ -72,25 +70,3 @@ def helicity_signals(
         ((plus - minus) / 2).astype(np.float32),
         (np.sqrt(var_plus + var_minus) / 2).astype(np.float32),
     )
-
-
-def mean_absorbance(
-    transmittance_tvu: npt.ArrayLike, theta_deg_t: npt.ArrayLike
-) -> tuple[Float64, Float32]:
-    """Average exposures of the same tilt and take ``A = -ln T``: tilts ascending, and ``[view, v, u]``.
-
-    NaN where the mean transmittance is not positive.
-
-    >>> tilts, a = mean_absorbance(np.exp(-np.full((3, 1, 1), 0.5)), [10.0, -10.0, 10.0])
-    >>> tilts.tolist(), a.ravel().tolist()
-    ([-10.0, 10.0], [0.5, 0.5])
-    """
-    stack = np.asarray(transmittance_tvu, dtype=np.float64)
-    if stack.ndim != 3 or not len(stack):
-        raise InputError(
-            f"transmittance: an array of shape {stack.shape}; expected images [image, v, u], at least one"
-        )
-    tilts, which = np.unique(np.asarray(theta_deg_t, dtype=np.float64), return_inverse=True)
-    mean_vvu = np.stack([stack[which == index].mean(axis=0) for index in range(len(tilts))])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return tilts, np.where(mean_vvu > 0, -np.log(mean_vvu), np.nan).astype(np.float32)

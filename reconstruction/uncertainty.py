@@ -135,6 +135,14 @@ def _solved(series: Series, solve: Callable[[Series], Reconstruction]) -> Float3
     return solve(series).m_czyx
 
 
+def check_bootstrap(method: str) -> None:
+    """Refuse methods for which the bootstrap over views says nothing, in one line."""
+    if method in ("art", "sirt"):
+        raise InputError(
+            f"bootstrap: the method '{method}' weights all views alike, whatever is drawn; choose 'direct' or 'cgls'"
+        )
+
+
 def with_bootstrap_std(
     result: Reconstruction,
     series: Series,
@@ -161,11 +169,7 @@ def with_bootstrap_std(
         InputError: for fewer than two, and for the methods "art" and "sirt": they weight all views alike, so that
             nothing is drawn.
     """
-    if result.method in ("art", "sirt"):
-        raise InputError(
-            f"bootstrap: the method '{result.method}' weights all views alike, whatever is drawn; choose 'direct' or "
-            "'cgls'"
-        )
+    check_bootstrap(result.method)
     if times < 2:
         raise InputError(f"bootstrap: {times} volumes, at least two are needed")
     sizes = [np.size(one.theta_deg_t) for one in series]

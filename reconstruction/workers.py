@@ -7,6 +7,7 @@ are. An iterative reconstruction holds the whole field in each step and stays on
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         worker_dashboard_address=None,
         memory_limit=0,
         env={"NUMBA_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
-        silence_logs=True,
+        silence_logs=logging.ERROR,
     ) as cluster:
         yield cluster
 

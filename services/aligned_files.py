@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mistral_txm.reconstruction import AlignedSeries, FileError, read_aligned, write_aligned
 from mistral_txm.reconstruction.straighten import straightened
@@ -144,4 +145,10 @@ def _straightened(views: AlignedViews, pixel_nm: float) -> AlignedSeries:
         negative_tvu=negative_tvu,
         pixel_nm=pixel_nm,
         phi_deg=views.phi_deg,
+        std_t=np.array([_usual_std(angle.signals.std_vu) for angle in views.angles]),
     )
+
+
+def _usual_std(std_vu: NDArray[np.float32]) -> float:
+    """Return the standard deviation of a usual pixel: the median of those that say anything."""
+    return float(np.median(std_vu[np.isfinite(std_vu) & (std_vu > 0)]))

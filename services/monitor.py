@@ -329,10 +329,11 @@ def _progress_words(progress: Progress, now_s: float) -> str:
         words.append(f"{progress.taken / progress.planned:.0%}")
     newest = progress.newest
     if newest is not None:
-        sign = {1: "+", -1: "−"}.get(newest.key.helicity, "none")
+        helicity = newest.key.helicity
+        side = f"helicity {helicity:+d}" if helicity else "no helicity"
         words.append(
             f"{newest.stream}: {_angle(newest.key.phi_deg, newest.key.theta_deg)}, "
-            f"helicity {sign}, repeat {newest.key.repeat}"
+            f"{side}, repeat {newest.key.repeat + 1}"
         )
         if progress.state == "measuring":
             words.append(f"newest frame {_duration(now_s - newest.time)} ago")

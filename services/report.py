@@ -174,7 +174,6 @@ def _measurement_section(subject: Subject) -> Section | None:
     section = Section("What was measured")
     frames = subject.frames
     if frames is not None:
-        sign = "+" if frames.helicity > 0 else "−"
         view = f"azimuth {plain(frames.phi_deg)}°, tilt {plain(frames.theta_deg)}°"
         section.figures.append(
             subject.draw(
@@ -186,7 +185,7 @@ def _measurement_section(subject: Subject) -> Section | None:
                     subject.volume.voxel_nm,
                     view,
                 ),
-                f"One view of the sample ({view}). Left: a single raw frame of helicity {sign}, as "
+                f"One view of the sample ({view}). Left: a single raw frame of helicity {frames.helicity:+d}, as "
                 "the camera gave it. Middle and right: sum and difference of both helicities after "
                 "dark, flat, ring current and exposure were corrected, repeats averaged, and the "
                 "logarithm taken. Grey values and colours span 99 % of the pixels.",

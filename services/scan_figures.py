@@ -64,7 +64,7 @@ def energy_figure(spectra: Mapping[int, EnergyScan]) -> Figure:
             curve.value_e,
             curve.std_e,
             color=HELICITY_COLOUR[helicity],
-            label=f"helicity {'+' if helicity > 0 else '−'}1",
+            label=f"helicity {helicity:+d}",
             **_points(marker),
         )
     if shown.edge is not None:
@@ -107,7 +107,7 @@ def focus_figure(series: Sequence[FocusSeries]) -> Figure:
             "o" if one.helicity > 0 else "s",
             color=colour,
             markersize=3.5,
-            label=f"helicity {'+' if one.helicity > 0 else '−'}1: best at "
+            label=f"helicity {one.helicity:+d}: best at "
             f"{_with_std(focus.best_um, focus.std_um)} µm",
         )
     axes.set_xlabel("zone plate z (µm)")

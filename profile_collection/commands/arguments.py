@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -187,3 +188,23 @@ def existing_data(arguments: argparse.Namespace) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such data folder; give --data DIR")
     return folder
+
+
+def writable(path: Path) -> None:
+    """Refuse an output whose folder is missing before hours are spent on it.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        With one line.
+    """
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"{path}: the folder {path.absolute().parent} does not exist; make it first"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; name a file")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise PermissionError(
+            f"{path}: the folder {path.absolute().parent} may not be written to; choose another"
+        )

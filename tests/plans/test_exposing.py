@@ -111,7 +111,7 @@ def test_a_frame_that_does_not_come_is_taken_again(
         == [
             (
                 "repeat",
-                "phi 0 deg, theta 2 deg, helicity +, repeat 1: ccd: no frame within 31 s; taken again",
+                "phi 0 deg, theta 2 deg, helicity +1, repeat 1: ccd: no frame within 31 s; taken again",
             )
         ]
         * 2
@@ -169,7 +169,7 @@ def test_a_frame_that_was_hit_is_discarded_and_taken_again(
     play(scene, tilt_series(stub_instrument, alone, 0.0, series="s"), troubles)
     (told,) = scene.log
     what = "hit" if injected else "hit by the loss of light (hit)"
-    assert told == ("repeat", f"phi 0 deg, theta 2 deg, helicity +, repeat 1: {what}; taken again")
+    assert told == ("repeat", f"phi 0 deg, theta 2 deg, helicity +1, repeat 1: {what}; taken again")
     discarded = [m for m in scene.messages if m.command == "set" and m.obj.name == "ccd_discard"]
     assert [message.args for message in discarded] == [("hit",)]
     assert len(keys_of(scene)) == len(set(keys_of(scene))) == 4

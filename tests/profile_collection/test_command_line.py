@@ -1,13 +1,25 @@
 """Wrong input of every command: one clear line on stderr, nothing on stdout, exit code 2."""
 
 import json
+import re
 import socket
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 
 from mistral_txm.profile_collection.command_line import main
+from mistral_txm.reconstruction import (
+    AlignedSeries,
+    Grid,
+    TiltSeries,
+    read_aligned,
+    read_volume,
+    reconstruct,
+    write_aligned,
+)
+from mistral_txm.reconstruction.uncertainty import with_bootstrap_std
 
 
 @pytest.fixture
@@ -120,6 +132,13 @@ def test_bad_input_is_one_line(refuse, arguments, words):
         (("--phi", "0", "--isolated"), "method 'direct': it is made for a film"),
         (("--phi", "0", "--workers", "0"), "workers: 0, expected at least 1"),
         (("--phi", "0", "--workers", "both"), "'both' is neither a number of processes nor"),
+        (("--phi", "0", "--bootstrap", "1"), "at least 2"),
+        (("--phi", "0", "--bootstrap", "3", "--method", "art"), "'art' weights all views alike"),
+        (
+            ("--phi", "0", "--isolated", "--method", "cgls", "--residual-maps", "m.h5"),
+            "--residual-maps: made for a film",
+        ),
+        (("--phi", "0", "--residual-maps", "/nowhere/m.h5"), "/nowhere does not exist"),
     ],
 )
 def test_reconstruct_refuses(refuse, aligned, tmp_path, options, words):
@@ -138,6 +157,119 @@ def test_an_isolated_structure_is_reconstructed(aligned, tmp_path, capsys):
     assert "(6, 16, 16) voxels [z, y, x], sirt, prior none" in capsys.readouterr().out
     with h5py.File(output) as file:
         assert json.loads(file["provenance"].attrs["options"])["roll_deg"] == [20.0]
+
+
+def reconstructed(*arguments):
+    assert main(["reconstruct", *[str(one) for one in arguments]]) == 0
+
+
+def test_the_maps_of_residuals_do_not_replace_the_volume(refuse, aligned, tmp_path):
+    both = tmp_path / "out.h5"
+    options = ("--phi", 0, "--output", both, "--residual-maps", both)
+    assert "name one file" in refuse("reconstruct", aligned, *options)
+
+
+def test_what_is_said_of_a_volume(aligned, tmp_path, capsys):
+    """The same numbers for a person and for a program, against the file's own."""
+    options = (aligned, "--phi", 0, "--depth-voxels", 4, "--output", tmp_path / "out.h5")
+    reconstructed(*options, "--json")
+    told = json.loads(capsys.readouterr().out)
+    with h5py.File(tmp_path / "out.h5") as file:
+        rms = file["provenance/residual_rms"][()]
+    assert told["residual"]["rms"] == pytest.approx(np.sqrt(np.mean(rms**2)))
+    # white noise of standard deviation 0.1, of which little is fitted and some resampled away
+    assert 0.5 < told["residual"]["over_noise"] < 1.2
+    assert told["residual"]["largest"]["theta_deg"] in np.linspace(-50, 50, 5)
+    assert told["residual"]["largest"]["over_noise"] >= told["residual"]["over_noise"]
+    assert "resolution_nm" not in told
+    assert "bootstrap" not in told
+    reconstructed(*options)
+    of_residual = capsys.readouterr().out.splitlines()[1]
+    assert of_residual.startswith(f"left of the signal: {told['residual']['rms']:.2g} rms")
+
+
+def test_the_standard_deviation_of_the_views_is_taken_from_the_file(aligned, tmp_path, capsys):
+    """What is left of the signal is the same; in units of twice the noise it is half."""
+    found = []
+    for std in (0.1, 0.2):
+        with h5py.File(aligned, "a") as file:
+            file.require_dataset("MagneticSignalStd", (5,), "f8")[:] = std
+        options = ("--phi", 0, "--depth-voxels", 4, "--method", "sirt", "--json")
+        reconstructed(aligned, *options, "--output", tmp_path / "out.h5")
+        found.append(json.loads(capsys.readouterr().out)["residual"])
+    assert found[1]["rms"] == pytest.approx(found[0]["rms"])
+    assert found[1]["over_noise"] == pytest.approx(found[0]["over_noise"] / 2)
+
+
+def test_std_by_the_bootstrap(aligned, tmp_path, capsys):
+    """It takes the place of the analytic one, in the file and in what is exported from it."""
+    options = (aligned, "--phi", 0, "--depth-voxels", 4, "--output", tmp_path / "out.h5")
+    reconstructed(*options)
+    with h5py.File(tmp_path / "out.h5") as file:
+        analytic, mx = file["std"][()], file["mx"][()]
+    reconstructed(*options, "--bootstrap", 3)
+    assert "standard deviation of a component by the noise" in capsys.readouterr().out
+    volume = read_volume(tmp_path / "out.h5")
+    assert volume.options["bootstrap"] == 3
+    np.testing.assert_array_equal(volume.mx, mx)
+    (series,) = [
+        TiltSeries(0.0, one.theta_deg, one.dichroic_tvu) for one in [read_aligned(aligned)]
+    ]
+    solve = partial(reconstruct, grid=Grid((4, 16, 16), 10.5))
+    expected = with_bootstrap_std(solve([series]), [series], solve, 3).std
+    np.testing.assert_array_equal(volume.std, expected)
+    assert not np.allclose(expected, analytic)
+    main(
+        ["export", str(tmp_path / "out.h5"), "--format", "vti", "--output", str(tmp_path / "m.vti")]
+    )
+    exported = (tmp_path / "m.vti").read_bytes()
+    assert b'Name="std"' in exported
+    assert expected.astype("<f4").tobytes() in exported
+
+
+def test_resolution_of_half_sets(tmp_path, capsys):
+    """A film seen from above whose m_z ends at 60 nm; the flats' noise that all views share is told from it."""
+    n, voxel_nm = 64, 10.5
+    rng = np.random.default_rng(3)
+    k = np.hypot(*np.meshgrid(np.fft.fftfreq(n, voxel_nm), np.fft.fftfreq(n, voxel_nm)))
+    truth = np.fft.ifft2(np.fft.fft2(rng.standard_normal((n, n))) * (k < 1 / 60)).real
+    noise = truth.std() * rng.standard_normal((8, n, n))
+    path = tmp_path / "above.h5"
+    options = (path, "--phi", 0, "--depth-voxels", 1, "--resolution", "--output", tmp_path / "o.h5")
+    for shared, words in (
+        (0.0, r"resolution of half sets: (5\d|6\d) nm in the plane\n"),
+        (0.5, "resolution: not told: the halves"),
+    ):
+        images = (truth + noise + shared * rng.standard_normal((n, n))).astype(np.float32)
+        write_aligned(path, AlignedSeries(np.linspace(-2, 2, 8), images, images))
+        reconstructed(*options)
+        assert re.search(words, capsys.readouterr().out)
+    reconstructed(*options, "--json")
+    assert json.loads(capsys.readouterr().out)["resolution_nm"] == {"lateral": None, "axial": None}
+
+
+def test_residual_maps_are_written(aligned, tmp_path, capsys):
+    maps = tmp_path / "maps.h5"
+    options = ("--depth-voxels", 2, "--residual-maps", maps, "--output", tmp_path / "out.h5")
+    reconstructed(aligned, "--phi", 0, *options)
+    assert f"{maps}: residuals of the views" in capsys.readouterr().out
+    with h5py.File(maps) as file:
+        assert file["residual"].shape == (5, 16, 16)
+        assert file["misfit"].shape == (2, 16, 16)
+
+
+@pytest.mark.slow
+def test_workers_work_without_a_word(aligned, tmp_path, capfd):
+    options = ("--depth-voxels", 2, "--bootstrap", 2, "--resolution")
+    volumes = []
+    for workers in (1, 2):
+        output = tmp_path / f"{workers}.h5"
+        reconstructed(aligned, "--phi", 0, *options, "--workers", workers, "--output", output)
+        told = capfd.readouterr()
+        assert told.err.startswith("one azimuth alone")
+        assert told.err.count("\n") == 1
+        volumes.append(output.read_bytes())
+    assert volumes[0] == volumes[1]
 
 
 def test_an_output_whose_folder_is_missing(refuse, aligned, tmp_path):

@@ -1,5 +1,6 @@
 """MARTApp's and Xradia's files: round trips, real samples, one line for each kind of bad file."""
 
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -74,6 +75,19 @@ class TestAligned:
                 "2DAlignedNegativeStack",
             }
             assert file["MagneticSignal2DAligned"].compression is None
+
+    def test_the_standard_deviation_of_each_view_is_kept_and_checked(self, tmp_path, series):
+        path = tmp_path / "series.hdf5"
+        noisy = dataclasses.replace(series, std_t=np.array([0.02, 0.011, 0.01, 0.012, 0.03]))
+        write_aligned(path, noisy)
+        assert_same(noisy, read_aligned(path))
+        with h5py.File(path, "r+") as file:
+            assert file["MagneticSignalStd"].shape == (5,)
+            file["MagneticSignalStd"][2] = 0.0
+        with pytest.raises(FileError, match="MagneticSignalStd holds 0; expected standard dev"):
+            read_aligned(path)
+        with pytest.raises(FileError, match=r"shape \(2,\); expected one per view, \(5,\)"):
+            write_aligned(path, dataclasses.replace(series, std_t=np.ones(2)))
 
     def test_written_whole_or_not_at_all(self, tmp_path, series, monkeypatch):
         path = tmp_path / "series.hdf5"

@@ -104,6 +104,10 @@ def test_a_series_gives_one_file_per_azimuth_with_the_signals_of_the_film(series
         for image, theta_deg in zip(found.dichroic_tvu, found.theta_deg, strict=True):
             # The standard deviation of a pixel is 0.008 or less, of the mean a 48th of that.
             assert image.mean() == pytest.approx(series.dichroic(phi_deg, theta_deg), abs=8e-4)
+        # The signal of these frames is even: all that varies in a view is noise.
+        scatter = found.dichroic_tvu.std(axis=(1, 2))
+        assert found.std_t is not None
+        np.testing.assert_allclose(found.std_t, scatter, rtol=0.1)
         np.testing.assert_allclose(
             found.positive_tvu - found.negative_tvu, 2 * found.dichroic_tvu, atol=1e-6
         )

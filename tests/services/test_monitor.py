@@ -55,7 +55,7 @@ def test_progress_in_words(tmp_path):
     text = head_html(Snapshot(progress=progress), NOW_S)
     assert "a film" in text
     assert "10 of 40 exposures · 25%" in text
-    assert "φ 102°, θ −31°, helicity −, repeat 4" in text
+    assert "φ 102°, θ −31°, helicity -1, repeat 5" in text
     assert "newest frame 10 s ago" in text
     assert "about 5 min left" in text
     assert "width:25.0%" in text
