@@ -21,7 +21,7 @@ from mistral_txm.reconstruction import Reconstruction, reconstruct
 from mistral_txm.reconstruction.residual_maps import residual_maps
 from mistral_txm.reconstruction.resolution import ROSENTHAL_HENDERSON, shell_correlation
 from mistral_txm.reconstruction.uncertainty import bootstrap_std, views_drawn
-from mistral_txm.services.figures import STYLE
+from mistral_txm.services.drawing import STYLE
 
 IMAGES = Path(__file__).with_name("images")
 SLICE_NM = {"stripes": 80.0}

@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 
 from mistral_txm.plans import energy_scan, focus_series, polarization_scan
 from mistral_txm.profile_collection import start
-from mistral_txm.services.figures import SIGNED_MAP, STYLE
+from mistral_txm.services.drawing import SIGNED_MAP, STYLE
 from mistral_txm.services.scan_figures import energy_figure, focus_figure, polarization_figure
 from mistral_txm.services.scans import (
     evaluate_energy_scan,

@@ -12,7 +12,7 @@ import matplotlib as mpl
 
 from mistral_txm.profile_collection import start
 from mistral_txm.profile_collection.survey_plans import survey_plans
-from mistral_txm.services.figures import STYLE
+from mistral_txm.services.drawing import STYLE
 from mistral_txm.services.mosaic import mosaic_figure, stitch
 from mistral_txm.services.rotation_axis import evaluate_rotation_axis
 from mistral_txm.services.runs import list_runs

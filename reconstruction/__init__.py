@@ -9,6 +9,8 @@ from mistral_txm.reconstruction.geometry import (
     beam_direction,
     detector_basis,
 )
+from mistral_txm.reconstruction.likelihood import JointReconstruction, reconstruct_counts
+from mistral_txm.reconstruction.likelihood_series import CountSeries
 from mistral_txm.reconstruction.martapp import (
     AlignedSeries,
     NormalizedStack,
@@ -40,10 +42,12 @@ from mistral_txm.reconstruction.volume_file import (
 __all__ = [
     "Absorption",
     "AlignedSeries",
+    "CountSeries",
     "DirectModel",
     "FileError",
     "Grid",
     "InputError",
+    "JointReconstruction",
     "NormalizedStack",
     "Reconstruction",
     "TiltSeries",
@@ -61,6 +65,7 @@ __all__ = [
     "read_volume",
     "reconstruct",
     "reconstruct_absorption",
+    "reconstruct_counts",
     "topology_summary",
     "volume_of",
     "write_aligned",

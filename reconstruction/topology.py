@@ -57,15 +57,17 @@ from mistral_txm.reconstruction.lattice_charge import (
     plane_angles,
     slice_index,
 )
-from mistral_txm.reconstruction.singularities import (
-    RESOLUTION_NM,
+from mistral_txm.reconstruction.planar_charges import (
     PlanarCharge,
-    Singularity,
     find_merons,
-    find_singularities,
     layer_charges,
     layer_charges_of,
     merons_of,
+)
+from mistral_txm.reconstruction.singularities import (
+    RESOLUTION_NM,
+    Singularity,
+    find_singularities,
     prepared,
     singularities_of,
 )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.volume_file import read_volume
 from mistral_txm.services.exposures import STREAMS, Exposure
-from mistral_txm.services.figures import Field, field_of
+from mistral_txm.services.fields import Field, field_of
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import follow
 from mistral_txm.services.live_files import (

@@ -46,7 +46,8 @@ from numpy.typing import NDArray
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 
-from mistral_txm.services.figures import COMPONENTS, SIGNED_MAP, direction_rgb, plain
+from mistral_txm.services.drawing import SIGNED_MAP, direction_rgb, plain
+from mistral_txm.services.figures import COMPONENTS
 from mistral_txm.services.lifeline import watch_parent
 from mistral_txm.services.live_files import stale_s
 from mistral_txm.services.live_view import LiveView, Progress, Snapshot

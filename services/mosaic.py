@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.files import replaced_when_complete
 from mistral_txm.reconstruction.image_shift import NoCommonStructureError, image_shift, translated
-from mistral_txm.services.figures import STYLE
+from mistral_txm.services.drawing import STYLE
 from mistral_txm.services.scans import Rates, Scan, ScanError, expect
 
 STAGE_STD_UM = 0.05

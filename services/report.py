@@ -16,8 +16,9 @@ import matplotlib as mpl
 import numpy as np
 
 from mistral_txm.reconstruction.volume_file import Volume, read_volume
-from mistral_txm.services import figures
-from mistral_txm.services.figures import Field, Points, field_of, plain
+from mistral_txm.services import figures, quality_figures
+from mistral_txm.services.drawing import STYLE, plain
+from mistral_txm.services.fields import Field, Points, field_of
 from mistral_txm.services.live_files import FrameExamples
 from mistral_txm.services.report_parts import (
     Section,
@@ -79,7 +80,7 @@ def write_report(
     if truth_path is not None:
         truth = moved(read_truth(truth_path), truth_move_xy_nm)
     subject = _prepare(volume_path, output, truth, frames, summary or {})
-    with mpl.rc_context(dict(figures.STYLE)):
+    with mpl.rc_context(dict(STYLE)):
         sections = [section for section in _sections(subject) if section is not None]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(
@@ -296,7 +297,7 @@ def _truth_section(subject: Subject) -> Section | None:
         section.figures.append(
             subject.draw(
                 "agreement",
-                figures.agreement_figure(
+                quality_figures.agreement_figure(
                     r_cn,
                     t_cn,
                     [values["correlation"] for values in comparison["components"].values()],
@@ -316,7 +317,7 @@ def _data_section(subject: Subject) -> Section | None:
         section.figures.append(
             subject.draw(
                 "data_fraction",
-                figures.data_fraction_figure(
+                quality_figures.data_fraction_figure(
                     volume.data_fraction,
                     volume.voxel_nm,
                     subject.slices_nm,
@@ -330,7 +331,7 @@ def _data_section(subject: Subject) -> Section | None:
         section.figures.append(
             subject.draw(
                 "residual",
-                figures.residual_figure(
+                quality_figures.residual_figure(
                     [
                         (f"azimuth {plain(phi_deg)}°", theta_deg, rms)
                         for phi_deg, theta_deg, rms in volume.residuals

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mistral_txm.reconstruction.volume_file import Volume
-from mistral_txm.services.figures import Field, Points
+from mistral_txm.services.fields import Field, Points
 from mistral_txm.services.live_files import FrameExamples
 from mistral_txm.services.truth import FoundSingularity, Truth
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from mistral_txm.services.figures import LINE_COLOURS, STYLE
+from mistral_txm.services.drawing import LINE_COLOURS, STYLE
 from mistral_txm.services.mosaic import mosaic_figure, stitch
 from mistral_txm.services.rotation_axis import RegionAxis, evaluate_rotation_axis
 from mistral_txm.services.scans import (

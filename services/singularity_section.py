@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mistral_txm.reconstruction import topology
 from mistral_txm.services import topology_figures
-from mistral_txm.services.figures import plain
+from mistral_txm.services.drawing import plain
 from mistral_txm.services.report_parts import (
     LISTED,
     Drawn,

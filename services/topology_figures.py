@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.topology import ChargeProfile, PlanarProfile
-from mistral_txm.services.figures import line_colours, new_figure, open_frame, plain
+from mistral_txm.services.drawing import line_colours, new_figure, open_frame, plain
 
 
 def charge_figure(

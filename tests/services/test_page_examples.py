@@ -11,7 +11,7 @@ import pytest
     [
         "catalog_frames",
         "catalog_search",
-        "figures",
+        "drawing",
         "live_files",
         "monitor",
         "runs",

@@ -17,8 +17,8 @@ from mistral_txm.reconstruction.volume_file import (
     read_volume,
     write_volume,
 )
-from mistral_txm.services import figures
-from mistral_txm.services.figures import Field
+from mistral_txm.services import drawing, figures
+from mistral_txm.services.fields import Field
 from mistral_txm.services.live_files import FrameExamples
 from mistral_txm.services.report import write_report
 from mistral_txm.services.truth import compare_with_truth, read_truth
@@ -201,17 +201,17 @@ def test_the_page_is_well_formed_and_needs_nothing_from_outside(tmp_path):
 
 def test_directions_have_the_colours_of_the_wheel():
     """+x, +y, -x, -y are a quarter of the cyclic map apart; what has no direction is grey."""
-    wheel = mpl.colormaps[figures.CYCLIC_MAP]
+    wheel = mpl.colormaps[drawing.CYCLIC_MAP]
     mx, my = np.array([[1.0, 0, -1, 0, 0.01]]), np.array([[0.0, 1, 0, -1, 0.01]])
-    rgb = figures.direction_rgb(mx, my, shortest=0.1)
+    rgb = drawing.direction_rgb(mx, my, shortest=0.1)
     for quarter in range(4):
         assert rgb[0, quarter] == pytest.approx(wheel(quarter / 4)[:3])
     assert rgb[0, 4] == pytest.approx([0.6] * 3)
-    assert np.array_equal(figures.direction_rgb(mx + np.nan, my, 0.1), np.full((1, 5, 3), 0.6))
+    assert np.array_equal(drawing.direction_rgb(mx + np.nan, my, 0.1), np.full((1, 5, 3), 0.6))
 
 
 def test_the_cyclic_map_closes():
-    wheel = mpl.colormaps[figures.CYCLIC_MAP]
+    wheel = mpl.colormaps[drawing.CYCLIC_MAP]
     assert np.abs(np.subtract(wheel(0.0), wheel(1.0))).max() < 0.02
 
 
