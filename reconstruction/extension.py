@@ -9,6 +9,7 @@ with each other, and that disagreement is amplified all over the volume: the vec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a setting made by import
 from mistral_txm.reconstruction.layers import Support
-from mistral_txm.reconstruction.projector import ShearedProjector
+from mistral_txm.reconstruction.projector import ShearedProjector, seen_ends
 from mistral_txm.reconstruction.solvers import Problem, cgls
 from mistral_txm.reconstruction.views import View
 
@@ -60,9 +61,11 @@ def extend_views(
     )
     scale = np.sqrt(projector.obliquity_v) / np.array([v.std_signal for v in views])
     full *= scale[:, None, None].astype(np.float32)
-    problem = Problem(projector, coarse, full, coverage.astype(np.float32))
+    covered = coverage.astype(np.float32)
+    measured = replace(projector, ends_vy2=seen_ends(full > 0))
+    problem = Problem(measured, coarse, full, covered)
     field = cgls(problem, iterations=iterations, initial=initial, stop_chi2=None)
-    projected = problem.forward(field)
+    projected = projector.forward(field, coverage_z=covered)
     extended = np.empty((len(views), ny, nx), np.float32)
     for number, view in enumerate(views):
         _continue(view.signal_yx, view.seen_yx, projected[number], factor, extended[number])

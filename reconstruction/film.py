@@ -12,7 +12,7 @@ from mistral_txm.reconstruction.direct import solve_direct
 from mistral_txm.reconstruction.extension import extend_views
 from mistral_txm.reconstruction.geometry import Grid
 from mistral_txm.reconstruction.layers import CENTRE_INSIDE, Support, support_of
-from mistral_txm.reconstruction.projector import ShearedProjector
+from mistral_txm.reconstruction.projector import ShearedProjector, seen_ends
 from mistral_txm.reconstruction.solvers import Callback, Problem, iterate
 from mistral_txm.reconstruction.unit_norm import solve_unit_norm
 from mistral_txm.reconstruction.views import COARSE, Domain, View
@@ -57,13 +57,14 @@ class How:
 def sheared_problem(
     views: Sequence[View], support: Support, voxel_nm: float, *, scalar: bool = False
 ) -> Problem:
-    """The problem that the views of a film pose."""
+    """The problem that the views of a film pose; rays before the first and after the last seen one are left out."""
     projector = ShearedProjector(
         np.array([v.theta_deg for v in views]),
         np.array([v.phi_deg for v in views]),
         support.z_nm,
         voxel_nm,
         scalar,
+        seen_ends(np.stack([v.seen_yx for v in views])),
     )
     return Problem.of(views, projector, support.coverage_z)
 

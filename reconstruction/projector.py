@@ -81,9 +81,9 @@ def _spread(row, frac, t, a_row, c_row):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
-def _forward(a, c, t, sx, sy, margin, number, p):  # type: ignore[no-untyped-def]
+def _forward(a, c, t, sx, sy, margin, number, ends, p):  # type: ignore[no-untyped-def]
     """Ray sums of ``t a + c``, into the views of those numbers; sx, sy [view, z] are shifts in voxels, rows are wrapped
-    by a margin."""
+    by a margin, and only the rays between the ends of a row are summed."""
     nz, ny, _ = a.shape
     nv = t.shape[0]
     nx = p.shape[2]
@@ -97,7 +97,15 @@ def _forward(a, c, t, sx, sy, margin, number, p):  # type: ignore[no-untyped-def
             for v in range(nv):
                 tv = t[v]
                 for y in range(y0, y1):
-                    acc[:] = 0
+                    target = p[number[v], y]
+                    low, high = ends[number[v], y]
+                    if z0 == 0:
+                        target[:] = 0
+                    if high <= low:
+                        continue
+                    some = acc[: high - low]
+                    some[:] = 0
+                    between = row[: high - low + 1]
                     for z in range(z0, z1):
                         iy = int(np.floor(sy[v, z]))
                         ix = int(np.floor(sx[v, z]))
@@ -105,8 +113,8 @@ def _forward(a, c, t, sx, sy, margin, number, p):  # type: ignore[no-untyped-def
                         fx = np.float32(sx[v, z] - ix)
                         y_first = (y + iy) % ny
                         y_second = (y_first + 1) % ny
-                        x0 = margin + ix
-                        x1 = x0 + nx + 1
+                        x0 = margin + ix + low
+                        x1 = margin + ix + high + 1
                         _sum_rows(
                             a[z, y_first, x0:x1],
                             a[z, y_second, x0:x1],
@@ -114,18 +122,15 @@ def _forward(a, c, t, sx, sy, margin, number, p):  # type: ignore[no-untyped-def
                             c[z, y_second, x0:x1],
                             tv,
                             fy,
-                            row,
+                            between,
                         )
-                        _gather(row, fx, acc)
-                    if z0 == 0:
-                        p[number[v], y] = acc
-                    else:
-                        p[number[v], y] += acc
+                        _gather(between, fx, some)
+                    target[low:high] += some
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
-def _back(p, t, sx, sy, margin, a, c):  # type: ignore[no-untyped-def]
-    """Add the transpose of `_forward` to a and c; here the rows of p are wrapped."""
+def _back(p, t, sx, sy, margin, number, ends, a, c):  # type: ignore[no-untyped-def]
+    """Add the transpose of `_forward` to a and c; here the rows of p are wrapped, and zero beyond their ends."""
     nz, ny, nx = a.shape
     nv = t.shape[0]
     for block in numba.prange((ny + _ROWS - 1) // _ROWS):
@@ -144,10 +149,19 @@ def _back(p, t, sx, sy, margin, a, c):  # type: ignore[no-untyped-def]
                     for y in range(y0, y1):
                         y_first = (y - iy) % ny
                         y_second = (y_first - 1) % ny
-                        x0 = margin - ix - 1
-                        x1 = x0 + nx + 1
-                        _mix_rows(p[v, y_first, x0:x1], p[v, y_second, x0:x1], fy, row)
-                        _spread(row, fx, tv, a[z, y], c[z, y])
+                        low = ix + min(ends[number[v], y_first, 0], ends[number[v], y_second, 0])
+                        high = (
+                            ix + 1 + max(ends[number[v], y_first, 1], ends[number[v], y_second, 1])
+                        )
+                        if high <= low + 1:
+                            continue
+                        if low < 0 or high > nx:
+                            low, high = 0, nx
+                        x0 = margin - ix - 1 + low
+                        x1 = margin - ix + high
+                        between = row[: high - low + 1]
+                        _mix_rows(p[v, y_first, x0:x1], p[v, y_second, x0:x1], fy, between)
+                        _spread(between, fx, tv, a[z, y, low:high], c[z, y, low:high])
 
 
 @numba.njit(inline="always")
@@ -160,13 +174,16 @@ def _wrap(row, margin):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
-def _wrap_views(p, number, scale, margin, out):  # type: ignore[no-untyped-def]
-    """The views of those numbers, each times its scale, with rows wrapped by a margin."""
+def _wrap_views(p, number, scale, ends, margin, out):  # type: ignore[no-untyped-def]
+    """The views of those numbers, each times its scale, zero beyond the ends, with rows wrapped by a margin."""
     _, ny, nx = p.shape
     for block in numba.prange(number.shape[0] * ny):
         v, y = block // ny, block % ny
         row = out[v, y]
-        row[margin : margin + nx] = scale[v] * p[number[v], y]
+        low, high = ends[number[v], y]
+        row[margin : margin + nx] = 0
+        if high > low:
+            row[margin + low : margin + high] = scale[v] * p[number[v], y, low:high]
         _wrap(row, margin)
 
 
@@ -198,6 +215,19 @@ def _cos_sin(angle_deg: float) -> tuple[np.float32, np.float32]:
     return np.float32(np.cos(np.deg2rad(angle_deg))), np.float32(np.sin(np.deg2rad(angle_deg)))
 
 
+def seen_ends(seen_vyx: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """First seen ray of each row and the one after the last, shape (views, y, 2); (nx, 0) where there is none.
+
+    >>> seen_ends(np.array([[[False, True, False, True, False], [False] * 5]])).tolist()
+    [[[1, 4], [5, 0]]]
+    """
+    nx = seen_vyx.shape[-1]
+    any_seen = seen_vyx.any(axis=-1)
+    first = np.where(any_seen, seen_vyx.argmax(axis=-1), nx)
+    last = np.where(any_seen, nx - seen_vyx[..., ::-1].argmax(axis=-1), 0)
+    return np.stack([first, last], axis=-1)
+
+
 @dataclass(frozen=True)
 class ShearedProjector:
     """Ray sums of all views over one periodic lateral domain.
@@ -207,6 +237,8 @@ class ShearedProjector:
         z_nm: heights of the layers that may hold magnetization, shape (nz,).
         voxel_nm: voxel edge, also the layers' thickness.
         scalar: whether the field is a number per voxel instead of a vector; its weight is ``1 / cos(theta)``.
+        ends_vy2: first ray along x of each row that is used, and the one after the last, shape (views, ny, 2); the
+            others are left at zero. None: all are used.
 
     The field is float32 ``[component, z, y, x]`` (one component if scalar), the views float32 ``[view, y, x]`` in
     field times nm.
@@ -223,6 +255,7 @@ class ShearedProjector:
     z_nm: Float64
     voxel_nm: float
     scalar: bool = False
+    ends_vy2: npt.NDArray[np.int64] | None = None
     _arrays: dict[tuple[int, str], Float32] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -251,7 +284,17 @@ class ShearedProjector:
 
     def of_views(self, which: slice | npt.NDArray[np.intp]) -> ShearedProjector:
         """Return the projector of some views."""
-        return replace(self, theta_deg_v=self.theta_deg_v[which], phi_deg_v=self.phi_deg_v[which])
+        return replace(
+            self,
+            theta_deg_v=self.theta_deg_v[which],
+            phi_deg_v=self.phi_deg_v[which],
+            ends_vy2=None if self.ends_vy2 is None else self.ends_vy2[which],
+        )
+
+    def _ends(self, ny: int, nx: int) -> npt.NDArray[np.int64]:
+        if self.ends_vy2 is not None:
+            return self.ends_vy2
+        return np.broadcast_to(np.array([0, nx]), (len(self.theta_deg_v), ny, 2)).copy()
 
     def _groups(self) -> list[tuple[float, npt.NDArray[np.intp]]]:
         return [
@@ -282,6 +325,7 @@ class ShearedProjector:
         thickness_z = np.full(nz, self.voxel_nm, np.float32)
         if coverage_z is not None:
             thickness_z *= coverage_z
+        ends = self._ends(ny, nx)
         one, none = np.float32(1), np.float32(0)
         for phi_deg, views in self._groups():
             t, sx, sy, margin = self._shifts(phi_deg, views)
@@ -293,7 +337,7 @@ class ShearedProjector:
             else:
                 c, s = _cos_sin(phi_deg)
                 _wrap_mixture(field_czyx[0], field_czyx[1], c, -s, thickness_z, margin, along)
-            _forward(along, upright, t, sx, sy, margin, views, p)
+            _forward(along, upright, t, sx, sy, margin, views, ends, p)
             if self.scalar:
                 p[views] *= self.weight_vc[views][:, :, None].astype(np.float32)
         return p
@@ -304,6 +348,7 @@ class ShearedProjector:
         nz = len(self.z_nm)
         field = np.empty(self.field_shape((ny, nx)), np.float32) if out is None else out
         field[:] = 0
+        ends = self._ends(ny, nx)
         for phi_deg, views in self._groups():
             t, sx, sy, margin = self._shifts(phi_deg, views)
             scale = np.full(len(views), self.voxel_nm)
@@ -311,10 +356,10 @@ class ShearedProjector:
                 scale *= self.weight_vc[views, 0]
                 t = np.zeros_like(t)
             wrapped = self._kept("rows", (len(views), ny, nx + 2 * margin))
-            _wrap_views(views_vyx, views, scale.astype(np.float32), margin, wrapped)
+            _wrap_views(views_vyx, views, scale.astype(np.float32), ends, margin, wrapped)
             along = self._kept("along", (nz, ny, nx))
             along[:] = 0
-            _back(wrapped, t, sx, sy, margin, along, field[-1])
+            _back(wrapped, t, sx, sy, margin, views, ends, along, field[-1])
             if not self.scalar:
                 _add_along(along, *_cos_sin(phi_deg), field)
         return field

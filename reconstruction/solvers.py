@@ -137,6 +137,28 @@ def _sums(a, b, out):  # type: ignore[no-untyped-def]
         out[row] = total
 
 
+@numba.njit(parallel=True, fastmath={"contract"}, cache=True)
+def _add_flat(factor, a, total):  # type: ignore[no-untyped-def]
+    for i in numba.prange(a.shape[0]):
+        total[i] += factor * a[i]
+
+
+@numba.njit(parallel=True, fastmath={"contract"}, cache=True)
+def _scale_and_add_flat(factor, total, a):  # type: ignore[no-untyped-def]
+    for i in numba.prange(a.shape[0]):
+        total[i] = factor * total[i] + a[i]
+
+
+def _add(factor: np.float32, a: Float32, total: Float32) -> None:
+    """``total += factor a``, without an array in between."""
+    _add_flat(factor, a.reshape(-1), total.reshape(-1))
+
+
+def _scale_and_add(factor: np.float32, total: Float32, a: Float32) -> None:
+    """``total = factor total + a``, without an array in between."""
+    _scale_and_add_flat(factor, total.reshape(-1), a.reshape(-1))
+
+
 def dot(a: Float32, b: Float32) -> float:
     """Inner product of contiguous stacks: float32 along the last axis, float64 over all others."""
     sums = np.empty(a.size // a.shape[-1])
@@ -173,26 +195,28 @@ def cgls(
         Field in signal units per nm, float32 [component, z, y, x].
     """
     x = _start(problem, initial)
-    r = problem.residual(x) if initial is not None else problem.weight_vyx * problem.signal_vyx
-    s = problem.adjoint(problem.weight_vyx * r)
+    weight = problem.weight_vyx
+    r = problem.residual(x) if initial is not None else weight * problem.signal_vyx
+    views = weight * r
+    s = problem.adjoint(views)
     d = s.copy()
     gamma = dot(s, s)
     for number in range(1, iterations + 1):
         if gamma == 0:
             break
-        q = problem.weight_vyx * problem.forward(d)
+        q = problem.forward(d, out=views)
+        q *= weight
         step = np.float32(gamma / dot(q, q))
-        x += step * d
-        r -= step * q
+        _add(step, d, x)
+        _add(-step, q, r)
         chi2 = problem.chi2(r)
         if (callback is not None and callback(number, x, chi2)) or (
             stop_chi2 is not None and chi2 <= stop_chi2
         ):
             break
-        s = problem.adjoint(problem.weight_vyx * r)
+        s = problem.adjoint(np.multiply(weight, r, out=views), out=s)
         gamma, before = dot(s, s), gamma
-        d *= np.float32(gamma / before)
-        d += s
+        _scale_and_add(np.float32(gamma / before), d, s)
     return x
 
 

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import astra
 import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import Grid
 from mistral_txm.reconstruction.geometry import Mount
-from mistral_txm.reconstruction.projector import ShearedProjector
+from mistral_txm.reconstruction.projector import ShearedProjector, seen_ends
 from mistral_txm.reconstruction.views import padded_domain, resample
 
 Z_NM = (np.arange(7) - 3) * 10.5
@@ -26,6 +28,26 @@ def test_adjoint_is_the_transpose(shape):
     there = np.vdot(forward.astype(float), views)
     scale = np.linalg.norm(forward.astype(float)) * np.linalg.norm(views.astype(float))
     assert abs(there - np.vdot(field.astype(float), back)) < 1e-6 * scale
+
+
+def test_rays_beyond_the_ends_count_as_zero():
+    rng = np.random.default_rng(1)
+    theta, phi = np.meshgrid([-55.0, 0.0, 41.0], [0.0, 102.0])
+    shape = (7, 24, 32)
+    # ends anywhere, so that rows wrap, and rows without any ray
+    seen = rng.random((6, *shape[1:])) < 0.1
+    seen[:, ::5] = False
+    ends = seen_ends(seen)
+    x = np.arange(shape[2])
+    used = (x >= ends[..., :1]) & (x < ends[..., 1:])
+    whole = projector_of(theta, phi)
+    some = replace(whole, ends_vy2=ends)
+    field = rng.normal(size=(3, *shape)).astype(np.float32)
+    views = rng.normal(size=used.shape).astype(np.float32)
+    np.testing.assert_allclose(some.forward(field), used * whole.forward(field), atol=1e-4)
+    np.testing.assert_allclose(some.adjoint(views), whole.adjoint(used * views), atol=1e-4)
+    last = some.of_views(slice(4, 6)).forward(field)
+    np.testing.assert_array_equal(last, some.forward(field)[4:6])
 
 
 @pytest.mark.parametrize(
