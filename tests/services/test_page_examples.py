@@ -17,6 +17,7 @@ import pytest
         "runs",
         "standing",
         "truth",
+        "truth_comparison",
     ],
 )
 def test_examples(module):
