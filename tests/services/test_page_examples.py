@@ -13,7 +13,7 @@ import pytest
         "catalog_search",
         "drawing",
         "live_files",
-        "monitor",
+        "monitor_words",
         "runs",
         "standing",
         "truth",
