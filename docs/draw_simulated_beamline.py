@@ -24,12 +24,12 @@ from mistral_txm.plans import energy_scan, focus_series, polarization_scan
 from mistral_txm.profile_collection import start
 from mistral_txm.services.drawing import SIGNED_MAP, STYLE
 from mistral_txm.services.scan_figures import energy_figure, focus_figure, polarization_figure
-from mistral_txm.services.scans import (
+from mistral_txm.services.scan_results import (
     evaluate_energy_scan,
     evaluate_focus_series,
     evaluate_polarization_scan,
-    read_scan,
 )
+from mistral_txm.services.scans import read_scan
 
 IMAGES = Path(__file__).with_name("images")
 ENERGIES_EV = (

@@ -21,12 +21,12 @@ from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pai
 from mistral_txm.services.report import write_report
 from mistral_txm.services.series_exposures import SeriesExposures, taken
 from mistral_txm.services.truth import (
-    compare_with_truth,
     fiducials_move_xy_nm,
     margin_seen_by_all_nm,
     moved,
     read_truth,
 )
+from mistral_txm.services.truth_comparison import compare_with_truth
 from mistral_txm.services.verification import read_series, verify
 
 POLL_S = 0.2

@@ -10,15 +10,10 @@ import argparse
 import asyncio
 import json
 import logging
-import math
 import signal
 import sys
 import time
-from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from html import escape
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +36,15 @@ from bokeh.server.server import BaseServer
 from bokeh.server.tornado import BokehTornado
 from bokeh.server.util import bind_sockets
 from matplotlib.colors import to_hex
-from matplotlib.image import imsave
 from numpy.typing import NDArray
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 
-from mistral_txm.services.drawing import SIGNED_MAP, direction_rgb, plain
+from mistral_txm.services.drawing import SIGNED_MAP, direction_rgb
 from mistral_txm.services.figures import COMPONENTS
 from mistral_txm.services.lifeline import watch_parent
-from mistral_txm.services.live_files import stale_s
-from mistral_txm.services.live_view import LiveView, Progress, Snapshot
+from mistral_txm.services.live_view import LiveView, Snapshot
+from mistral_txm.services.monitor_words import angle_words, complete_points, head_html, side_html
 
 REFRESH_MS = 500
 LARGEST_IMAGE = 512
@@ -227,14 +221,16 @@ class _Page:
             self.frame.show(image, pixel_nm, (float(low), float(high)))
             if snapshot.progress is not None and snapshot.progress.newest is not None:
                 key = snapshot.progress.newest.key
-                self.frame.figure.title.text = f"newest frame: {_angle(key.phi_deg, key.theta_deg)}"
+                self.frame.figure.title.text = (
+                    f"newest frame: {angle_words(key.phi_deg, key.theta_deg)}"
+                )
         if snapshot.pair is not shown.pair and snapshot.pair is not None:
             pair = snapshot.pair
             image, pixel_nm = _smaller(pair.dichroic_vu, self._pixel_nm)
             limit = _limit(image)
             self.dichroic.show(image, pixel_nm, (-limit, limit))
             self.dichroic.figure.title.text = (
-                f"dichroic signal: {_angle(pair.phi_deg, pair.theta_deg)}"
+                f"dichroic signal: {angle_words(pair.phi_deg, pair.theta_deg)}"
             )
 
     def _fit_slider(self, snapshot: Snapshot) -> None:
@@ -244,7 +240,7 @@ class _Page:
         z_nm = volume.centres_nm("z")
         value = self.height.value
         if not self._slice_chosen:
-            points = _points(snapshot.status)
+            points = complete_points(snapshot.status)
             value = points[0]["z_nm"] if points else volume.strongest_height_nm
         self.height.update(
             start=float(z_nm[0]),
@@ -274,7 +270,7 @@ class _Page:
     def _show_marks(self, snapshot: Snapshot) -> None:
         near = [
             point
-            for point in _points(snapshot.status)
+            for point in complete_points(snapshot.status)
             if abs(point["z_nm"] - self.height.value) <= 40
         ]
         self.marks.data = {
@@ -282,164 +278,6 @@ class _Page:
             "y": [point["y_nm"] / 1000 for point in near],
             "charge": [point["charge"] for point in near],
         }
-
-
-def head_html(snapshot: Snapshot, now_s: float) -> str:
-    """State, progress and problems in words, as HTML; every text from a file is escaped.
-
-    Args:
-        snapshot: what was seen.
-        now_s: the time, s since 1970.
-    """
-    progress, status = snapshot.progress, snapshot.status
-    badges = []
-    if progress is not None:
-        kinds = {"measuring": "busy", "success": "good"}
-        badges.append(_badge(progress.state, kinds.get(progress.state, "bad")))
-    state = str(status.get("state", "nothing published yet"))
-    badges.append(
-        _badge(
-            f"live: {state}",
-            {"following": "busy", "complete": "good", "error": "bad"}.get(state, ""),
-        )
-    )
-    age_s = stale_s(status, now_s)
-    if age_s is not None:
-        badges.append(_badge(f"stale: live reconstruction silent for {_duration(age_s)}", "bad"))
-    title = "waiting for a measurement"
-    details, fraction = "", 0.0
-    if progress is not None:
-        title = progress.sample or f"series {progress.series[:8]}"
-        fraction = progress.taken / progress.planned if progress.planned else 0.0
-        details = _progress_words(progress, now_s)
-    message = status.get("message")
-    lines = [f'<div class="quiet">{escape(str(message))}</div>'] if message else []
-    lines += [f'<div class="problem">{escape(problem)}</div>' for problem in snapshot.problems]
-    clock = time.strftime("%H:%M:%S", time.localtime(now_s))
-    return (
-        f'<div class="head"><div class="line"><h1>{escape(title)}</h1>{"".join(badges)}'
-        f'<span class="quiet">{clock}</span></div>'
-        f'<div class="bar"><div style="width:{100 * min(1.0, fraction):.1f}%"></div></div>'
-        f'<div class="line">{escape(details)}</div>{"".join(lines)}</div>'
-    )
-
-
-def _progress_words(progress: Progress, now_s: float) -> str:
-    words = [f"{progress.taken} of {progress.planned} exposures"]
-    if progress.planned:
-        words.append(f"{progress.taken / progress.planned:.0%}")
-    newest = progress.newest
-    if newest is not None:
-        helicity = newest.key.helicity
-        side = f"helicity {helicity:+d}" if helicity else "no helicity"
-        words.append(
-            f"{newest.stream}: {_angle(newest.key.phi_deg, newest.key.theta_deg)}, "
-            f"{side}, repeat {newest.key.repeat + 1}"
-        )
-        if progress.state == "measuring":
-            words.append(f"newest frame {_duration(now_s - newest.time)} ago")
-    left_s = progress.seconds_left
-    if left_s is not None:
-        ends = time.strftime("%a %H:%M", time.localtime(now_s + left_s))
-        words.append(f"about {_duration(left_s)} left, ends {ends}")
-    return " · ".join(words)
-
-
-def side_html(snapshot: Snapshot, now_s: float) -> str:
-    """Numbers of the live reconstruction and its singularities as two HTML tables, escaped."""
-    status = snapshot.status
-    updated_at = status.get("updated_at")
-    age = _duration(now_s - updated_at) + " ago" if isinstance(updated_at, int | float) else "never"
-    rows = [
-        ("angles", _of(status, "angles_done", "angles_planned")),
-        ("frames seen", _of(status, "frames_seen", "frames_planned")),
-        ("frames behind", _unit(status.get("lag_frames"), "")),
-        ("newest angle", _angle(status.get("phi_deg"), status.get("theta_deg"))),
-        ("updated", age),
-        ("an update takes", _unit(status.get("update_s"), "s")),
-        ("residual", _unit(status.get("residual"), "")),
-    ]
-    points = _points(status)
-    found = [
-        (
-            f"{plain(point['x_nm'])}, {plain(point['y_nm'])}, {plain(point['z_nm'])}",
-            plain(point["charge"]),
-        )
-        for point in points[:8]
-    ]
-    if len(points) > 8:
-        found.append((f"and {len(points) - 8} more", ""))
-    if not points:
-        found.append(("none yet", ""))
-    return (
-        _table("Live reconstruction", rows)
-        + _table("Singularities: x, y, z (nm), charge", found)
-        + f'<p>in-plane direction<br><img alt="colour wheel" src="{_wheel_uri()}"></p>'
-    )
-
-
-@cache
-def _wheel_uri() -> str:
-    """The key to the colours of direction, as an image inside the page."""
-    axis = np.linspace(-1, 1, 96)
-    x, y = np.meshgrid(axis, -axis)
-    ring = (np.hypot(x, y) <= 1) & (np.hypot(x, y) >= 0.4)
-    picture = BytesIO()
-    imsave(picture, np.dstack([direction_rgb(x, y, 0.0), ring]), format="png")
-    return "data:image/png;base64," + b64encode(picture.getvalue()).decode("ascii")
-
-
-def _table(caption: str, rows: Iterable[tuple[str, str]]) -> str:
-    body = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows
-    )
-    return f"<table><caption>{escape(caption)}</caption>{body}</table>"
-
-
-def _badge(text: str, kind: str) -> str:
-    return f'<span class="badge {kind}">{escape(text)}</span>'
-
-
-def _points(status: Mapping[str, Any]) -> list[dict[str, float]]:
-    """The singularities of a status that are complete and finite; what else stands there is left
-    out."""
-    names = ("x_nm", "y_nm", "z_nm", "charge")
-    found = status.get("singularities")
-    points = []
-    for point in found if isinstance(found, list) else []:
-        values = [point.get(name) for name in names] if isinstance(point, dict) else []
-        known = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
-        if len(known) == len(names):
-            points.append(dict(zip(names, known, strict=True)))
-    return points
-
-
-def _angle(phi_deg: object, theta_deg: object) -> str:
-    if not isinstance(phi_deg, int | float) or not isinstance(theta_deg, int | float):
-        return "–"
-    return f"φ {plain(phi_deg)}°, θ {plain(theta_deg)}°"
-
-
-def _of(status: Mapping[str, Any], done: str, planned: str) -> str:
-    return f"{status.get(done, '–')} of {status.get(planned, '–')}"
-
-
-def _unit(value: object, unit: str) -> str:
-    return f"{value:.3g} {unit}".strip() if isinstance(value, int | float) else "–"
-
-
-def _duration(seconds: float) -> str:
-    """A time in the largest units that say enough.
-
-    >>> _duration(12.3), _duration(200), _duration(7600), _duration(math.inf)
-    ('12 s', '3 min', '2 h 6 min', 'an unknown time')
-    """
-    if not math.isfinite(seconds):
-        return "an unknown time"
-    if seconds < 120:
-        return f"{max(0.0, seconds):.0f} s"
-    minutes = int(seconds // 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _smaller(image: NDArray[Any], pixel_nm: float) -> tuple[NDArray[np.float32], float]:

@@ -31,10 +31,7 @@ from mistral_txm.services.report_parts import (
 from mistral_txm.services.singularity_section import singularity_section
 from mistral_txm.services.truth import (
     Truth,
-    angles_deg,
-    compare_with_truth,
     in_layers,
-    magnetic_pairs,
     margin_seen_by_all_nm,
     moved,
     read_truth,
@@ -42,6 +39,7 @@ from mistral_txm.services.truth import (
     singularities_in_layers,
     unit_factor,
 )
+from mistral_txm.services.truth_comparison import angles_deg, compare_with_truth, magnetic_pairs
 
 PAGE = "index.html"
 

@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from mistral_txm.services.drawing import LINE_COLOURS, STYLE
 from mistral_txm.services.mosaic import mosaic_figure, stitch
 from mistral_txm.services.rotation_axis import RegionAxis, evaluate_rotation_axis
-from mistral_txm.services.scans import (
+from mistral_txm.services.scan_results import (
     EnergyScan,
     FocusSeries,
     PolarizationScan,
-    Scan,
     evaluate_energy_scan,
     evaluate_focus_series,
     evaluate_polarization_scan,
 )
+from mistral_txm.services.scans import Scan
 
 BLUE, RED, GREEN = LINE_COLOURS[:3]
 HELICITY_COLOUR = {1: RED, -1: BLUE}

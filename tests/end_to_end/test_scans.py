@@ -19,13 +19,12 @@ from scipy.special import kv
 from mistral_txm.plans import energy_scan, focus_series, polarization_scan
 from mistral_txm.services.journal import JournalWriter
 from mistral_txm.services.runs import list_runs
-from mistral_txm.services.scans import (
-    Scan,
+from mistral_txm.services.scan_results import (
     evaluate_energy_scan,
     evaluate_focus_series,
     evaluate_polarization_scan,
-    read_scan,
 )
+from mistral_txm.services.scans import Scan, read_scan
 from mistral_txm.services.verification import series_status
 
 pytestmark = pytest.mark.slow

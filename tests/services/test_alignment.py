@@ -13,12 +13,8 @@ from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume, with_marks
 from mistral_txm.services.film_height import middle_height_nm
 from mistral_txm.services.processing import reconstruct_signals
-from mistral_txm.services.truth import (
-    compare_with_truth,
-    fiducials_move_xy_nm,
-    moved,
-    read_truth,
-)
+from mistral_txm.services.truth import fiducials_move_xy_nm, moved, read_truth
+from mistral_txm.services.truth_comparison import compare_with_truth
 from mistral_txm.simulated_beamline.beamline import Beamline
 from mistral_txm.simulated_beamline.region import Region
 from mistral_txm.simulated_beamline.sample import Sample

@@ -18,13 +18,8 @@ from mistral_txm.reconstruction.volume_file import Volume, write_volume
 from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_view import Progress, Snapshot
-from mistral_txm.services.monitor import (
-    LARGEST_IMAGE,
-    _rgba,
-    _smaller,
-    head_html,
-    side_html,
-)
+from mistral_txm.services.monitor import LARGEST_IMAGE, _rgba, _smaller
+from mistral_txm.services.monitor_words import head_html, side_html
 
 MODULE = "mistral_txm.services.monitor"
 NOW_S = 2000.0

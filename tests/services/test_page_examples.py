@@ -13,10 +13,11 @@ import pytest
         "catalog_search",
         "drawing",
         "live_files",
-        "monitor",
+        "monitor_words",
         "runs",
         "standing",
         "truth",
+        "truth_comparison",
     ],
 )
 def test_examples(module):

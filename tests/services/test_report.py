@@ -21,7 +21,8 @@ from mistral_txm.services import drawing, figures
 from mistral_txm.services.fields import Field
 from mistral_txm.services.live_files import FrameExamples
 from mistral_txm.services.report import write_report
-from mistral_txm.services.truth import compare_with_truth, read_truth
+from mistral_txm.services.truth import read_truth
+from mistral_txm.services.truth_comparison import compare_with_truth
 
 VOXEL_NM = 10.5
 HOSTILE = "<script>alert('x')</script>"

@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 from mistral_txm.reconstruction.geometry import InputError
 from mistral_txm.services import scan_figures
 from mistral_txm.services.frame_files import frame_crc32
-from mistral_txm.services.scans import (
-    ScanError,
+from mistral_txm.services.scan_results import (
     evaluate_energy_scan,
     evaluate_focus_series,
     evaluate_polarization_scan,
-    scan_of,
 )
+from mistral_txm.services.scans import ScanError, scan_of
 
 SIZE = 40
 GAIN, PHOTONS_PER_S = 100.0, 60.0

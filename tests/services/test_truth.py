@@ -11,16 +11,15 @@ from mistral_txm.reconstruction.volume_file import Volume
 from mistral_txm.services.truth import (
     TrueSingularity,
     Truth,
-    compare_with_truth,
     fiducials_move_xy_nm,
     in_layers,
     margin_seen_by_all_nm,
-    match_singularities,
     moved,
     read_truth,
     resample,
     singularities_in_layers,
 )
+from mistral_txm.services.truth_comparison import compare_with_truth, match_singularities
 
 VOXEL_NM = 10.0
 
