@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, Self
 
 import numba
@@ -93,7 +94,7 @@ class Problem:
         _, a, b = self.signal_vyx.shape
         return self.projector.field_shape((a, b))
 
-    @property
+    @cached_property
     def measured_pixels(self) -> float:
         """How many independent pixels are behind the weights: the stretched view has 1 / c_i times more."""
         seen_v = np.count_nonzero(self.weight_vyx, axis=(1, 2))
@@ -137,26 +138,43 @@ def _sums(a, b, out):  # type: ignore[no-untyped-def]
         out[row] = total
 
 
+@numba.njit(parallel=True, fastmath={"reassoc", "contract", "nsz"}, cache=True)
+def _weighted(weight, q, sums):  # type: ignore[no-untyped-def]
+    """``q = w q``, and the sums of its squares."""
+    for row in numba.prange(q.shape[0]):
+        total = np.float32(0)
+        for x in range(q.shape[1]):
+            value = weight[row, x] * q[row, x]
+            q[row, x] = value
+            total += value * value
+        sums[row] = total
+
+
+@numba.njit(parallel=True, fastmath={"reassoc", "contract", "nsz"}, cache=True)
+def _less(step, weight, r, q, sums):  # type: ignore[no-untyped-def]
+    """``r = r - step q``, the sums of its squares, and ``q = w r``."""
+    for row in numba.prange(r.shape[0]):
+        total = np.float32(0)
+        for x in range(r.shape[1]):
+            value = r[row, x] - step * q[row, x]
+            r[row, x] = value
+            q[row, x] = weight[row, x] * value
+            total += value * value
+        sums[row] = total
+
+
 @numba.njit(parallel=True, fastmath={"contract"}, cache=True)
-def _add_flat(factor, a, total):  # type: ignore[no-untyped-def]
+def _add(factor, a, total):  # type: ignore[no-untyped-def]
+    """``total = total + factor a``."""
     for i in numba.prange(a.shape[0]):
         total[i] += factor * a[i]
 
 
 @numba.njit(parallel=True, fastmath={"contract"}, cache=True)
-def _scale_and_add_flat(factor, total, a):  # type: ignore[no-untyped-def]
+def _scale_and_add(factor, a, total):  # type: ignore[no-untyped-def]
+    """``total = factor total + a``."""
     for i in numba.prange(a.shape[0]):
         total[i] = factor * total[i] + a[i]
-
-
-def _add(factor: np.float32, a: Float32, total: Float32) -> None:
-    """``total += factor a``, without an array in between."""
-    _add_flat(factor, a.reshape(-1), total.reshape(-1))
-
-
-def _scale_and_add(factor: np.float32, total: Float32, a: Float32) -> None:
-    """``total = factor total + a``, without an array in between."""
-    _scale_and_add_flat(factor, total.reshape(-1), a.reshape(-1))
 
 
 def dot(a: Float32, b: Float32) -> float:
@@ -197,26 +215,28 @@ def cgls(
     x = _start(problem, initial)
     weight = problem.weight_vyx
     r = problem.residual(x) if initial is not None else weight * problem.signal_vyx
-    views = weight * r
-    s = problem.adjoint(views)
-    d = s.copy()
+    s = problem.adjoint(weight * r)
+    d, q = s.copy(), np.empty_like(r)
+    rows = r.shape[0] * r.shape[1]
+    sums = np.empty(rows)
+    q_rows, r_rows, weight_rows = (each.reshape(rows, -1) for each in (q, r, weight))
     gamma = dot(s, s)
     for number in range(1, iterations + 1):
         if gamma == 0:
             break
-        q = problem.forward(d, out=views)
-        q *= weight
-        step = np.float32(gamma / dot(q, q))
-        _add(step, d, x)
-        _add(-step, q, r)
-        chi2 = problem.chi2(r)
+        problem.forward(d, out=q)
+        _weighted(weight_rows, q_rows, sums)
+        step = np.float32(gamma / sums.sum())
+        _add(step, d.reshape(-1), x.reshape(-1))
+        _less(step, weight_rows, r_rows, q_rows, sums)
+        chi2 = float(sums.sum()) / problem.measured_pixels
         if (callback is not None and callback(number, x, chi2)) or (
             stop_chi2 is not None and chi2 <= stop_chi2
         ):
             break
-        s = problem.adjoint(np.multiply(weight, r, out=views), out=s)
+        problem.adjoint(q, out=s)
         gamma, before = dot(s, s), gamma
-        _scale_and_add(np.float32(gamma / before), d, s)
+        _scale_and_add(np.float32(gamma / before), s.reshape(-1), d.reshape(-1))
     return x
 
 
