@@ -5,7 +5,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction import Grid, InputError, TiltSeries, reconstruct, sweeps, workers
+from mistral_txm.reconstruction import (
+    Grid,
+    InputError,
+    TiltSeries,
+    reconstruct,
+    sweeps,
+    tilt_series,
+    workers,
+)
 from mistral_txm.reconstruction.resolution import half_set_resolution_nm
 from mistral_txm.reconstruction.sweeps import sweep
 from mistral_txm.reconstruction.uncertainty import bootstrap_std, views_drawn
@@ -34,7 +42,7 @@ def test_one_worker_is_this_process():
 
 
 def test_examples():
-    for module in (workers, sweeps):
+    for module in (workers, sweeps, tilt_series):
         assert doctest.testmod(module).failed == 0
 
 
