@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 from scipy.sparse.linalg import LinearOperator, cg
 
 from benchmarks.tilt_series import PHI_DEG, THETA_DEG, truth_on
@@ -60,14 +61,21 @@ class Case:
     layers_nm: tuple[tuple[float, float], ...]
     delta_per_nm: float
 
+    def angles_deg(self, m_czyx: Float32) -> Float32:
+        """Angle to the truth, deg, [z, y, x]; NaN where nothing is magnetic."""
+        length = np.linalg.norm(m_czyx, axis=0) * np.linalg.norm(self.truth_czyx, axis=0)
+        dot = np.einsum("czyx,czyx->zyx", m_czyx, self.truth_czyx)
+        cosine = np.where(length > 0, dot / np.where(length > 0, length, 1), 0)
+        angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        magnetic = np.linalg.norm(self.truth_czyx, axis=0) > 0.5
+        return np.where(magnetic, angle, np.nan).astype(np.float32)
+
     def errors(self, m_czyx: Float32) -> tuple[float, float]:
-        """Median angle to the truth over the magnetic voxels, deg, and correlation with it."""
+        """Correlation with the truth and median angle, deg, over the magnetic voxels."""
         magnetic = np.linalg.norm(self.truth_czyx, axis=0) > 0.5
         a, b = m_czyx[:, magnetic], self.truth_czyx[:, magnetic]
-        length = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
-        cosine = np.sum(a * b, axis=0) / np.where(length > 0, length, 1)
-        angle = float(np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))))
-        return angle, float(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b))
+        correlation = float(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b))
+        return correlation, float(np.nanmedian(self.angles_deg(m_czyx)))
 
 
 @dataclass(frozen=True)
@@ -218,10 +226,10 @@ def best_by_logarithms(case: Case, measured: Measurement) -> tuple[str, Float32]
         found[what] = result.m_czyx / np.float32(case.delta_per_nm)
     coarse = Grid(tuple(n // 2 for n in case.grid.shape_zyx), 2 * case.grid.voxel_nm)
     binned = reconstruct(log_difference(measured, least=0.5, summed=2), coarse, **options).m_czyx
-    for axis in (1, 2, 3):
-        binned = np.repeat(binned, 2, axis=axis)
+    binned = np.repeat(binned, 2, axis=1)
+    binned = scipy.ndimage.zoom(binned, (1, 1, 2, 2), order=1, mode="nearest", grid_mode=True)
     found["2 x 2 summed"] = binned / np.float32(case.delta_per_nm)
-    best = min(found, key=lambda what: case.errors(found[what])[0])
+    best = min(found, key=lambda what: case.errors(found[what])[1])
     return best, found[best]
 
 
@@ -267,7 +275,9 @@ def line(case: Case, measured: Measurement) -> str:
     """Angle and correlation of the three ways."""
     setting, best = best_by_logarithms(case, measured)
     fields = (best, same_solver_by_logarithms(case, measured), by_likelihood(case, measured))
-    return " | ".join([*(f"{a:.1f}, {r:.3f}" for a, r in map(case.errors, fields)), setting])
+    return " | ".join(
+        [*(f"{angle:.1f}, {r:.3f}" for r, angle in map(case.errors, fields)), setting]
+    )
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Draws the pictures of docs/explanation/reconstruction.md, and prints its tables.
 
 Usage: .venv/bin/python -m docs.draw_reconstruction [--every 3] [--textures stripes vortex hopfion neel_skyrmions]
+
+Without a name behind --textures it draws what few photons give alone (table: python -m benchmarks.likelihood).
 """
 
 import argparse
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
+from benchmarks import likelihood
 from benchmarks.priors import TEXTURES
 from benchmarks.tilt_series import Measured, measure
 from mistral_txm.reconstruction import Reconstruction, reconstruct
@@ -89,7 +92,7 @@ def colours(m_cab: Float32) -> npt.NDArray[np.float64]:
     return np.asarray(rgb)
 
 
-def texture_figure(case: Measured, fields: dict[str, Float32]) -> Figure:
+def texture_figure(case: Measured | likelihood.Case, fields: dict[str, Float32]) -> Figure:
     """Truth and rungs: the field in a plane and in a section, and its angle to the truth there."""
     grid = case.grid
     k = int(np.argmin(np.abs(grid.z_nm - SLICE_NM.get(case.name, 0.0))))
@@ -229,13 +232,27 @@ def residual_figure(case: Measured) -> tuple[str, Figure]:
     return "median misfit: " + ", ".join(words), figure
 
 
+def few_photons_figure(name: str = "vortex", photons: float = 3.0) -> Figure:
+    """Logarithms and likelihood of the same few counts, doses right and wrong."""
+    case = likelihood.case_of(name)
+    fields = {"truth": case.truth_czyx}
+    for measured, doses in (
+        (likelihood.count(case, photons), "right"),
+        (likelihood.count(case, photons, **likelihood.WRONG), "wrong"),
+    ):
+        _, best = likelihood.best_by_logarithms(case, measured)
+        fields[f"logarithms, doses {doses}"] = best
+        fields[f"likelihood, doses {doses}"] = likelihood.by_likelihood(case, measured)
+    return texture_figure(case, fields)
+
+
 def main() -> None:
     """Measure, reconstruct, draw and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--every", type=int, default=3, help="take each so many'th tilt, so many times longer"
     )
-    parser.add_argument("--textures", nargs="+", default=list(TEXTURES))
+    parser.add_argument("--textures", nargs="*", default=list(TEXTURES))
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of the pictures")
     options = parser.parse_args()
     resolution, uncertainty = [], []
@@ -263,6 +280,7 @@ def main() -> None:
                 text, figure = residual_figure(case)
                 figure.savefig(options.images / "reconstruction-misfit.png", dpi=90)
                 print(text, bootstrap_line(case), sep="\n", flush=True)
+        few_photons_figure().savefig(options.images / "reconstruction-few-photons.png", dpi=90)
     print("", *resolution, "", *uncertainty, sep="\n")
 
 

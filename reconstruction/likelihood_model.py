@@ -51,6 +51,8 @@ DECREMENT_PER_PIXEL = 1e-5
 """Newton's steps end once one gains less than this per measured pixel, in units of ln likelihood,"""
 GAIN_PER_PIXEL, RELATIVE_GAIN = 1e-7, 1e-4
 """conjugate gradients once one gains less than the first per pixel, or than the second of all before it."""
+DRAW_GAIN = 1e-6
+"""The second for a draw from the posterior: the modes known worst, which come last, are those that matter."""
 
 
 @numba.njit(inline="always")
@@ -318,14 +320,15 @@ class Model:
         diagonal[mean + 1 :] += self.factor_std**2 * state.expected_hvij.sum(axis=(2, 3)).ravel()
         return np.asarray(1 / diagonal)
 
-    def solve(self, state: State, right: Float64) -> tuple[Float64, float]:
+    def solve(
+        self, state: State, right: Float64, least_gain: float, relative_gain: float
+    ) -> tuple[Float64, float]:
         """Return ``H^-1 right`` and what it gains of ln likelihood, ``right^T H^-1 right / 2``.
 
-        Conjugate gradients know what each of their steps gains: they end where that is next to nothing. (The
-        residual's norm says little here, it is that of the few modes that are known best.)
+        Conjugate gradients know what each of their steps gains: they end where that is less than least_gain, or than
+        relative_gain of all before. (The residual's norm is that of the few modes that are known best.)
         """
         inverse = self.inverse_diagonal(state)
-        least = GAIN_PER_PIXEL * np.count_nonzero(self.rays.seen_hvij)
         x = np.zeros(self.size)
         residual = right.copy()
         conditioned = inverse * residual
@@ -341,7 +344,7 @@ class Model:
             residual -= length * product
             gain = length * power / 2
             total += gain
-            if gain < max(least, RELATIVE_GAIN * total):
+            if gain < max(least_gain, relative_gain * total):
                 break
             conditioned = inverse * residual
             power, before = float(residual @ conditioned), power
@@ -355,9 +358,11 @@ class Model:
         """
         y = np.zeros(self.size)
         state = self.state(self.eta(y))
-        enough = DECREMENT_PER_PIXEL * np.count_nonzero(self.rays.seen_hvij)
+        pixels = np.count_nonzero(self.rays.seen_hvij)
+        enough = DECREMENT_PER_PIXEL * pixels
         for _ in range(NEWTON_STEPS):
-            step, gain = self.solve(state, -self.gradient(state, y))
+            right = -self.gradient(state, y)
+            step, gain = self.solve(state, right, GAIN_PER_PIXEL * pixels, RELATIVE_GAIN)
             change = self.eta_step(step)
             part = min(1.0, 1.0 / max(float(np.abs(change).max()), 1e-12))
             cost = state.value + y @ y / 2 + enough
@@ -384,4 +389,4 @@ class Model:
             shared = noise[:, views].sum(axis=1) + np.sqrt(own) * rng.normal(size=own.shape)
             noise[:, views] -= expected[:, views] * (shared / known[:, k])[:, None]
         right = self.transpose(noise) + rng.normal(size=self.size)
-        return self.solve(state, right)[0]
+        return self.solve(state, right, 0.0, DRAW_GAIN)[0]

@@ -40,7 +40,6 @@ __all__ = [
     "read_normalized",
     "write_aligned",
     "write_image",
-    "write_normalized",
 ]
 
 Float32 = NDArray[np.float32]
@@ -250,27 +249,6 @@ def read_normalized(path: Path) -> NormalizedStack:
             one("polarisation"),
             pixel_um * 1e3,
         )
-
-
-def write_normalized(path: Path, stack: NormalizedStack) -> None:
-    """Write the exposures of one helicity as MARTApp does, whole or not at all."""
-    size = 4 * stack.transmittance_tvu.size
-    with replaced_when_complete(path, size) as temporary, h5py.File(temporary, "w") as file:
-        group = file.create_group("TomoNormalized")
-        _write_stack(group, "TomoNormalized", stack.transmittance_tvu, np.float32)
-        group["TomoNormalized"].attrs["Number of Frames"] = stack.transmittance_tvu.shape[0]
-        for name, values, units in (
-            ("rotation_angle", stack.theta_deg, "degrees"),
-            ("ExpTimes", stack.exposure_s, "s"),
-            ("Currents", stack.ring_current_ma, "mA"),
-            ("energy", stack.energy_ev, "eV"),
-            ("x_pixel_size", [stack.pixel_nm * 1e-3], "um"),
-            ("y_pixel_size", [stack.pixel_nm * 1e-3], "um"),
-        ):
-            dataset = group.create_dataset(name, data=np.asarray(values, dtype=np.float64))
-            dataset.attrs["units"] = units
-        if not np.isnan(stack.polarization):
-            group.create_dataset("polarisation", data=[stack.polarization])
 
 
 @dataclass(frozen=True)

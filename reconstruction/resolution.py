@@ -25,7 +25,7 @@ error of the alignment, a component that no view sees) does not show.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -97,21 +97,8 @@ def half_sets(series: Sequence[TiltSeries]) -> tuple[list[TiltSeries], list[Tilt
             raise InputError(
                 f"half sets: the series at phi = {one.phi_deg:g} deg has one view; at least two are needed"
             )
-    return [_part(one, 0) for one in series], [_part(one, 1) for one in series]
-
-
-def _part(series: TiltSeries, first: int) -> TiltSeries:
-    def every_second(values: npt.ArrayLike | None) -> npt.NDArray[np.generic] | None:
-        return None if values is None else np.asarray(values)[first::2]
-
-    return replace(
-        series,
-        theta_deg_t=np.asarray(series.theta_deg_t)[first::2],
-        dichroic_tvu=np.asarray(series.dichroic_tvu)[first::2],
-        std_tvu=every_second(series.std_tvu),
-        shift_vu_nm_t=every_second(series.shift_vu_nm_t),
-        warp_tvu=every_second(series.warp_tvu),
-    )
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    return [one.of_views(even) for one in series], [one.of_views(odd) for one in series]
 
 
 def half_set_resolution_nm(

@@ -80,8 +80,7 @@ def _views_with_signal(one: TiltSeries, name: str) -> tuple[TiltSeries, list[str
     told = ", ".join(f"{theta:g}" for theta in theta_deg[empty])
     if empty.all():
         raise InputError(f"{name}: no pixel of any view has a value; was there light?")
-    kept = replace(one, theta_deg_t=theta_deg[~empty], dichroic_tvu=signal_tvu[~empty])
-    return kept, [f"{name}: no pixel has a value at theta {told} deg: left out"]
+    return one.of_views(~empty), [f"{name}: no pixel has a value at theta {told} deg: left out"]
 
 
 def _refuse_no_series(one: TiltSeries, name: str) -> None:
@@ -164,10 +163,10 @@ def _refuse_turned_series(
     factor = _factor(height, width)
     some, binned = [], []
     for one, images_tvu in zip(series, coarse_ones, strict=True):
-        theta_deg = np.asarray(one.theta_deg_t)
-        order = np.argsort(theta_deg, kind="stable")[:: ceil(theta_deg.size / ENOUGH_VIEWS)]
-        some.append(replace(one, theta_deg_t=theta_deg[order]))
-        binned.append(images_tvu[order])
+        order = np.argsort(np.asarray(one.theta_deg_t), kind="stable")
+        chosen = order[:: ceil(len(order) / ENOUGH_VIEWS)]
+        some.append(one.of_views(chosen))
+        binned.append(images_tvu[chosen])
     rms = float(np.sqrt(np.mean(np.concatenate([one.ravel() for one in binned]) ** 2)))
     layers = min(max(round(grid.shape_zyx[0] / factor), 2), LARGEST_COARSE_DEPTH)
     coarse = Grid((layers, *binned[0].shape[1:]), grid.voxel_nm * factor)

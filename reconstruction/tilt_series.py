@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,26 @@ class TiltSeries:
     def mount(self) -> Mount:
         """How the sample was mounted."""
         return Mount(self.phi_deg, self.roll_deg, self.lean_deg)
+
+    def of_views(self, chosen: npt.NDArray[np.generic] | slice) -> TiltSeries:
+        """Return the series of some views alone, by number, mask or slice.
+
+        >>> series = TiltSeries(0.0, [-10.0, 0.0, 10.0], np.zeros((3, 4, 4)), std_tvu=[1.0, 2.0, 3.0])
+        >>> series.of_views(slice(1, None)).std_tvu.tolist()
+        [2.0, 3.0]
+        """
+
+        def part(values: npt.ArrayLike | None) -> npt.NDArray[np.generic] | None:
+            return None if values is None else np.asarray(values)[chosen]
+
+        return replace(
+            self,
+            theta_deg_t=np.asarray(self.theta_deg_t)[chosen],
+            dichroic_tvu=np.asarray(self.dichroic_tvu)[chosen],
+            std_tvu=part(self.std_tvu),
+            shift_vu_nm_t=part(self.shift_vu_nm_t),
+            warp_tvu=part(self.warp_tvu),
+        )
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def bootstrap_std(
         drawn: `views_drawn` or `repeats_drawn`, at least two; with n of them the result is good to
             ``1 / sqrt(2 n)``.
         solve: makes a volume of series, such as ``functools.partial(reconstruct, grid=grid)``.
-        spread: where the volumes are solved (`workers.spread_over`); as many of them are held at once as it has parts.
+        spread: where the volumes are solved (`workers.spread_over`); as many are held at once as it has workers.
 
     Raises:
         InputError: for fewer than two.
@@ -117,7 +117,7 @@ def bootstrap_std(
     rest = iter(drawn)
     count = 0
     mean, squares = np.zeros(1), np.zeros(1)
-    while batch := list(islice(rest, spread.parts)):
+    while batch := list(islice(rest, spread.workers)):
         for volume in spread(_solved, batch, solve):
             if count == 0:
                 mean, squares = np.zeros(volume.shape), np.zeros(volume.shape)

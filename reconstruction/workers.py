@@ -31,10 +31,11 @@ CONNECT_S = 20.0
 class Spread(Protocol):
     """Calls a function for every item, with what the items share, and returns the results in order.
 
-    parts: into how many pieces work that can be cut should be cut.
+    parts: into how many pieces work that can be cut should be cut. workers: how many items are worked on at once.
     """
 
     parts: int
+    workers: int
 
     def __call__(  # noqa: D102
         self, function: Callable[[Item, Shared], Result], items: Sequence[Item], shared: Shared, /
@@ -43,6 +44,7 @@ class Spread(Protocol):
 
 class _InProcess:
     parts = 1
+    workers = 1
 
     def __call__(
         self, function: Callable[[Item, Shared], Result], items: Sequence[Item], shared: Shared, /
@@ -58,6 +60,7 @@ class _OnCluster:
     def __init__(self, client: Client, workers: int) -> None:
         self._client: Any = client  # its methods have no types
         self.parts = PARTS_PER_WORKER * workers
+        self.workers = workers
 
     def __call__(
         self, function: Callable[[Item, Shared], Result], items: Sequence[Item], shared: Shared, /

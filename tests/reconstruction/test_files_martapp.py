@@ -18,9 +18,9 @@ from mistral_txm.reconstruction.martapp import (
     read_normalized,
     write_aligned,
     write_image,
-    write_normalized,
 )
 from mistral_txm.reconstruction.xradia import is_xradia, read_xradia_header, read_xradia_image
+from tests.martapp_stacks import write_normalized
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 CASE = SHARED / "cases/vortex_series1.hdf5"
@@ -224,7 +224,7 @@ class TestNormalized:
             10.5,
         )
 
-    def test_round_trip(self, tmp_path, stack):
+    def test_read(self, tmp_path, stack):
         path = tmp_path / "positive.hdf5"
         write_normalized(path, stack)
         again = read_normalized(path)
@@ -233,9 +233,6 @@ class TestNormalized:
             NormalizedStack(**{**vars(stack), "pixel_nm": again.pixel_nm}),
             again,
         )
-        with h5py.File(path) as file:
-            assert file["TomoNormalized/TomoNormalized"].shape == (4, 5, 6)
-            assert file["TomoNormalized/x_pixel_size"][0] == pytest.approx(0.0105)
 
     def test_bad(self, tmp_path, stack):
         path = tmp_path / "positive.hdf5"

@@ -1,5 +1,7 @@
 """What is wrong with tilt series of the right shape: on line integrals through known textures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,11 @@ def test_views_without_a_value_are_left_out(striped):
     assert notes[1].startswith("a.h5: no view between theta -40 and -25 deg")
     assert len(notes) == 2
     np.testing.assert_array_equal(first.theta_deg_t, np.delete(THETA_DEG, [3, 4]))
+    stated = np.arange(1.0, len(THETA_DEG) + 1)
+    (first, _), _ = checked_series(
+        [replace(series[0], std_tvu=stated), striped[1]], ["a.h5", "b.h5"], GRID
+    )
+    np.testing.assert_array_equal(first.std_tvu, np.delete(stated, [3, 4]))
     nothing = TiltSeries(0.0, THETA_DEG, np.full_like(images, np.nan))
     assert "no pixel of any view has a value" in refusal([nothing, striped[1]])
 

@@ -5,7 +5,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction import Grid, InputError, TiltSeries, reconstruct, sweeps, workers
+from mistral_txm.reconstruction import (
+    Grid,
+    InputError,
+    TiltSeries,
+    reconstruct,
+    sweeps,
+    tilt_series,
+    workers,
+)
 from mistral_txm.reconstruction.resolution import half_set_resolution_nm
 from mistral_txm.reconstruction.sweeps import sweep
 from mistral_txm.reconstruction.uncertainty import bootstrap_std, views_drawn
@@ -34,7 +42,7 @@ def test_one_worker_is_this_process():
 
 
 def test_examples():
-    for module in (workers, sweeps):
+    for module in (workers, sweeps, tilt_series):
         assert doctest.testmod(module).failed == 0
 
 
@@ -78,7 +86,7 @@ def test_processes_of_this_machine_and_a_scheduler_give_the_same(series, monkeyp
 
     def everything(spread):
         solve = partial(reconstruct, grid=GRID)
-        draws = views_drawn(series, 9, np.random.default_rng(1))  # more than two workers' parts
+        draws = views_drawn(series, 5, np.random.default_rng(1))  # several rounds
         return [
             reconstruct(series, GRID, spread=spread).m_czyx,
             bootstrap_std(draws, solve, spread=spread),
@@ -88,7 +96,8 @@ def test_processes_of_this_machine_and_a_scheduler_give_the_same(series, monkeyp
 
     alone = everything(in_process)
     with spread_over(2) as spread:
-        assert 2 < spread.parts < 9
+        assert spread.workers == 2
+        assert spread.parts > 2
         assert spread(scaled, [1, 2, 3], 10) == [10, 20, 30]
         for found, expected in zip(everything(spread), alone, strict=True):
             np.testing.assert_array_equal(found, expected)

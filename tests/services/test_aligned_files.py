@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import AlignedSeries, FileError, read_aligned, write_aligned
-from mistral_txm.reconstruction.martapp import NormalizedStack, write_normalized
+from mistral_txm.reconstruction.martapp import NormalizedStack
 from mistral_txm.services.aligned_files import process
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.processing import ProcessingError
+from tests.martapp_stacks import write_normalized
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction import read_volume
-from mistral_txm.services import live, processing
+from mistral_txm.services import live, live_series, processing
 from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.journal import follow, read_journal
 from mistral_txm.services.live import LiveReconstruction
@@ -204,7 +204,7 @@ def test_a_damaged_frame_is_named_and_the_other_angles_are_used(short, monkeypat
     assert caplog.text.count(damaged.name) == 1
     with h5py.File(damaged, "r+") as file:  # the storage is back
         file["/entry/data/data"][0] -= 1
-    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    monkeypatch.setattr(live_series, "RETRY_S", 0.0)
     follower.update()
     assert status_of(short)["state"] == "complete"
     assert volume_bytes(short) == reconstruct(short, documents)
@@ -234,7 +234,7 @@ def test_a_key_whose_second_exposure_is_damaged_uses_the_first(short, monkeypatc
     assert volume_bytes(short) == reconstruct(short, first)
     with h5py.File(damaged, "r+") as file:  # the storage is back
         file["/entry/data/data"][0] -= 1
-    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    monkeypatch.setattr(live_series, "RETRY_S", 0.0)
     follower.update()
     assert volume_bytes(short) == reconstruct(short, first, again)
 
@@ -390,7 +390,7 @@ def test_a_volume_that_fails_leaves_the_last_good_one(series, monkeypatch):
     assert status["state"] == "error"
     assert status["message"].startswith("no new volume: ")
     assert volume_bytes(series) == good
-    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    monkeypatch.setattr(live_series, "RETRY_S", 0.0)
     follower.update()
     assert status_of(series)["state"] == "complete"
     assert volume_bytes(series) != good

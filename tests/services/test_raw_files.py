@@ -12,7 +12,6 @@ import pytest
 from mistral_txm.reconstruction import read_aligned
 from mistral_txm.reconstruction.martapp import (
     NormalizedStack,
-    write_normalized,
 )
 from mistral_txm.services.aligned_files import process
 from mistral_txm.services.exposures import RunExposures
@@ -20,6 +19,7 @@ from mistral_txm.services.journal import read_journal
 from mistral_txm.services.raw_files import RawInput
 from mistral_txm.services.raw_frames import Purpose, frames_in, kind_of
 from mistral_txm.services.run_export import export_run
+from tests.martapp_stacks import write_normalized
 
 AZIMUTHS_DEG = (0.0, 102.0)
 TILTS_DEG = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)

@@ -15,8 +15,8 @@ from mistral_txm.reconstruction.martapp import (
     ImageHeader,
     NormalizedStack,
     write_image,
-    write_normalized,
 )
+from tests.martapp_stacks import write_normalized
 
 TILTS_DEG = (-20.0, 0.0, 20.0)
 SHAPE = (40, 44)

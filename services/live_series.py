@@ -1,0 +1,280 @@
+"""One series of the live reconstruction: from its finished angles to the volume and the status that it publishes."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mistral_txm.reconstruction import write_volume
+from mistral_txm.services.aligned_views import SeriesAlignment
+from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
+from mistral_txm.services.exposures import Exposure
+from mistral_txm.services.findings import summary
+from mistral_txm.services.frame_files import FrameError
+from mistral_txm.services.live_files import (
+    PAIR,
+    STATUS,
+    VOLUME,
+    FrameExamples,
+    read_status,
+    write_pair,
+    write_status,
+)
+from mistral_txm.services.processing import METHOD, Processor, reconstruct_signals, surfaces_of
+from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
+from mistral_txm.services.standing import Standing, describe_key
+from mistral_txm.services.truth import singularities_in_layers
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+"""Time after which something that failed is tried again, s."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What failed, why, and when."""
+
+    of: Angle | None
+    message: str
+    at_s: float
+
+
+class LiveSeries:
+    """One series: takes its documents, and brings signals, volume and status up to what has come.
+
+    Parameters
+    ----------
+    folder
+        Where it publishes; made if missing.
+    start
+        Start document of the first of its runs that was seen.
+    afresh
+        Whether to make it again where it was complete before.
+    """
+
+    def __init__(self, folder: Path, start: Mapping[str, Any], *, afresh: bool = False) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._exposures = SeriesExposures(start)
+        self._pixel_nm = float(start["pixel_nm"])
+        self._layers_nm = tuple(
+            (float(low), float(high)) for low, high in start["sample"].get("layers_nm") or ()
+        )
+        self._surfaces_nm = surfaces_of(start["sample"])
+        self._processor = Processor(float(start["saturation_counts"]), self._pixel_nm)
+        self._signals: dict[tuple[float, float], tuple[Angle, AngleSignals]] = {}
+        self._failures: dict[tuple[float, float], _Failure] = {}
+        self._newest: tuple[float, float] | None = None
+        self._pair: AngleSignals | None = None
+        self._not_published: _Failure | None = None
+        self._alignment: SeriesAlignment | None = None
+        self._looked_again_s = time.monotonic()
+        self._complete_with = None if afresh else _complete_with(folder)
+        self._status: dict[str, Any] = {
+            "series": self._exposures.uid,
+            "state": "waiting",
+            "phi_deg": None,
+            "theta_deg": None,
+            "angles_done": 0,
+            "angles_planned": self._exposures.angles_planned,
+            "frames_seen": 0,
+            "frames_planned": self._exposures.planned,
+            "updates": 0,
+            "update_s": None,
+            "lag_frames": 0,
+            "method": METHOD,
+            "prior": "layers" if self._layers_nm else "none",
+            "residual": None,
+            "alignment": None,
+            "exposures": summary([]),
+            "singularities": [],
+            "message": "waiting for the first angle",
+            "runs": {},
+            "rejections": 0,
+        }
+
+    def add(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document."""
+        self._exposures.add(run_uid, name, doc)
+
+    def update(self) -> None:
+        """Make signals of the angles that have finished, solve, and publish; at once if there is none.
+
+        An angle whose frames cannot be used is left out, said in the status, and tried again later; one that was
+        rejected is forgotten until it is there again. A series that was complete before this process began, or before
+        the next series, is left alone until there is more of it.
+        """
+        begin_s = time.monotonic()
+        runs, rejections = taken(self._exposures.runs), self._exposures.rejections
+        if self._complete_with is not None and _is_within(runs, rejections, *self._complete_with):
+            return
+        self._complete_with = None
+        if begin_s - self._looked_again_s >= RETRY_S:
+            self._exposures.look_again()
+            self._looked_again_s = begin_s
+        finished = self._exposures.finished()
+        fresh = self._forget(finished)
+        fresh |= self._make_signals(finished)
+        failed = self._not_published
+        if fresh or (failed and _again(failed)):
+            self._not_published = self._publish()
+            self._status["update_s"] = round(time.monotonic() - begin_s, 3)
+        used = sum(
+            len(repeats)
+            for angle, _ in self._signals.values()
+            for repeats in angle.exposures.values()
+        )
+        stands = self._exposures.standing()
+        angles_planned = self._exposures.angles_planned
+        self._status.update(
+            runs=runs,
+            rejections=rejections,
+            frames_seen=len(stands.accepted),
+            frames_planned=stands.planned,
+            lag_frames=len(stands.accepted) - used,
+            angles_done=len(self._signals),
+            angles_planned=angles_planned,
+            exposures=summary(one for _, one in self._signals.values()),
+        )
+        self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
+        write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
+
+    def make_room(self) -> None:
+        """Forget the signals of a series that is complete and has ended; if more of it comes they are made again."""
+        runs = taken(self._exposures.runs)
+        if self._status["state"] == "complete" and all(ended for _, ended in runs.values()):
+            self._complete_with = runs, self._exposures.rejections
+            self._signals, self._pair = {}, None
+
+    def _forget(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
+        """Forget the angles that are not finished any more; return whether the volume was made from one of them."""
+        self._failures = {place: one for place, one in self._failures.items() if place in finished}
+        known = {*self._signals} if self._newest is None else {*self._signals, self._newest}
+        gone = known - finished.keys()
+        for place in gone:
+            self._signals.pop(place, None)
+        if self._newest in gone:
+            self._newest, self._pair = next(reversed(self._signals), None), None
+        return bool(gone)
+
+    def _make_signals(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
+        """Make signals of what has finished or changed; return whether there are new ones."""
+        fresh = False
+        for place, angle in finished.items():
+            failure = self._failures.get(place)
+            if place in self._signals and self._signals[place][0] == angle:
+                continue
+            if failure is not None and failure.of == angle and not _again(failure):
+                continue
+            try:
+                used, made = self._exposures.read(angle, self._processor.signals)
+                self._signals.pop(place, None)
+                self._signals[place] = (used, needed_for_volume(made, self._pixel_nm))
+            except (ValueError, FrameError) as problem:
+                if failure is None or failure.message != str(problem):
+                    logger.error("%s", problem)
+                self._failures[place] = _Failure(angle, str(problem), time.monotonic())
+            else:
+                self._failures.pop(place, None)
+                self._newest, self._pair, fresh = place, made, True
+        return fresh
+
+    def _state(self, stands: Standing[Exposure], *, all_there: bool) -> dict[str, str]:
+        """Say how the series stands: what failed comes first."""
+        if self._not_published is not None:
+            return {"state": "error", "message": self._not_published.message}
+        if self._failures:
+            message = next(iter(self._failures.values())).message
+            return {"state": "error" if all_there else "following", "message": message}
+        if stands.unassigned:
+            message = (
+                f"{describe_key(stands.unassigned[0])}: taken with the jaws elsewhere, its sign is unknown; "
+                "take it again with `resume`"
+            )
+            return {"state": "following", "message": message}
+        aligned = f"; {self._alignment.message}" if self._alignment is not None else ""
+        if all_there:
+            return {"state": "complete", "message": f"all angles are in the volume{aligned}"}
+        if self._signals:
+            angles = f"{len(self._signals)} of {self._exposures.angles_planned} angles"
+            return {"state": "following", "message": f"{angles} in the volume{aligned}"}
+        return {"state": "waiting", "message": "waiting for the first angle"}
+
+    def _publish(self) -> _Failure | None:
+        """Write the pair of the newest angle and the volume, or say why not; the files of before stay then.
+
+        Where every angle was rejected, there is no volume any more.
+        """
+        if self._newest is None:
+            for name in (PAIR, VOLUME):
+                (self._folder / name).unlink(missing_ok=True)
+            self._alignment = None
+            self._status.update(
+                phi_deg=None, theta_deg=None, residual=None, alignment=None, singularities=[]
+            )
+            return None
+        angle = self._signals[self._newest][0]
+        helicity = max(angle.exposures, key=lambda h: angle.exposures[h][-1].time)
+        signals = [one for _, one in self._signals.values()]
+        try:
+            made = self._pair or self._processor.signals(angle)
+            pair = FrameExamples(
+                frame_vu=angle.exposures[helicity][-1].read(),
+                absorption_vu=made.signals.absorption_vu,
+                dichroic_vu=made.signals.dichroic_vu,
+                phi_deg=made.phi_deg,
+                theta_deg=made.theta_deg,
+                helicity=helicity,
+            )
+            write_pair(self._folder / PAIR, pair)
+            volume, self._alignment = reconstruct_signals(
+                signals, self._pixel_nm, self._layers_nm, self._surfaces_nm
+            )
+            # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
+            seen = len(volume.residuals) > 1
+            points = singularities_in_layers(volume, self._layers_nm) if seen else []
+            write_volume(self._folder / VOLUME, volume)
+        except (ValueError, FrameError) as problem:
+            logger.error("no new volume: %s", problem)
+            return _Failure(None, f"no new volume: {problem}", time.monotonic())
+        rms = np.concatenate([series.residual_rms for series in volume.residuals])
+        self._status.update(
+            phi_deg=made.phi_deg,
+            theta_deg=made.theta_deg,
+            updates=self._status["updates"] + 1,
+            residual=float(np.sqrt(np.mean(rms**2))),
+            alignment=self._alignment.to_json(),
+            singularities=[asdict(point) for point in points],
+        )
+        return None
+
+
+def _again(failure: _Failure) -> bool:
+    return time.monotonic() - failure.at_s >= RETRY_S
+
+
+def _complete_with(folder: Path) -> tuple[dict[str, list[int]], int] | None:
+    """Return what a series was made of whose status says that it is complete: its runs, and how many rejections."""
+    try:
+        status = read_status(folder / STATUS)
+        complete = status["state"] == "complete" and (folder / VOLUME).exists()
+        return (dict(status["runs"]), int(status["rejections"])) if complete else None
+    except (ValueError, KeyError):
+        return None
+
+
+def _is_within(
+    runs: Mapping[str, list[int]],
+    rejections: int,
+    known: Mapping[str, list[int]],
+    known_rejections: int,
+) -> bool:
+    """Return whether nothing is there that was not known."""
+    return rejections <= known_rejections and all(
+        uid in known and counts <= known[uid] for uid, counts in runs.items()
+    )
