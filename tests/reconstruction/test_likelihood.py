@@ -77,7 +77,7 @@ def thin_balls(balls):
 
 
 def test_gradient_and_curvature_are_those_of_finite_differences(thin_balls):
-    series, _, _ = measured(thin_balls, 30.0)
+    series, _, _ = measured(thin_balls, 30.0, flat_photons=60.0)
     model = model_for(series)
     rng = np.random.default_rng(1)
     y, step = 0.3 * rng.normal(size=(2, model.size))
@@ -218,13 +218,37 @@ def test_helicities_exchanged_turn_m_around(thin_balls):
     assert np.allclose(one.mu_per_nm, other.mu_per_nm, rtol=0.02)
 
 
-def test_pixels_without_a_photon_are_data(thin_balls):
+@pytest.mark.parametrize("read_std", [0.0, 1.5])
+def test_pixels_without_a_photon_are_data(thin_balls, read_std):
     series, _, _ = measured(thin_balls, 2.0, flat_photons=60.0)
-    empty = np.mean([np.mean(np.asarray(s.photons_htvu) == 0) for s in series])
-    assert empty > 0.1
+    rng = np.random.default_rng(4)
+    read = [s.photons_htvu + rng.normal(0, read_std, s.photons_htvu.shape) for s in series]
+    assert np.mean(np.array(read) <= 0) > 0.1
+    series = [
+        dataclasses.replace(s, photons_htvu=n, read_variance=read_std**2)
+        for s, n in zip(series, read, strict=True)
+    ]
     result = reconstruct_counts(series, GRID, dose_std=0.02)
     assert np.isfinite(result.m_czyx).all()
     assert result.mu_per_nm.mean() == pytest.approx(MU_PER_NM * 1.05, rel=0.15)
+    # what an exposure weighs: the photons' part of its variance
+    weight = model_for(series).counts.weight_hv
+    mean = np.concatenate([n.mean(axis=(2, 3)) for n in read], axis=1)
+    assert np.allclose(weight, mean / (mean + read_std**2), rtol=0.05)
+
+
+def test_each_helicity_has_its_own_shift(thin_balls):
+    series, _, _ = measured(thin_balls, 30.0)
+    shift = np.zeros((2, len(TILTS), 2))
+    shift[1] = np.array([1, -2]) * VOXEL_NM
+    moved = [dataclasses.replace(s, shift_vu_nm_t=shift) for s in series]
+    y = np.random.default_rng(5).normal(size=model_for(series).size)
+    there, here = (model_for(s).rays for s in (moved, series))
+    fields = model_for(series).fields(y)
+    found, expected = (rays.forward(fields.mu, fields.signal) for rays in (there, here))
+    assert np.allclose(found[0], expected[0], atol=1e-4)
+    seen = here.seen_hvij[1, :, :-1, 2:] & there.seen_hvij[1, :, 1:, :-2]
+    assert np.allclose(found[1, :, 1:, :-2][seen], expected[1, :, :-1, 2:][seen], atol=1e-4)
 
 
 def test_wrong_doses_and_poor_flats_are_found(thin_balls):
