@@ -7,7 +7,7 @@ import numba
 
 from benchmarks.acquisition import acquisition_lines
 from benchmarks.journal import LIMIT_MS, journal_ms
-from benchmarks.projector import live_seconds, projector_lines
+from benchmarks.projector import projector_lines
 from benchmarks.reconstruction import reconstruction_lines
 from benchmarks.simulated_beamline import simulated_beamline_lines
 
@@ -30,7 +30,7 @@ def main() -> None:
     print()
     for text in reconstruction_lines():
         print(text, flush=True)
-    print(f"\nlive update, 46 views of 256 x 256, 24 layers: {live_seconds():.2f} s")
+    print()
     median_ms, p99_ms = journal_ms()
     print(
         f"journal, a document synced to disk: median {median_ms:.2f} ms, 99th percentile {p99_ms:.2f} ms "

@@ -19,7 +19,6 @@ import numpy as np
 import scipy.ndimage
 import scipy.sparse
 
-from mistral_txm.reconstruction import Grid, TiltSeries
 from mistral_txm.reconstruction.projector import ShearedProjector
 
 VOXEL_NM = 10.5
@@ -140,31 +139,3 @@ def projector_lines(n: int = 400, nz: int = 80) -> list[Line]:
             ),
         ]
     return lines
-
-
-def _measured(n: int, theta_deg: np.ndarray) -> list[TiltSeries]:
-    rng = np.random.default_rng(0)
-    series = []
-    for phi_deg in (0.0, 102.0):
-        images = rng.normal(size=(theta_deg.size, n, n)).astype(np.float32)
-        smooth = scipy.ndimage.gaussian_filter(images, (0, 8, 8)) * 20
-        series.append(
-            TiltSeries(phi_deg, theta_deg, smooth + 0.02 * images, np.full(theta_deg.size, 0.02))
-        )
-    return series
-
-
-def live_seconds(n: int = 256, nz: int = 24) -> float:
-    """One update of a running measurement, with 46 views."""
-    from mistral_txm.reconstruction import DirectModel
-
-    theta_deg = np.linspace(-55, 55, 23)
-    model = DirectModel(Grid((nz, n, n), VOXEL_NM), max_tilt_deg=55.0)
-    for series in _measured(n, theta_deg):
-        for i in range(theta_deg.size):
-            model.add_view(series.phi_deg, theta_deg[i], np.asarray(series.dichroic_tvu)[i], 0.02)
-    model.solve()
-    start = time.perf_counter()
-    model.add_view(102.0, 55.0, np.asarray(series.dichroic_tvu)[-1], 0.02)
-    model.solve()
-    return time.perf_counter() - start

@@ -1,6 +1,5 @@
 """From frames to signal, magnetization and topology: arrays in, arrays out."""
 
-from mistral_txm.reconstruction.direct_model import DirectModel
 from mistral_txm.reconstruction.exports import export_series, export_volume
 from mistral_txm.reconstruction.files import FileError
 from mistral_txm.reconstruction.geometry import (
@@ -43,7 +42,6 @@ __all__ = [
     "Absorption",
     "AlignedSeries",
     "CountSeries",
-    "DirectModel",
     "FileError",
     "Grid",
     "InputError",

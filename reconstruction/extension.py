@@ -19,34 +19,28 @@ from mistral_txm.reconstruction import threads as _threads  # noqa: F401 - a set
 from mistral_txm.reconstruction.layers import Support
 from mistral_txm.reconstruction.projector import ShearedProjector, seen_ends
 from mistral_txm.reconstruction.solvers import Problem, cgls
-from mistral_txm.reconstruction.views import View
+from mistral_txm.reconstruction.views import COARSE, View
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-def extend_views(
-    views: Sequence[View],
-    support: Support,
-    voxel_nm: float,
-    *,
-    factor: int,
-    iterations: int,
-    initial: Float32 | None = None,
-) -> tuple[Float32, Float32]:
+ITERATIONS = 14
+"""Conjugate gradient steps."""
+
+
+def extend_views(views: Sequence[View], support: Support, voxel_nm: float) -> Float32:
     """Give unseen rays the value that a field agreeing with all seen ones projects to.
 
     Args:
-        views: resampled views; their domain is divisible by `factor`.
+        views: resampled views; their domain is divisible by `views.COARSE`.
         support: the layers.
         voxel_nm: voxel of the domain.
-        factor: the field is found on a domain binned so many times.
-        iterations: of conjugate gradients.
-        initial: the coarse field of an earlier call, to start from.
 
     Returns:
-        Extended views float32 [view, y, x], and the coarse field.
+        Extended views float32 [view, y, x].
     """
+    factor = COARSE
     ny, nx = views[0].signal_yx.shape
     coarse = np.empty((len(views), ny // factor, nx // factor), np.float32)
     full = np.empty(coarse.shape, np.float32)
@@ -64,12 +58,12 @@ def extend_views(
     covered = coverage.astype(np.float32)
     measured = replace(projector, ends_vy2=seen_ends(full > 0))
     problem = Problem(measured, coarse, full, covered)
-    field = cgls(problem, iterations=iterations, initial=initial, stop_chi2=None)
+    field = cgls(problem, iterations=ITERATIONS, stop_chi2=None)
     projected = projector.forward(field, coverage_z=covered)
     extended = np.empty((len(views), ny, nx), np.float32)
     for number, view in enumerate(views):
         _continue(view.signal_yx, view.seen_yx, projected[number], factor, extended[number])
-    return extended, field
+    return extended
 
 
 def _binned_layers(support: Support, voxel_nm: float, factor: int) -> tuple[Float64, Float64]:

@@ -21,9 +21,6 @@ from mistral_txm.reconstruction.workers import Spread, in_process
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-EXTENSION_ITERATIONS = 14
-"""Conjugate gradient steps that continue the views beyond the field of view."""
-
 
 @dataclass(frozen=True)
 class Solved:
@@ -83,10 +80,8 @@ def solve_film(
     domain: Domain,
     coverage_z: Float64,
     how: How,
-    *,
-    coarse: Float32 | None = None,
-) -> tuple[Solved, Float32]:
-    """Solve the views of a film.
+) -> Solved:
+    """Solve the views of a film on the grid.
 
     Args:
         views: in the sheared frame, on the domain.
@@ -94,16 +89,9 @@ def solve_film(
         domain: of the views.
         coverage_z: part of each layer that may be magnetic.
         how: method and prior.
-        coarse: second result of an earlier call with fewer views, to start the views' continuation from.
-
-    Returns:
-        The field on the grid, and the coarse one that continued the views.
     """
     support, kept = support_of(grid, coverage_z)
-    iterations = EXTENSION_ITERATIONS if coarse is None else EXTENSION_ITERATIONS // 2
-    extended, coarse = extend_views(
-        views, support, grid.voxel_nm, factor=COARSE, iterations=iterations, initial=coarse
-    )
+    extended = extend_views(views, support, grid.voxel_nm)
     direct = solve_direct(
         views,
         extended,
@@ -138,7 +126,7 @@ def solve_film(
         variance = np.float32(direct.prior.variance) * (1 - fraction[kept])
         std = np.zeros_like(fraction)
         std[kept] = np.sqrt(variance) * inside_z[:, None, None]
-    return Solved(field, fraction, residual, noise_v, delta_per_nm, std), coarse
+    return Solved(field, fraction, residual, noise_v, delta_per_nm, std)
 
 
 def on_domain(field: Float32, domain: Domain) -> Float32:

@@ -24,7 +24,6 @@ import numpy.typing as npt
 import scipy.fft
 
 from mistral_txm.reconstruction.extension import extend_views
-from mistral_txm.reconstruction.film import EXTENSION_ITERATIONS
 from mistral_txm.reconstruction.geometry import Grid, InputError, film_direction
 from mistral_txm.reconstruction.lateral_frequencies import Frequencies
 from mistral_txm.reconstruction.layers import CENTRE_INSIDE, Support, covered_layers, support_of
@@ -39,7 +38,7 @@ from mistral_txm.reconstruction.likelihood_series import (
 from mistral_txm.reconstruction.projector import ShearedProjector
 from mistral_txm.reconstruction.smooth_prior import Prior, statistics
 from mistral_txm.reconstruction.tilt_series import CheckedSeries
-from mistral_txm.reconstruction.views import COARSE, Domain, checked_film, film_views, padded_domain
+from mistral_txm.reconstruction.views import Domain, checked_film, film_views, padded_domain
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -293,9 +292,7 @@ def _priors(
             resampled += film_views(linear, grid, domain)
         frequencies = Frequencies.of(domain.shape_yx, grid.voxel_nm)
         if magnetic:
-            planes, _ = extend_views(
-                resampled, support, grid.voxel_nm, factor=COARSE, iterations=EXTENSION_ITERATIONS
-            )
+            planes = extend_views(resampled, support, grid.voxel_nm)
         else:
             # the mean of each view is zero: little leaks from where it ends
             part = [np.sqrt(np.mean(view.seen_yx)) for view in resampled]

@@ -157,8 +157,7 @@ def reconstruct(
     if isolated:
         return reconstruction_of(solve_isolated(series, grid, coverage_z, how), grid, how)
     views, domain = resampled_film(series, grid)
-    solved, _ = solve_film(views, grid, domain, coverage_z, how)
-    return reconstruction_of(solved, grid, how)
+    return reconstruction_of(solve_film(views, grid, domain, coverage_z, how), grid, how)
 
 
 @dataclass(frozen=True)

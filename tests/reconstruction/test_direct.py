@@ -204,9 +204,7 @@ def test_unseen_rays_get_what_a_common_field_projects_to(balls):
         )[0]
 
     views, beyond = views_of(48), views_of(72)
-    extended, _ = extend_views(
-        views, Support(grid.z_nm, np.ones(16)), VOXEL, factor=4, iterations=20
-    )
+    extended = extend_views(views, Support(grid.z_nm, np.ones(16)), VOXEL)
     signal, truth = np.stack([v.signal_yx for v in views]), np.stack([v.signal_yx for v in beyond])
     seen = np.stack([v.seen_yx for v in views])
     np.testing.assert_array_equal(extended[seen], signal[seen])

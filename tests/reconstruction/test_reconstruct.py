@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction import DirectModel, Grid, InputError, TiltSeries, reconstruct
+from mistral_txm.reconstruction import Grid, InputError, TiltSeries, reconstruct
 from mistral_txm.reconstruction.layers import layer_coverage
 
 CASES = Path(__file__).parents[2] / "../shared/data/cases"
@@ -149,22 +149,6 @@ def test_direct_and_iterative_agree(striped_trilayer):
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.92
 
 
-@pytest.mark.slow
-def test_view_by_view_ends_at_the_same_volume(striped_trilayer):
-    case = striped_trilayer
-    model = DirectModel(case.grid, max_tilt_deg=55.0, prior="layers", layers_nm=case.layers_nm)
-    for series in case.series:
-        for i in np.random.default_rng(0).permutation(series.theta_deg_t.size):
-            model.add_view(
-                series.phi_deg, series.theta_deg_t[i], series.dichroic_tvu[i], series.std_tvu[i]
-            )
-            if model.views == 30:
-                model.solve()
-    live = model.solve().m_czyx
-    offline = reconstruct(case.series, case.grid, prior="layers", layers_nm=case.layers_nm).m_czyx
-    assert np.linalg.norm(live - offline) < 0.06 * np.linalg.norm(offline)
-
-
 def test_masked_pixels_do_not_spoil_the_volume():
     clean = uniform_series((0.0, 0.0, 1.0))
     rng = np.random.default_rng(1)
@@ -247,17 +231,6 @@ def test_no_signal_is_no_magnetization_but_no_unit_vectors_either():
     assert not reconstruct(zero, grid).m_czyx.any()
     with pytest.raises(InputError, match="is it dichroic"):
         reconstruct(zero, grid, prior="norm", layers_nm=[(-40, 40)])
-
-
-def test_model_refuses_what_it_was_not_made_for():
-    model = DirectModel(Grid((DEPTH, N, N), 10.5), max_tilt_deg=40.0)
-    with pytest.raises(InputError, match="no views yet"):
-        model.solve()
-    with pytest.raises(InputError, match="steeper"):
-        model.add_view(0.0, 45.0, np.zeros((N, N)), 0.1)
-    with pytest.raises(InputError, match="tilt"):
-        DirectModel(Grid((DEPTH, N, N), 10.5), max_tilt_deg=90.0)
-    assert model.views == 0
 
 
 @pytest.mark.skipif(not CASES.exists(), reason="the public cases are not on this machine")
