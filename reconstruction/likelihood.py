@@ -280,11 +280,10 @@ def _priors(
             expected = (one.dose_ht * through)[:, :, None, None] * one.flat_hvu[:, None]
             ratio = np.where(seen_hvij[:, k], one.photons_htvu / expected, np.nan)
             image = (ratio[1] - ratio[0]) / 2 if magnetic else 1 - ratio.mean(axis=0)
-            relative = one.flat_var_hvu / one.flat_hvu**2
-            variance = (1 / expected + one.read_variance / expected**2 + relative[:, None]).sum(
-                0
-            ) / 4
-            std_t = np.sqrt(np.mean(variance, axis=(1, 2), where=seen_hvij[0, k] & seen_hvij[1, k]))
+            variance = 1 / expected + one.read_variance / expected**2
+            variance += (one.flat_var_hvu / one.flat_hvu**2)[:, None]
+            both = seen_hvij[0, k] & seen_hvij[1, k]
+            std_t = np.sqrt(np.mean(variance.sum(axis=0) / 4, axis=(1, 2), where=both))
             linear = CheckedSeries(
                 one.series.name, one.series.mount, one.series.theta_deg_t, image.astype(np.float32),
                 std_t, one.shift_vu_nm_ht.mean(axis=0), one.series.warp_tvu,
