@@ -223,9 +223,7 @@ class BundleModel:
         gauge = self.gauge_rows(x)[:, known] * unit
         gauge /= np.linalg.norm(gauge, axis=1)[:, None]
         bordered = np.block([[normal * unit[:, None] * unit, gauge.T], [gauge, np.zeros((3, 3))]])
-        covariance = np.linalg.pinv(bordered, rcond=1e-13, hermitian=True)[
-            : len(known), : len(known)
-        ]
+        covariance = np.linalg.inv(bordered)[: len(known), : len(known)]
         std = np.full(self.size, np.inf)
         std[known] = np.sqrt(np.maximum(np.diag(covariance), 0)) * unit
         return std

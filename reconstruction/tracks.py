@@ -40,6 +40,8 @@ ENOUGH_CLAIMED = 0.8
 """Part of the discs that spheres have to claim for a smaller spread of heights to be right."""
 _FIRST_NM = 15.0
 """By which a single observation may be wrong, axis errors included."""
+AT_ONCE = 256
+"""Shifts that are tried in one array."""
 FEWEST_VIEWS = 3
 """A sphere seen in fewer views than this says less than it may spoil."""
 
@@ -67,8 +69,8 @@ def _projected(stage_xyz_nm: Float64, theta_deg: float) -> Float64:
 
 
 def _distances(predicted: Float64, near_u_nm: Float64, seen: Float64) -> Float64:
-    """Distances (spheres, discs), nm, those across the axis in units in which `NEAR_NM` is what a sphere is allowed."""
-    off = predicted[:, None] - seen[None]
+    """Distances (..., spheres, discs), nm, across the axis in units in which `NEAR_NM` is what a sphere is allowed."""
+    off = predicted[..., :, None, :] - seen
     return np.asarray(np.hypot(off[..., 0], off[..., 1] * (NEAR_NM / near_u_nm)[:, None]))
 
 
@@ -77,18 +79,22 @@ def _agreed_shift(
 ) -> Float64 | None:
     """The shift that lays most predictions on discs, of equals the one nearest to the neighbour's; None for none."""
     candidates = (seen[:, None] - predicted[None]).reshape(-1, 2)
-    candidates = candidates[np.hypot(*(candidates - near_shift).T) < LARGEST_STEP_NM]
-    best: tuple[int, float] | None = None
-    agreed = None
-    for candidate in candidates:
-        distance = _distances(predicted + candidate, near_u_nm, seen)
-        hits = distance.min(axis=1) < NEAR_NM
-        score = (int(hits.sum()), -float(np.hypot(*(candidate - near_shift))))
-        if best is None or score > best:
-            best = score
-            which = distance[hits].argmin(axis=1)
-            agreed = np.median(seen[which] - predicted[hits], axis=0)
-    return agreed
+    away = np.hypot(*(candidates - near_shift).T)
+    candidates, away = candidates[away < LARGEST_STEP_NM], away[away < LARGEST_STEP_NM]
+    if not len(candidates):
+        return None
+    hits = np.concatenate(
+        [
+            (_distances(predicted + part[:, None], near_u_nm, seen).min(axis=2) < NEAR_NM).sum(
+                axis=1
+            )
+            for part in np.array_split(candidates, -(-len(candidates) // AT_ONCE))
+        ]
+    )
+    best = candidates[np.lexsort((away, -hits))[0]]
+    distance = _distances(predicted + best, near_u_nm, seen)
+    hit = distance.min(axis=1) < NEAR_NM
+    return np.asarray(np.median(seen[distance[hit].argmin(axis=1)] - predicted[hit], axis=0))
 
 
 def _pairs(predicted: Float64, near_u_nm: Float64, seen: Float64) -> tuple[Intp, Intp]:
@@ -107,9 +113,10 @@ def _located(
 ) -> tuple[Float64, Float64]:
     """Where a sphere is in the stage frame, from its positions less the views' shifts, and the covariance of x', z'."""
     c, s = np.cos(np.deg2rad(theta_deg)), np.sin(np.deg2rad(theta_deg))
-    matrix = np.vstack([np.column_stack([c, -s]) / _FIRST_NM, [0.0, 1 / height_nm]])
-    covariance = np.linalg.inv(matrix.T @ matrix)
-    x, z = covariance @ matrix.T @ np.append(position_vu_nm[:, 1] / _FIRST_NM, 0.0)
+    xx, xz, zz = c @ c, -(c @ s), s @ s + (_FIRST_NM / height_nm) ** 2
+    covariance = np.array([[zz, -xz], [-xz, xx]]) / (xx * zz - xz**2)
+    x, z = covariance @ np.array([c @ position_vu_nm[:, 1], -(s @ position_vu_nm[:, 1])])
+    covariance = _FIRST_NM**2 * covariance
     return np.array([x, position_vu_nm[:, 0].mean(), z]), covariance
 
 
