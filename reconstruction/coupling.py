@@ -40,14 +40,14 @@ Bool = npt.NDArray[np.bool_]
 Complex64 = npt.NDArray[np.complex64]
 Float64 = npt.NDArray[np.float64]
 
-MODEL_ERROR = 0.1
+MODEL_ERROR = 0.07
 """Error of the model relative to the root of the mean power at the same q."""
 PRIOR_WIDTH = 10.0
 """By how much the prior's standard deviation exceeds what the views' power says. Two azimuths of a vector leave
 shifts that go slowly with the tilt to be made up by the field, and a narrow prior drags them to the smallest field."""
 SHORTEST_NM = 90.0
 """Wavelength of the finest structure that is used: finer one is lost in steep views, whose focus is tilted."""
-MOST_FREQUENCIES = 500
+MOST_FREQUENCIES = 1000
 """Frequencies that are used, those that say most of shifts: as many matrices of all views by all views."""
 EDGE = 0.6
 """Part of the half width of what all views show over which they fade."""
@@ -202,7 +202,7 @@ class Coupling:
         n = len(views)
         p = np.empty((n, len(self.y)), np.complex64)
         b = np.empty((2, *p.shape), np.complex64)
-        turned = np.zeros((len(turns_kvij), *p.shape), np.complex64)
+        turned, bent = np.zeros((2, len(turns_kvij), *p.shape), np.complex64)
         y_nm, x_nm = (
             (np.arange(m) - origin) * self.voxel_nm
             for m, origin in zip(views[0].signal_yx.shape, self.origin_yx, strict=True)
@@ -217,6 +217,9 @@ class Coupling:
                     along = [row[0] * y_nm[:, None] + row[1] * x_nm for row in matrix]
                     change = slopes[0] * along[0] + slopes[1] * along[1]
                     turned[k, i] = self.window.transformed(change)[self.y, self.x]
+                    of_change = np.gradient(change, self.voxel_nm)
+                    again = of_change[0] * along[0] + of_change[1] * along[1]
+                    bent[k, i] = self.window.transformed(again)[self.y, self.x]
         left = np.einsum("qij,jq->iq", self.inverse_qij, p)
         size = 2 * n + len(turned)
         gradient, matrix = np.zeros(size), np.zeros((size, size))
@@ -239,6 +242,8 @@ class Coupling:
         noise = np.zeros((size, size))
         for i, block in enumerate(own):
             noise[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = block
+        for at, second in enumerate(bent, start=2 * n):
+            noise[at, at] = -2 * float(np.sum(second.conj() * left).real)
         return Normals(gradient, matrix, noise, float(np.sum(p.conj() * left).real), p.size)
 
 

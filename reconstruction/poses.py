@@ -87,10 +87,7 @@ class Alignment:
         plane this errs by lean times z / cos(theta), less than a nm in a film.
         """
         pose = self.series[number]
-        nominal = projections(
-            pose.theta_deg_t, pose.phi_deg, 0.0, 0.0, 0.0, np.ones(len(pose.scale_t))
-        )
-        return np.asarray(self.projection_t(number)[:, :, :2] @ np.linalg.inv(nominal[:, :, :2]))
+        return warps(self.projection_t(number), pose.theta_deg_t, pose.phi_deg)
 
     def with_origin(self, xyz_nm: npt.ArrayLike) -> Alignment:
         """Return the same poses with the sample's origin moved to a point of the present sample frame, nm.
@@ -146,3 +143,9 @@ def projections(
     return np.asarray(
         scale_t[:, None, None] * (detector @ turn(1, -np.deg2rad(theta_deg_t)) @ mount)
     )
+
+
+def warps(projection_t: Float64, theta_deg_t: Float64, phi_deg: float) -> Float64:
+    """Matrices (views, 2, 2) from where points of the mid-plane should fall to where projections lay them."""
+    nominal = projections(theta_deg_t, phi_deg, 0.0, 0.0, 0.0, np.ones(len(theta_deg_t)))
+    return np.asarray(projection_t[:, :, :2] @ np.linalg.inv(nominal[:, :, :2]))

@@ -8,9 +8,9 @@ tilted views turned over those of the first.
 
 **What this cannot say** (the gauge): a move of the whole sample in its plane changes no image; steps leave it where it
 is, and a start from nothing puts the origin where ``sum over views of |shift|^2`` of the first series is smallest.
-Its height follows from where the layers are said to be. Inclination and lean of the axis, roll and tilt zero are taken
-as given (`TiltSeries.warp_tvu`): they displace the parts of a view, hardly its middle. Shifts that go slowly and
-smoothly with the tilt are known worst: a vector field can make up for most of them.
+Its height follows from where the layers are said to be. Inclination and lean of the axis are found with the azimuths;
+roll and tilt zero are zero. Shifts that go slowly and smoothly with the tilt are known worst: a vector field can make
+up for most of them. A sample that looks the same when turned, as a vortex does, holds no azimuth.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from mistral_txm.reconstruction.neighbours import (
     neighbour_shifts,
     prepared,
 )
+from mistral_txm.reconstruction.poses import projections, warps
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import (
     Domain,
@@ -58,6 +59,8 @@ LEAST_STIFFNESS = 0.4
 """Noise is taken out of the matrix down to this part: what moves nearly freely would go too far otherwise."""
 LEAST_STIFFNESS_OF_STD = 0.1
 """The same for the standard deviations; chosen so that errors of five simulated stripe films are 0.6 to 2.4 of them."""
+LEAST_STIFFNESS_OF_AZIMUTH = 0.2
+"""Part of an azimuth's stiffness that is no noise, from which on the views tell it."""
 LARGEST_STEP_PIXELS = 4.0
 LIFTS_NM = np.arange(-240.0, 241.0, 20.0)
 """Heights of the film over where shifts are smallest that are tried."""
@@ -68,7 +71,9 @@ UNLIKELY_PER_DEG2 = 1e-3
 TRIED_DEG = 0.5
 """Azimuths that are tried lie so far apart."""
 SURELY_DEG = 1.5
-"""By how much laying one series over the other misses the azimuth at most."""
+"""By how much laying one series over the other misses the azimuth at most, and the axis what it should be."""
+PRIOR_DEG = 1.0
+"""Standard deviation of what a person said of an azimuth, and of inclination and lean about 0."""
 FLATTEST = 5
 """Views of a later series that are laid over the first's."""
 
@@ -78,7 +83,10 @@ class RefinedShifts:
     """Where the sample's origin falls in each view, and the azimuths that the structure itself says.
 
     shift_vu_nm_st: (v, u) in nm, shape (views, 2), of each series, with std_vu_nm_st, by noise and model error in the
-    gauge; zero for what was known. phi_deg_s: azimuth of each series, of the first as it was said. last_step_nm: root
+    gauge; zero for what was known. phi_deg_s: azimuth of each series, of the first as it was said; of a sample that
+    looks the same when turned they all are, with an infinite standard deviation. axis_deg: inclination and lean of
+    the tilt axis, warp_st what they make of the views, as `TiltSeries` takes it; zero and none where the warps of the
+    series stay. last_step_nm: root
     mean square of the last step, how far from settled the result is. misfit: mean square of what is left of the views
     in units of what is expected, at most about 1 where model and noise are right.
     """
@@ -87,6 +95,9 @@ class RefinedShifts:
     std_vu_nm_st: tuple[Float64, ...]
     phi_deg_s: tuple[float, ...]
     std_phi_deg_s: tuple[float, ...]
+    axis_deg: tuple[float, float]
+    std_axis_deg: tuple[float, float]
+    warp_st: tuple[Float64, ...]
     last_step_nm: float
     misfit: float
 
@@ -143,10 +154,11 @@ class _Field:
 
 @dataclass(frozen=True)
 class _Poses:
-    """Shifts and azimuths while they are being found."""
+    """Shifts, azimuths and the axis while they are being found; axis_deg None: the warps of the series stay."""
 
     shift_st: tuple[Float64, ...]
     phi_deg_s: tuple[float, ...]
+    axis_deg: tuple[float, float] | None
 
     @property
     def series_v(self) -> Intp:
@@ -162,19 +174,30 @@ class _Poses:
             self, shift_st=tuple(a + b for a, b in zip(self.shift_st, parts, strict=True))
         )
 
-    def turned(self, by: Float64, found_deg_s: Sequence[float]) -> _Poses:
-        """Add to the azimuths of the later series, rad, within `SURELY_DEG` of what was found first.
+    @property
+    def angles(self) -> Float64:
+        """Azimuths of the later series, then inclination and lean of the axis, deg."""
+        return np.array([*self.phi_deg_s[1:], *(self.axis_deg or ())])
 
-        A sample that looks the same when turned, as a vortex does, holds no azimuth.
-        """
-        phis = np.array(self.phi_deg_s) + np.concatenate([[0.0], np.rad2deg(by)])
-        phis = np.clip(phis, np.array(found_deg_s) - SURELY_DEG, np.array(found_deg_s) + SURELY_DEG)
-        return replace(self, phi_deg_s=tuple(float(phi) for phi in phis))
+    def turned(self, by_deg: Float64) -> _Poses:
+        """Add to the angles."""
+        turned = (self.angles + by_deg).tolist()
+        later = len(self.phi_deg_s) - 1
+        axis = None if self.axis_deg is None else (turned[later], turned[later + 1])
+        return replace(self, phi_deg_s=(self.phi_deg_s[0], *turned[:later]), axis_deg=axis)
 
     def laid(self, one: TiltSeries, number: int, centre_moved_nm: Float64) -> TiltSeries:
         """The images of one series with these poses."""
         shift = self.shift_st[number] - centre_moved_nm
-        return replace(one, phi_deg=self.phi_deg_s[number], shift_vu_nm_t=shift)
+        warp = one.warp_tvu if self.axis_deg is None else self.warp_t(one.theta_deg_t, number)
+        return replace(one, phi_deg=self.phi_deg_s[number], shift_vu_nm_t=shift, warp_tvu=warp)
+
+    def warp_t(self, theta_deg_t: npt.ArrayLike, number: int) -> Float64:
+        """What the axis makes of the views of one series, as `TiltSeries` takes it."""
+        theta_deg = np.asarray(theta_deg_t, dtype=np.float64)
+        phi_deg, axis_deg = self.phi_deg_s[number], self.axis_deg or (0.0, 0.0)
+        matrices = projections(theta_deg, phi_deg, 0.0, *axis_deg, np.ones(theta_deg.size))
+        return warps(matrices, theta_deg, phi_deg)
 
     def to_vu(self, series: Sequence[TiltSeries]) -> Float64:
         """Matrices (views, 2, 2) that take a step (y, x) in the film's plane to (v, u) on the detector."""
@@ -186,12 +209,22 @@ class _Poses:
             matrices.append(warp @ basis[:, 1::-1, 1::-1])
         return np.concatenate(matrices)
 
-    def turns(self) -> Float64:
-        """How a larger azimuth of each later series moves points of its film, as `Coupling.normals` takes it."""
-        series = self.series_v
-        found = np.zeros((len(self.phi_deg_s) - 1, len(series), 2, 2))
-        for number, phi in enumerate(found, start=1):
-            phi[series == number] = [[0.0, 1.0], [-1.0, 0.0]]
+    def turns(self, series: Sequence[TiltSeries]) -> Float64:
+        """How each of the angles, larger by 1 rad, moves points of the film, as `Coupling.normals` takes it."""
+        turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
+        of_view = self.series_v
+        found = np.zeros((len(self.angles), len(of_view), 2, 2))
+        later = len(self.phi_deg_s) - 1
+        for number in range(later):
+            found[number, of_view == number + 1] = turn
+        if self.axis_deg is not None:
+            to_vu = self.to_vu(series)
+            from_vu = np.linalg.inv(to_vu)
+            found[later] = from_vu @ turn @ to_vu
+            theta = np.deg2rad(np.concatenate([np.asarray(one.theta_deg_t) for one in series]))
+            lean = np.zeros((len(theta), 2, 2))
+            lean[:, 0, 1] = -np.tan(theta)
+            found[later + 1] = from_vu @ lean @ to_vu
         return found
 
 
@@ -284,7 +317,7 @@ def _start(fields: Sequence[_Field], known_st: Sequence[Float64] | None) -> _Pos
             np.interp(theta, theta[known][order], off[known][order, axis]) for axis in (0, 1)
         ]
         shifts.append(np.where(known[:, None], known_st[number], alone + np.column_stack(between)))
-    poses = _Poses(tuple(shifts), phis)
+    poses = _Poses(tuple(shifts), phis, (0.0, 0.0) if known_st is None else None)
     if known_st is None:
         for number in range(len(shifts)):
             poses = _lifted(fields, poses, number)
@@ -315,13 +348,13 @@ def refine_shifts(
     binning = max(1, round(VOXEL_NM / pixel_nm))
     fields = [_Field.of(one, pixel_nm, binning) for one in contrasts]
     poses = _start(fields, known_st)
-    n = len(poses.series_v)
-    angles = len(poses.phi_deg_s) - 1
-    said_deg_s = poses.phi_deg_s
-    free = np.arange(2 * n + angles)
+    n, angles = len(poses.series_v), len(poses.angles)
+    expected_deg = np.array([*(one.phi_deg for one in fields[0].series[1:]), 0.0, 0.0])[:angles]
+    found_deg = poses.angles
+    possible = np.arange(2 * n + angles)
     if known_st is not None:
         unknown = ~np.isfinite(np.concatenate(list(known_st))).all(axis=1)
-        free = np.flatnonzero(np.repeat(unknown, 2))
+        possible = np.flatnonzero(np.repeat(unknown, 2))
     rms_nm = np.inf
     couplings: list[Coupling] = []
     for number in range(STEPS):
@@ -330,7 +363,8 @@ def refine_shifts(
                 for k in range(len(poses.phi_deg_s)):
                     poses = _lifted(fields, poses, k)
             couplings = [field.coupling(poses) for field in fields]
-        normals = _normals(fields, couplings, poses)
+        normals = _normals(fields, couplings, poses, expected_deg)
+        free = _told(normals, n, possible, len(poses.phi_deg_s) - 1)
         step = np.zeros(2 * n + angles)
         step[free] = -_inverse(normals, n, free, LEAST_STIFFNESS) @ normals.gradient[free]
         moves = step[: 2 * n].reshape(n, 2)
@@ -338,14 +372,19 @@ def refine_shifts(
         length = np.maximum(np.hypot(moves[:, 0], moves[:, 1]), 1e-12)
         moves = moves * np.minimum(1, longest / length)[:, None]
         poses = poses.moved(moves, poses.to_vu(fields[0].series))
-        poses = poses.turned(step[2 * n :], said_deg_s)
+        turned_deg = poses.angles + np.rad2deg(step[2 * n :])
+        turned_deg = np.clip(turned_deg, found_deg - SURELY_DEG, found_deg + SURELY_DEG)
+        is_open = ~np.isin(np.arange(2 * n, 2 * n + angles), free)
+        turned_deg[is_open] = expected_deg[is_open]
+        poses = poses.turned(turned_deg - poses.angles)
         rms_nm = float(np.sqrt(np.mean(moves[moves.any(axis=1)] ** 2))) if moves.any() else 0.0
         if rms_nm < SETTLED_PIXELS * pixel_nm:
             break
-    normals = _normals(fields, couplings, poses)
+    normals = _normals(fields, couplings, poses, expected_deg)
+    free = _told(normals, n, possible, len(poses.phi_deg_s) - 1)
     misfit = normals.misfit / normals.coefficients
     covariance = np.zeros((2 * n + angles, 2 * n + angles))
-    repeats = max(coupling.window.repeats for coupling in couplings)
+    repeats = _repeats(couplings)
     covariance[np.ix_(free, free)] = repeats * _inverse(normals, n, free, LEAST_STIFFNESS_OF_STD)
     covariance *= max(misfit, 1.0)
     to_vu = poses.to_vu(fields[0].series)
@@ -354,26 +393,59 @@ def refine_shifts(
     std = np.sqrt(np.maximum(np.diagonal(of_shift, axis1=1, axis2=2), 0))
     ends = np.cumsum([len(one) for one in poses.shift_st])[:-1]
     std_angle = np.rad2deg(np.sqrt(np.maximum(np.diag(covariance)[2 * n :], 0)))
+    later = len(poses.phi_deg_s) - 1
+    std_phi, std_axis = std_angle[:later], [*std_angle[later:], 0.0, 0.0]
+    if known_st is None:
+        std_phi = np.where(std_phi > 0, std_phi, np.inf)
+    series = fields[0].series if known_st is None else ()
+    warp_st = tuple(poses.warp_t(one.theta_deg_t, k) for k, one in enumerate(series))
     return RefinedShifts(
         poses.shift_st,
         tuple(np.split(std, ends)),
         poses.phi_deg_s,
-        (0.0, *(float(one) for one in std_angle)),
+        (0.0, *(float(one) for one in std_phi)),
+        poses.axis_deg or (0.0, 0.0),
+        (float(std_axis[0]), float(std_axis[1])),
+        warp_st,
         rms_nm,
         misfit,
     )
 
 
-def _normals(fields: Sequence[_Field], couplings: Sequence[Coupling], poses: _Poses) -> Normals:
-    """What all contrasts together say."""
+def _repeats(couplings: Sequence[Coupling]) -> float:
+    """How many coefficients say the same."""
+    return max(coupling.window.repeats for coupling in couplings)
+
+
+def _normals(
+    fields: Sequence[_Field], couplings: Sequence[Coupling], poses: _Poses, expected_deg: Float64
+) -> Normals:
+    """What all contrasts together say, and what is known of the angles before."""
+    series = fields[0].series
     parts = [
-        coupling.normals(field.laid(poses), poses.turns())
+        coupling.normals(field.laid(poses), poses.turns(series))
         for field, coupling in zip(fields, couplings, strict=True)
     ]
     total = parts[0]
     for part in parts[1:]:
         total = total + part
+    weight = _repeats(couplings) / np.deg2rad(PRIOR_DEG) ** 2
+    angles = np.arange(len(total.gradient) - len(expected_deg), len(total.gradient))
+    total.gradient[angles] += weight * np.deg2rad(poses.angles - expected_deg)
+    total.matrix[angles, angles] += weight
     return total
+
+
+def _told(normals: Normals, views: int, free: Intp, azimuths: int) -> Intp:
+    """The unknowns less the azimuths that the views leave open: turning what is round changes only the noise."""
+    matrix, noise = _held(normals, views, free), normals.noise[np.ix_(free, free)]
+    is_azimuth = (free >= 2 * views) & (free < 2 * views + azimuths)
+    directions = np.linalg.inv(matrix)[:, is_azimuth]
+    of_noise = np.sum(directions * (noise @ directions), axis=0)
+    stiffness = 1 - of_noise / np.sum(directions * (matrix @ directions), axis=0)
+    kept = ~is_azimuth
+    kept[is_azimuth] = stiffness > LEAST_STIFFNESS_OF_AZIMUTH
+    return free[kept]
 
 
 def _inverse(normals: Normals, views: int, free: Intp, least: float) -> Float64:

@@ -249,13 +249,20 @@ def _by_structure(
     offset: tuple[float, float] | None,
 ) -> tuple[list[AlignedViews], SeriesAlignment]:
     """Lay the views as their structure says, and tell what was found, and why not by fiducials."""
-    views, azimuths = [], []
-    for group, phi_deg, std_phi_deg, shift in zip(
-        used, found.phi_deg_s, found.std_phi_deg_s, found.shift_vu_nm_st, strict=True
+    views, azimuths, notes = [], [], [why]
+    for group, phi_deg, std_phi_deg, shift, warp in zip(
+        used,
+        found.phi_deg_s,
+        found.std_phi_deg_s,
+        found.shift_vu_nm_st,
+        found.warp_st,
+        strict=True,
     ):
         theta_deg_t = np.array([one.theta_deg for one in group])
         stated_deg = group[0].phi_deg
-        warp = np.tile(np.eye(2), (len(group), 1, 1))
+        if not np.isfinite(std_phi_deg):
+            notes.append(f"phi {stated_deg:g} deg as stated: the film looks the same when turned")
+            std_phi_deg = 0.0
         views.append(AlignedViews(stated_deg, phi_deg, theta_deg_t, tuple(group), shift, warp))
         azimuths.append(AzimuthAlignment(stated_deg, phi_deg, std_phi_deg, 0.0, len(group), 0))
     told, waits = _waiting(waiting)
@@ -263,9 +270,13 @@ def _by_structure(
     return views, SeriesAlignment(
         aligned=True,
         by="structure",
-        reason="; ".join((why, *told)),
+        reason="; ".join((*notes, *told)),
         std_shift_nm=std_nm,
         std_shift_pixels=std_nm / pixel_nm,
+        inclination_deg=found.axis_deg[0],
+        std_inclination_deg=found.std_axis_deg[0],
+        lean_deg=found.axis_deg[1],
+        std_lean_deg=found.std_axis_deg[1],
         azimuths=(*azimuths, *waits),
         helicity_offset_vu_nm=offset,
     )
