@@ -23,9 +23,9 @@ from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
 from bokeh.models import (
-    BasicTickFormatter,
     ColorBar,
     ColumnDataSource,
+    CustomJSTickFormatter,
     Div,
     LinearColorMapper,
     Range1d,
@@ -85,7 +85,7 @@ class _Panel:
     """One image with its axes, in um from the centre, and its colour bar."""
 
     def __init__(
-        self, name: str, title: str, axes: tuple[str, str], palette: str | None, unit: str
+        self, name: str, title: str, axes: tuple[str, str], palette: str | None, unit: str = ""
     ) -> None:
         self.source = ColumnDataSource(
             {"image": [], "x": [], "y": [], "dw": [], "dh": []}, name=f"{name} image"
@@ -122,15 +122,23 @@ class _Panel:
             colours = mpl.colormaps[palette](np.linspace(0, 1, 256))
             self._mapper = LinearColorMapper([to_hex(colour) for colour in colours], low=0, high=1)
             self.figure.image(color_mapper=self._mapper, **place)
-            bar = ColorBar(
+            self._numbers = CustomJSTickFormatter(
+                args={"factor": 1}, code="return String(Number((tick * factor).toPrecision(3)))"
+            )
+            self._bar = ColorBar(
                 color_mapper=self._mapper,
-                title=unit,
                 width=10,
                 padding=4,
                 title_text_font_size="11px",
-                formatter=BasicTickFormatter(precision=1),
+                formatter=self._numbers,
             )
-            self.figure.add_layout(bar, "right")
+            self.figure.add_layout(self._bar, "right")
+            self.label(unit)
+
+    def label(self, unit: str, factor: float = 1) -> None:
+        """Name the unit at the colour bar, in which numbers are so many times larger: there is room for four digits."""
+        self._bar.title = unit
+        self._numbers.args = {"factor": factor}
 
     def show(
         self, image: NDArray[Any], pixel_nm: float, limits: tuple[float, float] | None
@@ -164,10 +172,11 @@ class _Page:
         self._slice_chosen = False
         self.head = Div(name="head", stylesheets=[_HEAD_STYLE], margin=0)
         self.side = Div(name="side", stylesheets=[_SIDE_STYLE])
-        self.frame = _Panel("frame", "newest frame", ("u", "v"), "gray", "counts")
+        self.frame = _Panel("frame", "newest frame", ("u", "v"), "gray")
+        self.frame.label("1000 counts", 1e-3)
         self.dichroic = _Panel("dichroic", "dichroic signal", ("u", "v"), SIGNED_MAP, "absorbance")
-        self.direction = _Panel("direction", "in-plane direction", ("x", "y"), None, "")
-        self.components = [_Panel(name, name, ("x", "y"), SIGNED_MAP, "") for name in COMPONENTS]
+        self.direction = _Panel("direction", "in-plane direction", ("x", "y"), None)
+        self.components = [_Panel(name, name, ("x", "y"), SIGNED_MAP) for name in COMPONENTS]
         self.height = Slider(
             name="height",
             title="slice at z (nm)",
@@ -261,6 +270,7 @@ class _Page:
         m_cyx = volume.m_czyx[:, volume.index_of(self.height.value, "z")]
         smaller = [_smaller(component_yx, volume.voxel_nm) for component_yx in m_cyx]
         for panel, (image, pixel_nm) in zip(self.components, smaller, strict=True):
+            panel.label(*(("1/µm", 1e3) if volume.unit == "1/nm" else ("", 1)))
             panel.show(image, pixel_nm, (-volume.limit, volume.limit))
         (mx_yx, pixel_nm), (my_yx, _), _ = smaller
         rgb = direction_rgb(mx_yx, my_yx, 0.1 * volume.limit)
