@@ -241,7 +241,10 @@ def statistics(
             noise_parts.append(noise[i] + model_noise[bins])
             power_parts.append(power)
         g, n, power = (np.concatenate(part) for part in (signal_parts, noise_parts, power_parts))
-        scale = max(float(np.sum(np.maximum(power - n, 0)) / np.sum(g)), np.finfo(float).tiny)
+        # where noise explains everything: a signal far below it
+        least = 1e-6 * float(np.sum(n))
+        scale = max(float(np.sum(np.maximum(power - n, 0))), least, np.finfo(float).tiny)
+        scale /= float(np.sum(g))
         for variance in scale * np.geomspace(1e-3, 1e3, 49):
             v = variance * g + n
             cost = float(np.sum(np.log(v) + power / v))

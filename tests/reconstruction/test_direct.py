@@ -144,6 +144,18 @@ def test_residuals_are_what_the_field_leaves_of_the_views(name):
         assert solution.residual_rms_v[i] == pytest.approx(rms, rel=1e-4)
 
 
+def test_views_that_are_all_noise_make_next_to_no_field():
+    views = [
+        View(0.0, t, np.full((4, 4), 1e-3, np.float32), np.ones((4, 4), bool), 1.0)
+        for t in (-20.0, 30.0)
+    ]
+    extended = np.stack([v.signal_yx for v in views])
+    solution = solve_direct(views, extended, SUPPORTS["even"], VOXEL)
+    assert np.isfinite(solution.field).all()
+    assert np.abs(solution.field).max() * VOXEL < 1e-3
+    assert solution.data_fraction_z.max() < 0.01
+
+
 def test_prior_is_found_from_its_own_samples():
     """Views of a random field of known variance and correlation length, no edges."""
     rng = np.random.default_rng(2)
