@@ -52,9 +52,11 @@ from mistral_txm.reconstruction.tracks import Tracks, track
 Float64 = npt.NDArray[np.float64]
 Intp = npt.NDArray[np.intp]
 
-CENTRE_FLOOR_NM = 0.15
-"""What a centre is wrong by besides noise, 0.014 pixels: the fit's own bias, focus that falls off across a sphere. At
-the paper's dose it is more than the noise; measured on ten simulated spheres, against their true places."""
+CENTRE_FLOOR_NM = 0.1
+"""What a centre is wrong by besides noise: 0.01 pixels, the fit's own bias."""
+VIEW_FLOOR_NM = 0.06
+"""What all centres of a view are wrong by alike, which residuals do not show: so much do the errors of ten simulated
+spheres exceed what their residuals say."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ def _adjusted(
         rms_t = np.sqrt(squares / (2 * seen))
     shift, std_shift = (a[model.at_shift : model.at_axis].reshape(-1, 2) for a in (x, std))
     shift = np.where(seen[:, None] > 0, shift, np.nan)
+    std_shift = np.hypot(std_shift, VIEW_FLOOR_NM)
     mounts = np.rad2deg(model.mounts(x))
     std_mounts = np.rad2deg(
         np.vstack([np.zeros(3), std[model.at_mount : model.at_scale].reshape(-1, 3)])
