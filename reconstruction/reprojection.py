@@ -23,6 +23,7 @@ import numpy.typing as npt
 import scipy.fft
 
 from mistral_txm.reconstruction.coupling import Coupling, Normals, Window
+from mistral_txm.reconstruction.film_poses import FilmPoses
 from mistral_txm.reconstruction.geometry import Grid, InputError
 from mistral_txm.reconstruction.layers import Support, layer_coverage
 from mistral_txm.reconstruction.neighbours import (
@@ -31,7 +32,6 @@ from mistral_txm.reconstruction.neighbours import (
     neighbour_shifts,
     prepared,
 )
-from mistral_txm.reconstruction.poses import projections, warps
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import (
     Domain,
@@ -128,7 +128,7 @@ class _Field:
         moved = centre_moved_pixels(shape, binning) * pixel_nm
         return cls(series, grid, padded_domain(grid, steepest_deg), support, contrast.scalar, moved)
 
-    def laid(self, poses: _Poses, which: Sequence[int] | None = None) -> list[View]:
+    def laid(self, poses: FilmPoses, which: Sequence[int] | None = None) -> list[View]:
         """Views of all or some of the series in the sheared frame, by these poses."""
         numbers = range(len(self.series)) if which is None else which
         posed = [poses.laid(self.series[k], k, self.centre_moved_nm) for k in numbers]
@@ -146,86 +146,10 @@ class _Field:
             for view, c in zip(views, cosines, strict=True)
         ]
 
-    def coupling(self, poses: _Poses, which: Sequence[int] | None = None) -> Coupling:
+    def coupling(self, poses: FilmPoses, which: Sequence[int] | None = None) -> Coupling:
         """The views of all or some of the series tied together, as they lie now."""
         views = self.laid(poses, which)
         return Coupling.of(views, self.grid, self.domain, self.support, scalar=self.scalar)
-
-
-@dataclass(frozen=True)
-class _Poses:
-    """Shifts, azimuths and the axis while they are being found; axis_deg None: the warps of the series stay."""
-
-    shift_st: tuple[Float64, ...]
-    phi_deg_s: tuple[float, ...]
-    axis_deg: tuple[float, float] | None
-
-    @property
-    def series_v(self) -> Intp:
-        """Number of the series of each view."""
-        return np.repeat(np.arange(len(self.shift_st)), [len(one) for one in self.shift_st])
-
-    def moved(self, step_vyx: Float64, to_vu: Float64) -> _Poses:
-        """Look up each view elsewhere, by steps (y, x) in nm of the sheared frame."""
-        change = np.einsum("vij,vj->vi", to_vu, step_vyx)
-        ends = np.cumsum([len(one) for one in self.shift_st])[:-1]
-        parts = np.split(change, ends)
-        return replace(
-            self, shift_st=tuple(a + b for a, b in zip(self.shift_st, parts, strict=True))
-        )
-
-    @property
-    def angles(self) -> Float64:
-        """Azimuths of the later series, then inclination and lean of the axis, deg."""
-        return np.array([*self.phi_deg_s[1:], *(self.axis_deg or ())])
-
-    def turned(self, by_deg: Float64) -> _Poses:
-        """Add to the angles."""
-        turned = (self.angles + by_deg).tolist()
-        later = len(self.phi_deg_s) - 1
-        axis = None if self.axis_deg is None else (turned[later], turned[later + 1])
-        return replace(self, phi_deg_s=(self.phi_deg_s[0], *turned[:later]), axis_deg=axis)
-
-    def laid(self, one: TiltSeries, number: int, centre_moved_nm: Float64) -> TiltSeries:
-        """The images of one series with these poses."""
-        shift = self.shift_st[number] - centre_moved_nm
-        warp = one.warp_tvu if self.axis_deg is None else self.warp_t(one.theta_deg_t, number)
-        return replace(one, phi_deg=self.phi_deg_s[number], shift_vu_nm_t=shift, warp_tvu=warp)
-
-    def warp_t(self, theta_deg_t: npt.ArrayLike, number: int) -> Float64:
-        """What the axis makes of the views of one series, as `TiltSeries` takes it."""
-        theta_deg = np.asarray(theta_deg_t, dtype=np.float64)
-        phi_deg, axis_deg = self.phi_deg_s[number], self.axis_deg or (0.0, 0.0)
-        matrices = projections(theta_deg, phi_deg, 0.0, *axis_deg, np.ones(theta_deg.size))
-        return warps(matrices, theta_deg, phi_deg)
-
-    def to_vu(self, series: Sequence[TiltSeries]) -> Float64:
-        """Matrices (views, 2, 2) that take a step (y, x) in the film's plane to (v, u) on the detector."""
-        matrices = []
-        for number, one in enumerate(series):
-            posed = self.laid(one, number, np.zeros(2))
-            basis = posed.mount.basis(posed.theta_deg_t)
-            warp = np.eye(2) if one.warp_tvu is None else np.asarray(one.warp_tvu, np.float64)
-            matrices.append(warp @ basis[:, 1::-1, 1::-1])
-        return np.concatenate(matrices)
-
-    def turns(self, series: Sequence[TiltSeries]) -> Float64:
-        """How each of the angles, larger by 1 rad, moves points of the film, as `Coupling.normals` takes it."""
-        turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
-        of_view = self.series_v
-        found = np.zeros((len(self.angles), len(of_view), 2, 2))
-        later = len(self.phi_deg_s) - 1
-        for number in range(later):
-            found[number, of_view == number + 1] = turn
-        if self.axis_deg is not None:
-            to_vu = self.to_vu(series)
-            from_vu = np.linalg.inv(to_vu)
-            found[later] = from_vu @ turn @ to_vu
-            theta = np.deg2rad(np.concatenate([np.asarray(one.theta_deg_t) for one in series]))
-            lean = np.zeros((len(theta), 2, 2))
-            lean[:, 0, 1] = -np.tan(theta)
-            found[later + 1] = from_vu @ lean @ to_vu
-        return found
 
 
 def _smallest(shift_vu_nm: Float64, one: TiltSeries) -> Float64:
@@ -247,7 +171,7 @@ def _peak(first_yx: Float64, second_yx: Float64) -> tuple[float, Float64]:
     return peak, np.array(signed, dtype=np.float64)
 
 
-def _laid_over_first(fields: Sequence[_Field], poses: _Poses, number: int) -> _Poses:
+def _laid_over_first(fields: Sequence[_Field], poses: FilmPoses, number: int) -> FilmPoses:
     """Turn and move a later series so that its least tilted views lie over those of the first."""
 
     def face_on(field: _Field, k: int, phi_deg: float) -> Float64:
@@ -282,7 +206,7 @@ def _laid_over_first(fields: Sequence[_Field], poses: _Poses, number: int) -> _P
     return turned.moved(moves, turned.to_vu(fields[0].series))
 
 
-def _lifted(fields: Sequence[_Field], poses: _Poses, number: int) -> _Poses:
+def _lifted(fields: Sequence[_Field], poses: FilmPoses, number: int) -> FilmPoses:
     """Move one series along the normal to where its views fit the layers best.
 
     Two layers fit two layers again when one lies on the other, so steps downhill do not do this.
@@ -298,7 +222,7 @@ def _lifted(fields: Sequence[_Field], poses: _Poses, number: int) -> _Poses:
     return replace(poses, shift_st=tuple(shifts))
 
 
-def _start(fields: Sequence[_Field], known_st: Sequence[Float64] | None) -> _Poses:
+def _start(fields: Sequence[_Field], known_st: Sequence[Float64] | None) -> FilmPoses:
     """Shifts to begin with: from neighbours, and where some are known, the unknown ones against these."""
     shifts = []
     phis = tuple(float(one.phi_deg) for one in fields[0].series)
@@ -317,7 +241,7 @@ def _start(fields: Sequence[_Field], known_st: Sequence[Float64] | None) -> _Pos
             np.interp(theta, theta[known][order], off[known][order, axis]) for axis in (0, 1)
         ]
         shifts.append(np.where(known[:, None], known_st[number], alone + np.column_stack(between)))
-    poses = _Poses(tuple(shifts), phis, (0.0, 0.0) if known_st is None else None)
+    poses = FilmPoses(tuple(shifts), phis, (0.0, 0.0) if known_st is None else None)
     if known_st is None:
         for number in range(len(shifts)):
             poses = _lifted(fields, poses, number)
@@ -418,7 +342,7 @@ def _repeats(couplings: Sequence[Coupling]) -> float:
 
 
 def _normals(
-    fields: Sequence[_Field], couplings: Sequence[Coupling], poses: _Poses, expected_deg: Float64
+    fields: Sequence[_Field], couplings: Sequence[Coupling], poses: FilmPoses, expected_deg: Float64
 ) -> Normals:
     """What all contrasts together say, and what is known of the angles before."""
     series = fields[0].series
