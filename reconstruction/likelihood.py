@@ -100,6 +100,17 @@ def reconstruct_counts(
 
     Raises:
         InputError: for input that cannot be used; one line says what, where, what was expected and what to do.
+
+    A film of 40 nm that takes half an absorption length from its normal:
+
+    >>> from mistral_txm.reconstruction.frames import Rate
+    >>> flat, tilts = Rate(np.full((16, 16), 1e4), np.full((16, 16), 1e2)), [-40.0, 0.0, 40.0]
+    >>> left = 1e4 * np.exp(-0.5 / np.cos(np.deg2rad(tilts)))
+    >>> photons = np.broadcast_to(left[:, None, None], (2, 3, 16, 16))
+    >>> series = [CountSeries(phi, tilts, photons, np.ones((2, 3)), (flat, flat)) for phi in (0.0, 102.0)]
+    >>> found = reconstruct_counts(series, Grid((4, 16, 16), 10.0), dose_std=0.01)
+    >>> round(40 * float(found.mu_per_nm.mean()), 3)
+    0.5
     """
     if not 0 <= dose_std <= 0.5:
         raise InputError(
