@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from mistral_txm.reconstruction.coupling import Coupling, Normals, Window
 from mistral_txm.reconstruction.film_poses import FilmPoses
@@ -32,6 +31,7 @@ from mistral_txm.reconstruction.neighbours import (
     neighbour_shifts,
     prepared,
 )
+from mistral_txm.reconstruction.overlay import Faded, laid_over
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import (
     Domain,
@@ -67,13 +67,20 @@ LIFTS_NM = np.arange(-240.0, 241.0, 20.0)
 WITHIN_DEG = 6.0
 """How far the azimuth of a later series may be from what was said."""
 UNLIKELY_PER_DEG2 = 1e-3
-"""What a correlation has to gain for an azimuth beside the said one: a vortex looks the same at every azimuth."""
+"""What a correlation has to gain for an azimuth beside the said one, and by how much it must fall off for the film to
+show its azimuth at all: that of a vortex is the same at every one."""
 TRIED_DEG = 0.5
 """Azimuths that are tried lie so far apart."""
 SURELY_DEG = 1.5
 """By how much laying one series over the other misses the azimuth at most, and the axis what it should be."""
 PRIOR_DEG = 1.0
 """Standard deviation of what a person said of an azimuth, and of inclination and lean about 0."""
+LAID_DEG = 0.3
+"""That of an azimuth from laying one series over the other, where the film shows it."""
+SUMMIT_DEG = 2.0
+"""How far about the best azimuth the correlation is fitted by a parabola."""
+MOST_REPEATED = 0.95
+"""How much of the correlation there may be at another place: of a regular lattice all, of simulated stripes 0.86."""
 FLATTEST = 5
 """Views of a later series that are laid over the first's."""
 
@@ -160,21 +167,17 @@ def _smallest(shift_vu_nm: Float64, one: TiltSeries) -> Float64:
     return np.asarray(shift_vu_nm - moves @ origin)
 
 
-def _peak(first_yx: Float64, second_yx: Float64) -> tuple[float, Float64]:
-    """Highest correlation of two faded images, and by how many voxels (y, x) the second is displaced."""
-    shape = [scipy.fft.next_fast_len(2 * n, real=True) for n in first_yx.shape]
-    cross = scipy.fft.rfft2(first_yx, shape).conj() * scipy.fft.rfft2(second_yx, shape)
-    correlation = scipy.fft.irfft2(cross, shape)
-    at = np.unravel_index(int(correlation.argmax()), correlation.shape)
-    peak = float(correlation[at]) / float(np.linalg.norm(first_yx) * np.linalg.norm(second_yx))
-    signed = [int(i) if i < n / 2 else int(i) - n for i, n in zip(at, shape, strict=True)]
-    return peak, np.array(signed, dtype=np.float64)
+def _laid_over_first(
+    fields: Sequence[_Field], poses: FilmPoses, number: int
+) -> tuple[FilmPoses, bool]:
+    """Turn and move a later series so that its least tilted views lie over those of the first; whether the azimuth
+    shows.
 
+    Raises:
+        InputError: if they lie there as well at several places.
+    """
 
-def _laid_over_first(fields: Sequence[_Field], poses: FilmPoses, number: int) -> FilmPoses:
-    """Turn and move a later series so that its least tilted views lie over those of the first."""
-
-    def face_on(field: _Field, k: int, phi_deg: float) -> Float64:
+    def face_on(field: _Field, k: int, phi_deg: float) -> Faded:
         """Mean of the least tilted views, faded."""
         phis = list(poses.phi_deg_s)
         phis[k] = phi_deg
@@ -182,28 +185,42 @@ def _laid_over_first(fields: Sequence[_Field], poses: FilmPoses, number: int) ->
         flattest = sorted(views, key=lambda view: abs(view.theta_deg))[:FLATTEST]
         window = Window.of(flattest)
         mean = np.mean([view.signal_yx for view in flattest], axis=0)
-        result = np.zeros(mean.shape)
+        image, weight = np.zeros((2, *mean.shape))
         part = mean[window.rows, window.columns]
         part = part - np.average(part, weights=window.weight_yx)
-        result[window.rows, window.columns] = part * window.weight_yx
-        return result
+        image[window.rows, window.columns] = part * window.weight_yx
+        weight[window.rows, window.columns] = window.weight_yx
+        return Faded(image, weight)
 
     said = poses.phi_deg_s[number]
     tried = said + np.arange(-WITHIN_DEG, WITHIN_DEG + 1e-9, TRIED_DEG)
-    found: list[tuple[float, float, Float64]] = []
-    firsts = [face_on(field, 0, poses.phi_deg_s[0]) for field in fields]
-    for phi_deg in tried:
-        for field, first in zip(fields, firsts, strict=True):
-            height, displaced = _peak(first, face_on(field, number, float(phi_deg)))
-            likely = height - UNLIKELY_PER_DEG2 * float(phi_deg - said) ** 2
-            found.append((likely, float(phi_deg), displaced * field.grid.voxel_nm))
-    _, phi_deg, displaced_nm = max(found, key=lambda one: one[0])
+    found: list[tuple[float, float, bool, Float64]] = []
+    for field in fields:
+        first = face_on(field, 0, poses.phi_deg_s[0])
+        laid = [laid_over(first, face_on(field, number, float(phi_deg))) for phi_deg in tried]
+        height = np.array([one[0] for one in laid])
+        best = int(np.argmax(height - UNLIKELY_PER_DEG2 * (tried - said) ** 2))
+        _, elsewhere, displaced = laid[best]
+        if elsewhere > MOST_REPEATED * height[best]:
+            continue
+        near = np.abs(tried - tried[best]) <= SUMMIT_DEG
+        bend, slope, _ = np.polyfit(tried[near] - tried[best], height[near], 2)
+        shows = bend < -UNLIKELY_PER_DEG2
+        summit = float(np.clip(-slope / (2 * bend), -TRIED_DEG, TRIED_DEG)) if shows else 0.0
+        phi_deg = float(tried[best]) + summit if shows else said
+        found.append((float(height[best]), phi_deg, shows, displaced * field.grid.voxel_nm))
+    if not found:
+        raise InputError(
+            f"the film repeats itself, so that the series at phi = {said:g} deg lies as well over the first one at "
+            "several places; a lattice needs fiducials"
+        )
+    _, phi_deg, shows, displaced_nm = max(found, key=lambda one: one[0])
     phis = list(poses.phi_deg_s)
     phis[number] = phi_deg
     turned = replace(poses, phi_deg_s=tuple(phis))
     moves = np.zeros((len(poses.series_v), 2))
     moves[poses.series_v == number] = displaced_nm
-    return turned.moved(moves, turned.to_vu(fields[0].series))
+    return turned.moved(moves, turned.to_vu(fields[0].series)), shows
 
 
 def _lifted(fields: Sequence[_Field], poses: FilmPoses, number: int) -> FilmPoses:
@@ -222,8 +239,13 @@ def _lifted(fields: Sequence[_Field], poses: FilmPoses, number: int) -> FilmPose
     return replace(poses, shift_st=tuple(shifts))
 
 
-def _start(fields: Sequence[_Field], known_st: Sequence[Float64] | None) -> FilmPoses:
-    """Shifts to begin with: from neighbours, and where some are known, the unknown ones against these."""
+def _start(
+    fields: Sequence[_Field], known_st: Sequence[Float64] | None
+) -> tuple[FilmPoses, Float64]:
+    """Shifts to begin with: from neighbours, and where some are known, the unknown ones against these.
+
+    Also how well the angles are known by then, standard deviations in deg.
+    """
     shifts = []
     phis = tuple(float(one.phi_deg) for one in fields[0].series)
     for number, one in enumerate(fields[0].series):
@@ -242,12 +264,14 @@ def _start(fields: Sequence[_Field], known_st: Sequence[Float64] | None) -> Film
         ]
         shifts.append(np.where(known[:, None], known_st[number], alone + np.column_stack(between)))
     poses = FilmPoses(tuple(shifts), phis, (0.0, 0.0) if known_st is None else None)
+    std_deg = np.full(len(poses.angles), PRIOR_DEG)
     if known_st is None:
         for number in range(len(shifts)):
             poses = _lifted(fields, poses, number)
             if number:
-                poses = _laid_over_first(fields, poses, number)
-    return poses
+                poses, shows = _laid_over_first(fields, poses, number)
+                std_deg[number - 1] = LAID_DEG if shows else PRIOR_DEG
+    return poses, std_deg
 
 
 def refine_shifts(
@@ -271,10 +295,9 @@ def refine_shifts(
         raise InputError("alignment: no tilt series; give at least one")
     binning = max(1, round(VOXEL_NM / pixel_nm))
     fields = [_Field.of(one, pixel_nm, binning) for one in contrasts]
-    poses = _start(fields, known_st)
+    poses, expected_std_deg = _start(fields, known_st)
     n, angles = len(poses.series_v), len(poses.angles)
-    expected_deg = np.array([*(one.phi_deg for one in fields[0].series[1:]), 0.0, 0.0])[:angles]
-    found_deg = poses.angles
+    expected_deg = poses.angles
     possible = np.arange(2 * n + angles)
     if known_st is not None:
         unknown = ~np.isfinite(np.concatenate(list(known_st))).all(axis=1)
@@ -287,7 +310,7 @@ def refine_shifts(
                 for k in range(len(poses.phi_deg_s)):
                     poses = _lifted(fields, poses, k)
             couplings = [field.coupling(poses) for field in fields]
-        normals = _normals(fields, couplings, poses, expected_deg)
+        normals = _normals(fields, couplings, poses, expected_deg, expected_std_deg)
         free = _told(normals, n, possible, len(poses.phi_deg_s) - 1)
         step = np.zeros(2 * n + angles)
         step[free] = -_inverse(normals, n, free, LEAST_STIFFNESS) @ normals.gradient[free]
@@ -297,14 +320,14 @@ def refine_shifts(
         moves = moves * np.minimum(1, longest / length)[:, None]
         poses = poses.moved(moves, poses.to_vu(fields[0].series))
         turned_deg = poses.angles + np.rad2deg(step[2 * n :])
-        turned_deg = np.clip(turned_deg, found_deg - SURELY_DEG, found_deg + SURELY_DEG)
+        turned_deg = np.clip(turned_deg, expected_deg - SURELY_DEG, expected_deg + SURELY_DEG)
         is_open = ~np.isin(np.arange(2 * n, 2 * n + angles), free)
         turned_deg[is_open] = expected_deg[is_open]
         poses = poses.turned(turned_deg - poses.angles)
         rms_nm = float(np.sqrt(np.mean(moves[moves.any(axis=1)] ** 2))) if moves.any() else 0.0
         if rms_nm < SETTLED_PIXELS * pixel_nm:
             break
-    normals = _normals(fields, couplings, poses, expected_deg)
+    normals = _normals(fields, couplings, poses, expected_deg, expected_std_deg)
     free = _told(normals, n, possible, len(poses.phi_deg_s) - 1)
     misfit = normals.misfit / normals.coefficients
     covariance = np.zeros((2 * n + angles, 2 * n + angles))
@@ -320,7 +343,9 @@ def refine_shifts(
     later = len(poses.phi_deg_s) - 1
     std_phi, std_axis = std_angle[:later], [*std_angle[later:], 0.0, 0.0]
     if known_st is None:
-        std_phi = np.where(std_phi > 0, std_phi, np.inf)
+        # what the views together leave open is as the series lie over each other, or as it was said
+        shown = expected_std_deg[:later] == LAID_DEG
+        std_phi = np.where(std_phi > 0, std_phi, np.where(shown, LAID_DEG, np.inf))
     series = fields[0].series if known_st is None else ()
     warp_st = tuple(poses.warp_t(one.theta_deg_t, k) for k, one in enumerate(series))
     return RefinedShifts(
@@ -342,7 +367,11 @@ def _repeats(couplings: Sequence[Coupling]) -> float:
 
 
 def _normals(
-    fields: Sequence[_Field], couplings: Sequence[Coupling], poses: FilmPoses, expected_deg: Float64
+    fields: Sequence[_Field],
+    couplings: Sequence[Coupling],
+    poses: FilmPoses,
+    expected_deg: Float64,
+    expected_std_deg: Float64,
 ) -> Normals:
     """What all contrasts together say, and what is known of the angles before."""
     series = fields[0].series
@@ -353,7 +382,7 @@ def _normals(
     total = parts[0]
     for part in parts[1:]:
         total = total + part
-    weight = _repeats(couplings) / np.deg2rad(PRIOR_DEG) ** 2
+    weight = _repeats(couplings) / np.deg2rad(expected_std_deg) ** 2
     angles = np.arange(len(total.gradient) - len(expected_deg), len(total.gradient))
     total.gradient[angles] += weight * np.deg2rad(poses.angles - expected_deg)
     total.matrix[angles, angles] += weight
