@@ -12,6 +12,9 @@ from mistral_txm.services.angle_signals import AngleSignals
 
 OPEN_OFFSET_PIXELS = 0.3
 """Standard deviation of the helicities' offset up to which a sphere's rim shows less than noise."""
+SLOW_PIXELS = 1.0
+"""Error of shifts that grow with the tangent of the tilt where the film itself aligns: magnetization in the walls makes
+up for them, and their standard deviation does not show it (docs/decisions/0007-alignment.md)."""
 WORST_MISFIT = 4.0
 """Mean square of the dichroic signal on spheres, in units of its noise, from which on they are masked."""
 
@@ -76,7 +79,10 @@ class SeriesAlignment:
         parts = [
             f"aligned by {self.fiducials} fiducials to {self.residual_pixels:.2f} pixels"
             if self.by == "fiducials"
-            else f"aligned by what the film shows, shifts to {self.std_shift_pixels:.2f} pixels",
+            else (
+                f"aligned by what the film shows, shifts from tilt to tilt to {self.std_shift_pixels:.2f} pixels "
+                f"(what goes slowly with the tilt: to about {SLOW_PIXELS:g})"
+            ),
             azimuths,
             self.reason,
         ]
