@@ -95,7 +95,7 @@ def from_tilt_to_tilt(off, views):
 
 def test_a_disc_without_fiducials():
     """A vortex is round: its azimuth stays as it was stated, and that displaces nothing."""
-    rendered = render("vortex", 0, np.arange(-54.0, 55.0, 9.0), 256)
+    rendered = render("vortex", 0, np.arange(-54.0, 55.0, 12.0), 256)
     views, told = align(developed(rendered, 1), PIXEL_NM, None, ((-40.0, 40.0),))
     assert (told.aligned, told.by) == (True, "structure")
     off = errors_pixels(views, rendered)
