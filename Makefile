@@ -17,7 +17,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("mistral-txm needs Python 3.11 to 3.13, found " + sys.version.split()[0] + " (try: make PYTHON=python3.11)") if not (3, 11) <= sys.version_info < (3, 14) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m mistral_txm.reconstruction.compile_kernels
 	@touch $@
 
 demo: env
