@@ -124,7 +124,7 @@ def _compile() -> None:
         for phi_deg in (0.0, 90.0)
         for theta_deg in (-30.0, 30.0)
     ]
-    volume, _ = reconstruct_signals(signals, 10.5, [(-20.0, 20.0)])
+    volume, *_ = reconstruct_signals(signals, 10.5, [(-20.0, 20.0)])
     singularities_in_layers(volume, [(-20.0, 20.0)])
 
 

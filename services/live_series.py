@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mistral_txm.reconstruction import write_volume
+from mistral_txm.reconstruction.view_quality import view_quality
 from mistral_txm.services.aligned_views import SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.exposures import Exposure
@@ -24,6 +25,8 @@ from mistral_txm.services.live_files import (
     write_pair,
     write_status,
 )
+from mistral_txm.services.live_history import History
+from mistral_txm.services.live_views import SeenView, drifts_of, entries
 from mistral_txm.services.processing import METHOD, Processor, reconstruct_signals, surfaces_of
 from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
 from mistral_txm.services.standing import Standing, describe_key
@@ -67,14 +70,17 @@ class LiveSeries:
         )
         self._surfaces_nm = surfaces_of(start["sample"])
         self._processor = Processor(float(start["saturation_counts"]), self._pixel_nm)
-        self._signals: dict[tuple[float, float], tuple[Angle, AngleSignals]] = {}
+        self._seen: dict[tuple[float, float], SeenView] = {}
         self._failures: dict[tuple[float, float], _Failure] = {}
         self._newest: tuple[float, float] | None = None
         self._pair: AngleSignals | None = None
         self._not_published: _Failure | None = None
         self._alignment: SeriesAlignment | None = None
         self._looked_again_s = time.monotonic()
-        self._complete_with = None if afresh else _complete_with(folder)
+        published = {} if afresh else _published(folder)
+        self._history = History(published)
+        self._began_at = time.time()
+        self._complete_with = _complete_with(published, folder)
         self._status: dict[str, Any] = {
             "series": self._exposures.uid,
             "state": "waiting",
@@ -86,13 +92,18 @@ class LiveSeries:
             "frames_planned": self._exposures.planned,
             "updates": 0,
             "update_s": None,
+            "latency_s": None,
             "lag_frames": 0,
             "method": METHOD,
             "prior": "layers" if self._layers_nm else "none",
             "residual": None,
             "alignment": None,
             "exposures": summary([]),
+            "resolution_nm": None,
             "singularities": [],
+            "views": [],
+            "history": self._history.entries,
+            "flags": [],
             "message": "waiting for the first angle",
             "runs": {},
             "rejections": 0,
@@ -122,12 +133,9 @@ class LiveSeries:
         fresh |= self._make_signals(finished)
         failed = self._not_published
         if fresh or (failed and _again(failed)):
-            self._not_published = self._publish()
-            self._status["update_s"] = round(time.monotonic() - begin_s, 3)
+            self._not_published = self._publish(begin_s)
         used = sum(
-            len(repeats)
-            for angle, _ in self._signals.values()
-            for repeats in angle.exposures.values()
+            len(repeats) for one in self._seen.values() for repeats in one.angle.exposures.values()
         )
         stands = self._exposures.standing()
         angles_planned = self._exposures.angles_planned
@@ -137,9 +145,9 @@ class LiveSeries:
             frames_seen=len(stands.accepted),
             frames_planned=stands.planned,
             lag_frames=len(stands.accepted) - used,
-            angles_done=len(self._signals),
+            angles_done=len(self._seen),
             angles_planned=angles_planned,
-            exposures=summary(one for _, one in self._signals.values()),
+            exposures=summary(one.signals for one in self._seen.values()),
         )
         self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
         write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
@@ -149,17 +157,18 @@ class LiveSeries:
         runs = taken(self._exposures.runs)
         if self._status["state"] == "complete" and all(ended for _, ended in runs.values()):
             self._complete_with = runs, self._exposures.rejections
-            self._signals, self._pair = {}, None
+            self._seen, self._pair = {}, None
+            self._history.forget()
 
     def _forget(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
         """Forget the angles that are not finished any more; return whether the volume was made from one of them."""
         self._failures = {place: one for place, one in self._failures.items() if place in finished}
-        known = {*self._signals} if self._newest is None else {*self._signals, self._newest}
+        known = {*self._seen} if self._newest is None else {*self._seen, self._newest}
         gone = known - finished.keys()
         for place in gone:
-            self._signals.pop(place, None)
+            self._seen.pop(place, None)
         if self._newest in gone:
-            self._newest, self._pair = next(reversed(self._signals), None), None
+            self._newest, self._pair = next(reversed(self._seen), None), None
         return bool(gone)
 
     def _make_signals(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
@@ -167,14 +176,16 @@ class LiveSeries:
         fresh = False
         for place, angle in finished.items():
             failure = self._failures.get(place)
-            if place in self._signals and self._signals[place][0] == angle:
+            if place in self._seen and self._seen[place].angle == angle:
                 continue
             if failure is not None and failure.of == angle and not _again(failure):
                 continue
             try:
                 used, made = self._exposures.read(angle, self._processor.signals)
-                self._signals.pop(place, None)
-                self._signals[place] = (used, needed_for_volume(made, self._pixel_nm))
+                self._seen.pop(place, None)
+                needed = needed_for_volume(made, self._pixel_nm)
+                quality = view_quality(needed.signals, needed.theta_deg)
+                self._seen[place] = SeenView(used, needed, quality)
             except (ValueError, FrameError) as problem:
                 if failure is None or failure.message != str(problem):
                     logger.error("%s", problem)
@@ -200,12 +211,12 @@ class LiveSeries:
         aligned = f"; {self._alignment.message}" if self._alignment is not None else ""
         if all_there:
             return {"state": "complete", "message": f"all angles are in the volume{aligned}"}
-        if self._signals:
-            angles = f"{len(self._signals)} of {self._exposures.angles_planned} angles"
+        if self._seen:
+            angles = f"{len(self._seen)} of {self._exposures.angles_planned} angles"
             return {"state": "following", "message": f"{angles} in the volume{aligned}"}
         return {"state": "waiting", "message": "waiting for the first angle"}
 
-    def _publish(self) -> _Failure | None:
+    def _publish(self, begin_s: float) -> _Failure | None:
         """Write the pair of the newest angle and the volume, or say why not; the files of before stay then.
 
         Where every angle was rejected, there is no volume any more.
@@ -214,13 +225,16 @@ class LiveSeries:
             for name in (PAIR, VOLUME):
                 (self._folder / name).unlink(missing_ok=True)
             self._alignment = None
+            self._history.forget()
             self._status.update(
-                phi_deg=None, theta_deg=None, residual=None, alignment=None, singularities=[]
-            )
+                phi_deg=None, theta_deg=None, residual=None, alignment=None, singularities=[],
+                views=[], latency_s=None,
+            )  # fmt: skip
             return None
-        angle = self._signals[self._newest][0]
+        newest = self._seen[self._newest]
+        angle = newest.angle
         helicity = max(angle.exposures, key=lambda h: angle.exposures[h][-1].time)
-        signals = [one for _, one in self._signals.values()]
+        signals = [one.signals for one in self._seen.values()]
         try:
             made = self._pair or self._processor.signals(angle)
             pair = FrameExamples(
@@ -232,7 +246,7 @@ class LiveSeries:
                 helicity=helicity,
             )
             write_pair(self._folder / PAIR, pair)
-            volume, self._alignment = reconstruct_signals(
+            volume, self._alignment, views = reconstruct_signals(
                 signals, self._pixel_nm, self._layers_nm, self._surfaces_nm
             )
             # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
@@ -243,13 +257,21 @@ class LiveSeries:
             logger.error("no new volume: %s", problem)
             return _Failure(None, f"no new volume: {problem}", time.monotonic())
         rms = np.concatenate([series.residual_rms for series in volume.residuals])
+        residual = float(np.sqrt(np.mean(rms**2)))
+        now = time.time()
+        update_s = round(time.monotonic() - begin_s, 3)
+        # What was measured before this process began was not waited for.
+        latency_s = round(now - newest.time, 3) if newest.time > self._began_at else None
+        told = {"residual": residual, "update_s": update_s, "latency_s": latency_s}
+        self._history.add({"time": now, "angles": len(self._seen), **told}, volume)
         self._status.update(
+            told,
             phi_deg=made.phi_deg,
             theta_deg=made.theta_deg,
             updates=self._status["updates"] + 1,
-            residual=float(np.sqrt(np.mean(rms**2))),
             alignment=self._alignment.to_json(),
-            singularities=[asdict(point) for point in points],
+            singularities=self._history.singularities(points, volume.voxel_nm) if seen else [],
+            views=entries(list(self._seen.values()), drifts_of(views, self._pixel_nm)),
         )
         return None
 
@@ -258,12 +280,21 @@ def _again(failure: _Failure) -> bool:
     return time.monotonic() - failure.at_s >= RETRY_S
 
 
-def _complete_with(folder: Path) -> tuple[dict[str, list[int]], int] | None:
+def _published(folder: Path) -> dict[str, Any]:
+    """Return the status that was published before, empty if there is none that can be read."""
+    try:
+        return read_status(folder / STATUS)
+    except ValueError:
+        return {}
+
+
+def _complete_with(
+    published: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, list[int]], int] | None:
     """Return what a series was made of whose status says that it is complete: its runs, and how many rejections."""
     try:
-        status = read_status(folder / STATUS)
-        complete = status["state"] == "complete" and (folder / VOLUME).exists()
-        return (dict(status["runs"]), int(status["rejections"])) if complete else None
+        complete = published["state"] == "complete" and (folder / VOLUME).exists()
+        return (dict(published["runs"]), int(published["rejections"])) if complete else None
     except (ValueError, KeyError):
         return None
 

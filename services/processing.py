@@ -20,7 +20,7 @@ from mistral_txm.reconstruction.frames import (
 )
 from mistral_txm.reconstruction.repeats import BadRepeat, Findings, average
 from mistral_txm.reconstruction.signal import absorbance, helicity_signals
-from mistral_txm.services.aligned_views import SeriesAlignment
+from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
 from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError, with_marks
 from mistral_txm.services.exposures import Exposure
@@ -209,8 +209,10 @@ def reconstruct_signals(
     pixel_nm: float,
     layers_nm: Sequence[tuple[float, float]],
     surfaces_nm: tuple[float, float] | None = None,
-) -> tuple[Volume, SeriesAlignment]:
+) -> tuple[Volume, SeriesAlignment, list[AlignedViews]]:
     """Align all views and solve for the magnetization; the magnetic layers, if known, are the prior.
+
+    The views come along as they were laid for it, those of each azimuth.
 
     Raises
     ------
@@ -229,7 +231,7 @@ def reconstruct_signals(
         "layers_nm": list(layers_nm),
         "exposures": summary(signals),
     }
-    return volume_of(result, series, layers_nm=layers_nm, options=options), alignment
+    return volume_of(result, series, layers_nm=layers_nm, options=options), alignment, views
 
 
 def surfaces_of(sample: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -266,7 +266,7 @@ def test_what_the_real_conditions_do_is_undone(tmp_path):
             marked = with_marks(AngleSignals(azimuth_deg, theta_deg, signals), PIXEL_NM)
             made.append(needed_for_volume(marked, PIXEL_NM))
     layers_nm = [(-120.0, -40.0), (40.0, 120.0)]
-    volume, told = reconstruct_signals(made, PIXEL_NM, layers_nm, SURFACES_NM)
+    volume, told, _ = reconstruct_signals(made, PIXEL_NM, layers_nm, SURFACES_NM)
     assert told.aligned
     assert told.residual_pixels < 0.1
     turned = true_phi_deg[102.0] - true_phi_deg[0.0]
