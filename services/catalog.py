@@ -1,7 +1,8 @@
 """The catalog of a data folder: its service, and how a program opens it.
 
 ``python -m mistral_txm.services.catalog --data DIR`` runs the Tiled server as a child process,
-follows the journal and writes it into the catalog. When the server dies it is started again, on the
+follows the journal and writes it into the catalog, and beside each run the volumes that the live
+reconstruction makes of it (`volume_publisher`). When the server dies it is started again, on the
 same port, and what it had lost is written again from the journal; the acquisition never notices. It
 prints one line of JSON when the server answers.
 
@@ -13,42 +14,57 @@ it runs), ``progress.json`` (what has been written), ``profiles/`` (for
 import argparse
 import atexit
 import contextlib
-import fcntl
 import json
 import logging
 import os
-import secrets
 import signal
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from mistral_txm.services.catalog_folder import (
+    POLL_S,
+    CatalogError,
+    api_key_of,
+    catalog_folder,
+    only_one,
+    read_json,
+    unlocked,
+    write_json,
+)
 from mistral_txm.services.journal import JournalError, JournalTail, journal_files
 from mistral_txm.services.lifeline import ServiceError, ServiceProcess, watch_parent
+from mistral_txm.services.volume_copies import live_volumes
+
+__all__ = [
+    "PROFILE",
+    "CatalogError",
+    "catalog_environment",
+    "main",
+    "open_catalog",
+    "reading",
+    "wait_until_written",
+]
 
 PROFILE = "mistral_txm"
 """Name under which databroker finds the catalog."""
 START_S = 90.0
 """Longest time that a server may take to start, s; 3 to 6 are usual, 27 on a very busy machine."""
-POLL_S = 0.05
-"""Time between two looks at the journal, s."""
+VOLUMES_S = 1.0
+"""Time between two looks for new volumes, s."""
 RETRY_S = 1.0
 """Time before another try when the server did not answer, s."""
 
 logger = logging.getLogger(__name__)
-
-
-class CatalogError(RuntimeError):
-    """The catalog cannot be served or opened; the message says which one, why, and what to do."""
 
 
 def catalog_environment(data: Path) -> dict[str, str]:
@@ -63,8 +79,8 @@ def catalog_environment(data: Path) -> dict[str, str]:
 
     The key is among them: hand them to child processes, never to a log.
     """
-    folder = _folder(data)
-    return {"TILED_PROFILES": str(folder / "profiles"), "TILED_API_KEY": _api_key(folder)}
+    folder = catalog_folder(data)
+    return {"TILED_PROFILES": str(folder / "profiles"), "TILED_API_KEY": api_key_of(folder)}
 
 
 def open_catalog(data: Path, timeout_s: float = START_S) -> Any:
@@ -102,7 +118,7 @@ def open_catalog(data: Path, timeout_s: float = START_S) -> Any:
         raise CatalogError(
             f"{data}: the catalog's server ended at once; see {data / 'logs' / 'catalog.log'}"
         )
-    return _connect(address, _api_key(folder))
+    return _connect(address, api_key_of(folder))
 
 
 @contextlib.contextmanager
@@ -124,14 +140,14 @@ def reading(data: Path, uid: str) -> Iterator[None]:
 
 
 def wait_until_written(data: Path, timeout_s: float) -> bool:
-    """Wait until the catalog holds all that the journal holds now.
+    """Wait until the catalog holds all that the journal holds now, and the newest volume of each series.
 
     If no service is running, one is started that ends with this process.
 
     Returns
     -------
     bool
-        False if the time was over before; a run that the catalog refuses does not count.
+        False if the time was over before; what the catalog refuses does not count.
 
     Raises
     ------
@@ -139,17 +155,27 @@ def wait_until_written(data: Path, timeout_s: float) -> bool:
         If there is no service and none can be started.
     """
     wanted = {path.stem: _documents(path) for path in journal_files(data / "journal")}
+    volumes = {
+        one.series: (one.modified_ns, one.final)
+        for one in live_volumes(data)
+        if wanted.keys() & set(one.runs)
+    }
     deadline_s = time.monotonic() + timeout_s
     while True:
-        written = _read_json(data / "catalog" / "progress.json").get("runs", {})
+        progress = read_json(data / "catalog" / "progress.json")
+        written, published = progress.get("runs", {}), progress.get("volumes", {})
         if all(
             uid in written and (written[uid]["failed"] or written[uid]["documents"] >= count)
             for uid, count in wanted.items()
+        ) and all(
+            series in published
+            and (published[series]["modified_ns"], published[series]["final"]) >= volume
+            for series, volume in volumes.items()
         ):
             return True
         if time.monotonic() > deadline_s:
             return False
-        if _unlocked(data / "catalog"):
+        if unlocked(data / "catalog"):
             _start_for_this_process(data, START_S)
         time.sleep(POLL_S)
 
@@ -172,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.lifeline:
         watch_parent()
     try:
-        with _only_one(_folder(options.data)):
+        with only_one(catalog_folder(options.data)):
             _serve(options.data, options.port, end)
     except (CatalogError, ServiceError) as error:
         print(error, file=sys.stderr)
@@ -205,8 +231,8 @@ class _End:
 
 def _serve(data: Path, port: int, end: _End) -> None:
     """Run server and writer; the parts that take seconds to start do so side by side."""
-    folder = _folder(data)
-    key = _api_key(folder)
+    folder = catalog_folder(data)
+    key = api_key_of(folder)
     (folder / "progress.json").unlink(missing_ok=True)
     server = _server(data, port)
     try:
@@ -216,12 +242,15 @@ def _serve(data: Path, port: int, end: _End) -> None:
         writing = import_module("mistral_txm.services.catalog_writer")
         uri = str(server.wait_ready(START_S)["uri"])
         writer = writing.CatalogWriter(data / "journal", uri, key)
+        publishing = import_module("mistral_txm.services.volume_publisher")
+        publisher = publishing.VolumePublisher(data, writer)
         profile = folder / "profiles" / f"{PROFILE}.yml"
         profile.parent.mkdir(exist_ok=True)
-        _write_json(profile, {PROFILE: {"uri": uri}})
-        _write_json(folder / "address.json", {"uri": uri, "pid": os.getpid()})
+        write_json(profile, {PROFILE: {"uri": uri}})
+        write_json(folder / "address.json", {"uri": uri, "pid": os.getpid()})
         print(json.dumps({"ready": True, "uri": uri}), flush=True)
         shown: Any = None
+        look_s = 0.0
         with end.gently(True):
             while not end.event.is_set():
                 if not server.running:
@@ -230,12 +259,16 @@ def _serve(data: Path, port: int, end: _End) -> None:
                 try:
                     if writer.step(end.event.is_set):
                         pause_s = 0.0
+                    if time.monotonic() >= look_s:
+                        publisher.step()
+                        look_s = time.monotonic() + VOLUMES_S
                 except writing.Unreachable as error:
                     logger.warning("%s", error)
                     pause_s = RETRY_S
-                if (runs := writer.progress()) != shown:
-                    _write_json(folder / "progress.json", {"pid": os.getpid(), "runs": runs})
-                    shown = runs
+                now = {"runs": writer.progress(), "volumes": publisher.progress()}
+                if now != shown:
+                    write_json(folder / "progress.json", {"pid": os.getpid(), **now})
+                    shown = now
                 end.event.wait(pause_s)
             writer.finish()
     finally:
@@ -270,37 +303,14 @@ def _restart(data: Path, uri: str, end: _End) -> ServiceProcess:
     return server
 
 
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder for one service; the system drops the lock when the process ends, however it
-    does."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        for _ in range(20):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(POLL_S)  # somebody who only looks holds it for an instant
-        else:
-            address = _read_json(folder / "address.json")
-            raise CatalogError(
-                f"{folder}: its catalog is served already, by process "
-                f"{address.get('pid', 'unknown')} at {address.get('uri', 'an unknown address')}; "
-                "use that one"
-            )
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _running(folder: Path, timeout_s: float) -> str | None:
     """Return the address of the running service, ``None`` if none runs; wait for one that is
     starting."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
-        if _unlocked(folder):
+        if unlocked(folder):
             return None
-        uri = _read_json(folder / "address.json").get("uri")
+        uri = read_json(folder / "address.json").get("uri")
         if uri is not None and _answers(uri):
             return str(uri)
         time.sleep(POLL_S)
@@ -325,20 +335,6 @@ def _answers(uri: str) -> bool:
         return False
 
 
-def _unlocked(folder: Path) -> bool:
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
 def _start_for_this_process(data: Path, timeout_s: float) -> None:
     """Start a service that ends with this process."""
     service = ServiceProcess(
@@ -352,7 +348,7 @@ def _start_for_this_process(data: Path, timeout_s: float) -> None:
     try:
         service.wait_ready(timeout_s)
     except ServiceError as error:
-        if _unlocked(data / "catalog"):
+        if unlocked(data / "catalog"):
             raise CatalogError(str(error)) from error
         # else another process has just started one
 
@@ -375,41 +371,6 @@ def _connect(uri: str, api_key: str) -> Any:
     opened = client.from_uri(uri, structure_clients=clients, api_key=api_key, cache=None)
     weakref.finalize(opened.context, opened.context.http_client.close)
     return opened
-
-
-def _folder(data: Path) -> Path:
-    folder = data / "catalog"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _api_key(folder: Path) -> str:
-    """Return the key of the catalog; it is made at the first need, readable by its owner alone."""
-    path = folder / "api_key"
-    if not path.exists():
-        new = folder / f"api_key.{os.getpid()}"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
-        with contextlib.suppress(FileExistsError):
-            os.link(new, path)
-        new.unlink()
-    return path.read_text().strip()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file at once, so that readers see the old or the new content."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps(content))
-    new.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a file of ours, nothing if it is not there."""
-    try:
-        return cast("dict[str, Any]", json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 if __name__ == "__main__":

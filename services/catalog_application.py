@@ -15,30 +15,33 @@ from tiled.server.app import build_app
 
 from mistral_txm.services.frame_adapter import FrameAdapter
 from mistral_txm.services.journal import read_journal
+from mistral_txm.services.volume_copies import VOLUMES
 
 
 def application(data: Path, database: str, api_key: str) -> Any:
-    """Make the application: an SQLite catalog, DuckDB tables, and the frames as readable storage.
+    """Make the application: an SQLite catalog, DuckDB tables, frames and volumes as readable storage.
 
     Parameters
     ----------
     data
-        The data folder; ``catalog/`` and ``frames/`` are made in it if missing.
+        The data folder; ``catalog/``, ``frames/`` and ``volumes/`` are made in it if missing.
     database
         Address of the catalog's database, which is prepared already.
     api_key
         The key that every client must present.
     """
     folder = (data / "catalog").resolve()
-    frames = data / "frames"
-    for path in (folder / "arrays", frames):
+    readable = [data / "frames", data / VOLUMES]
+    for path in (folder / "arrays", *readable):
         path.mkdir(parents=True, exist_ok=True)
     tree = catalog_from_uri(
         database,
         specs=[{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
         writable_storage=[folder / "arrays", f"duckdb:///{folder / 'tables.duckdb'}"],
-        # As in the addresses of the frames: Tiled compares the two as they are written.
-        readable_storage=list({quote(str(path)) for path in (frames.absolute(), frames.resolve())}),
+        # As in the addresses of the files: Tiled compares the two as they are written.
+        readable_storage=list(
+            {quote(str(same)) for path in readable for same in (path.absolute(), path.resolve())}
+        ),
         adapters_by_mimetype={"application/x-hdf5": FrameAdapter},
         cache_config=StreamingCacheConfig(uri="memory").model_dump(),
     )

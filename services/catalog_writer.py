@@ -131,6 +131,7 @@ class _Run:
     resting_bytes: int | None = None
     last_s: float = field(default_factory=time.monotonic)
     refusals: int = 0
+    begun: int = 0
     complete: bool = False
     failed: str | None = None
 
@@ -201,6 +202,33 @@ class CatalogWriter:
             self._connected.context.http_client.close()
             self._connected = None
 
+    def client(self) -> Any:
+        """Return the connection to the server, made at the first need.
+
+        Raises
+        ------
+        Unreachable
+            If there is none to be had.
+        """
+        if self._connected is None:
+            try:
+                self._connected = from_uri(
+                    self._uri,
+                    api_key=self._api_key,
+                    cache=None,
+                    timeout=httpx.Timeout(ANSWER_S, connect=5.0),
+                )
+            except httpx.HTTPError as error:
+                raise Unreachable(f"{self._uri}: {error}") from error
+        return self._connected
+
+    def begun(self) -> dict[str, int | None]:
+        """Return for each run how often this process has begun to write it; None for one that was given up.
+
+        What others have added to a run in the catalog is gone when it is begun anew.
+        """
+        return {uid: None if run.failed else run.begun for uid, run in self._runs.items()}
+
     def _advance(self, uid: str, run: _Run, stopped: Callable[[], bool]) -> int:
         count = 0
         try:
@@ -236,7 +264,7 @@ class CatalogWriter:
         size = run.tail.path.stat().st_size
         if run.resting_bytes == size:
             return False
-        client = self._client()
+        client = self.client()
         if uid in client:
             metadata = client[uid].metadata
             if "stop" in metadata:
@@ -250,6 +278,7 @@ class CatalogWriter:
                 return False
             client.delete_contents(uid, recursive=True, external_only=False)
         run.tail = JournalTail(run.tail.path)
+        run.begun += 1
         run.written = run.marked = 0
         run.resting_bytes = None
         run.writer = _Writer(client)
@@ -276,20 +305,6 @@ class CatalogWriter:
     def _mark(self, uid: str, run: _Run) -> None:
         """Say in the catalog how many documents of an unfinished run it holds."""
         if run.writer is not None and not run.complete and run.marked != run.written:
-            node = self._client()[uid]
+            node = self.client()[uid]
             node.update_metadata({"journal": {"documents": run.written}}, drop_revision=True)
             run.marked = run.written
-
-    def _client(self) -> Any:
-        """Return the connection to the server, made at the first need."""
-        if self._connected is None:
-            try:
-                self._connected = from_uri(
-                    self._uri,
-                    api_key=self._api_key,
-                    cache=None,
-                    timeout=httpx.Timeout(ANSWER_S, connect=5.0),
-                )
-            except httpx.HTTPError as error:
-                raise Unreachable(f"{self._uri}: {error}") from error
-        return self._connected

@@ -24,6 +24,7 @@ from tiled.ndslice import NDSlice
 from tiled.structures.data_source import Asset, DataSource
 
 from mistral_txm.services.frame_files import FrameError, path_of, read_frames
+from mistral_txm.services.volume_adapter import VolumeAdapter
 
 BLOCK_BYTES = 16_000_000
 """Frames are offered to clients in blocks of about this size, bytes."""
@@ -90,12 +91,14 @@ class FrameConsolidator(HDF5Consolidator):  # type: ignore[misc]  # the base cla
 
 
 class FrameAdapter(HDF5Adapter):  # type: ignore[misc]  # the base class is not typed
-    """The server's reader of HDF5: frames by their map where there is one, anything else as Tiled
-    does."""
+    """The server's reader of HDF5: frames by their map where there is one, volumes by their axes, anything else as
+    Tiled does."""
 
     @classmethod
     def from_catalog(cls, data_source: DataSource[Any], node: Any, /, **parameters: Any) -> Any:
         """Make the reader of one data source."""
+        if "arrays" in data_source.properties:
+            return VolumeAdapter.from_catalog(data_source, node, **parameters)
         rows = data_source.properties.get("frames")
         if rows is None:
             return HDF5Adapter.from_catalog(data_source, node, **parameters)
