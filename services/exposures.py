@@ -1,7 +1,7 @@
 """The exposures of a run, told from its documents: which frame of which file belongs to which key."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Exposure:
     ring_current_ma: float
     saturated_fraction: float
     time: float
+    mean_counts: float | None = field(default=None, kw_only=True)
+    """Mean of the frame; None where the run did not record it."""
 
     def read(self) -> NDArray[np.uint16]:
         """Read the frame ``[v, u]`` from its file and compare its checksum.
@@ -196,6 +198,7 @@ class RunExposures:
             ring_current_ma=float(data["ring_current"]),
             saturated_fraction=float(data["ccd_saturated_fraction"]),
             time=float(doc["time"]),
+            mean_counts=_number(data.get("ccd_mean_counts")),
         )
         self._exposures[stream, seq_num] = exposure
         self._recorded[exposure] = None
@@ -204,6 +207,10 @@ class RunExposures:
 
 _COLUMN_OF = {"log": "log_text", "waived": "waived_phi_deg"}
 """Columns by which the streams are known that have Events without exposures."""
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _key(data: Mapping[str, Any], prefix: str) -> Key:

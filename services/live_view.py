@@ -7,7 +7,8 @@ place and a line in `Snapshot.problems`; it never stops the view.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_txm.reconstruction.volume_file import read_volume
-from mistral_txm.services.exposures import STREAMS, Exposure
-from mistral_txm.services.fields import Field, field_of
+from mistral_txm.services.exposures import STREAMS, Exposure, LogEntry, RunExposures
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import follow
 from mistral_txm.services.live_files import (
@@ -30,6 +29,9 @@ from mistral_txm.services.live_files import (
     read_pair,
     read_status,
 )
+from mistral_txm.services.live_volume import LiveVolume, read_live_volume
+from mistral_txm.services.monitor_curves import FluxPoint, flux_points
+from mistral_txm.services.monitor_health import Health, Pace, health
 from mistral_txm.services.series_exposures import SeriesExposures
 from mistral_txm.services.standing import is_rejection
 
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 _Content = TypeVar("_Content")
 _NO_STATUS: Mapping[str, Any] = {}
+_HEALTH_S = 2.0
+"""Time between two looks at the processes, s."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,15 @@ class Progress:
     taken_before: int
     """Exposures that were there when the newest run started."""
     newest: Exposure | None
+    of_run: int = 0
+    """Exposures of all streams in the newest run."""
+
+    @property
+    def exposures_per_s(self) -> float | None:
+        """Pace of the newest run, dark and flat fields counted; None before it has one."""
+        if self.newest is None or self.of_run < 2 or self.newest.time <= self.started_at:
+            return None
+        return self.of_run / (self.newest.time - self.started_at)
 
     @property
     def seconds_left(self) -> float | None:
@@ -76,8 +89,22 @@ class Snapshot:
     """The newest exposure, counts ``[v, u]``."""
     status: Mapping[str, Any] = field(default_factory=lambda: _NO_STATUS)
     pair: FrameExamples | None = None
-    volume: Field | None = None
+    volume: LiveVolume | None = None
+    flux: tuple[FluxPoint, ...] = ()
+    log: tuple[LogEntry, ...] = ()
+    """What was notable in the runs of the series, and when they began and ended; oldest first."""
+    health: tuple[Health, ...] = ()
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the journal told, after so many documents."""
+
+    documents: int = -1
+    progress: Progress | None = None
+    flux: tuple[FluxPoint, ...] = ()
+    log: tuple[LogEntry, ...] = ()
 
 
 class _Watched(Generic[_Content]):
@@ -130,7 +157,11 @@ class LiveView:
         self._frame_of: Exposure | None = None
         self._status = _Watched(read_status)
         self._pair = _Watched(read_pair)
-        self._volume = _Watched(_read_field)
+        self._volume = _Watched(read_live_volume)
+        self._documents: dict[str, int] = {}
+        self._told = _Told()
+        self._health: tuple[Health, ...] = ()
+        self._health_at_s = -_HEALTH_S
         self.snapshot = Snapshot()
         self._threads = [
             threading.Thread(target=target, name=f"live view: {name}", daemon=True)
@@ -155,6 +186,7 @@ class LiveView:
     def _follow_journal(self) -> None:
         for run_uid, name, doc in follow(self._data / "journal", self._stop, self._poll_s):
             with self._lock:
+                self._documents[run_uid] = self._documents.get(run_uid, 0) + 1
                 try:
                     self._take(run_uid, name, doc)
                 except (KeyError, TypeError, ValueError, IndexError) as cause:
@@ -179,7 +211,8 @@ class LiveView:
 
     def look(self) -> Snapshot:
         """Look once; what has not changed is the same object as in the snapshot before."""
-        progress = self._progress()
+        told = self._told = self._tell()
+        progress = told.progress
         folder = self._folder(progress.series if progress is not None else None)
         problems = []
         if folder is not None:
@@ -200,26 +233,48 @@ class LiveView:
                 problems.append(f"newest frame: {cause}")
             else:
                 self._frame_of = newest
+        status = self._status.content if self._status.content is not None else _NO_STATUS
         self.snapshot = Snapshot(
             progress=progress,
             frame_vu=frame_vu,
-            status=self._status.content if self._status.content is not None else _NO_STATUS,
+            status=status,
             pair=self._pair.content,
             volume=self._volume.content,
+            flux=told.flux,
+            log=told.log,
+            health=self._look_at_health(status, progress, frame_vu),
             problems=tuple(problems),
         )
         return self.snapshot
 
-    def _progress(self) -> Progress | None:
+    def _look_at_health(
+        self,
+        status: Mapping[str, Any],
+        progress: Progress | None,
+        frame_vu: NDArray[np.uint16] | None,
+    ) -> tuple[Health, ...]:
+        if time.monotonic() - self._health_at_s >= _HEALTH_S:
+            with self._lock:
+                documents = dict(self._documents)
+            pace = Pace(progress is not None and progress.state == "measuring", None)
+            if progress is not None and progress.exposures_per_s and frame_vu is not None:
+                pace = Pace(pace.measuring, progress.exposures_per_s * frame_vu.nbytes)
+            self._health = health(self._data, status, documents, pace, time.time())
+            self._health_at_s = time.monotonic()
+        return self._health
+
+    def _tell(self) -> _Told:
+        """Sum up the newest series; what was told before where no document has come since."""
         with self._lock:
-            if self._newest_series is None:
-                return None
+            documents = sum(self._documents.values())
+            if self._newest_series is None or documents == self._told.documents:
+                return self._told
             series = self._series[self._newest_series]
             run = series.runs[-1]
             exposures = [exposure for stream in STREAMS for exposure in run.stream(stream)]
             stands = series.standing()
             sample = run.start.get("sample", "")
-            return Progress(
+            progress = Progress(
                 series=series.uid,
                 sample=str(sample.get("name", "") if isinstance(sample, Mapping) else sample),
                 planned=stands.planned,
@@ -228,7 +283,9 @@ class LiveView:
                 started_at=float(run.start["time"]),
                 taken_before=self._taken_before,
                 newest=max(exposures, key=lambda exposure: exposure.time, default=None),
+                of_run=len(exposures),
             )
+            return _Told(documents, progress, flux_points(series.runs), _log(series.runs))
 
     def _folder(self, series: str | None) -> Path | None:
         """Folder of the live files: that of the series in the journal, else the newest one."""
@@ -241,5 +298,14 @@ class LiveView:
             return None
 
 
-def _read_field(path: Path) -> Field:
-    return field_of(read_volume(path))
+def _log(runs: Iterable[RunExposures]) -> tuple[LogEntry, ...]:
+    entries = []
+    for run in runs:
+        entries.append(LogEntry(float(run.start["time"]), "start", f"run {run.start['uid'][:8]}"))
+        entries += run.log
+        if run.stop is not None:
+            reason = " ".join(str(run.stop.get("reason", "")).split())
+            status = str(run.stop["exit_status"])
+            text = f"{status}: {reason}" if reason else status
+            entries.append(LogEntry(float(run.stop.get("time", 0.0)), "end", text))
+    return tuple(entries)

@@ -54,6 +54,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     monitor.add_argument(
         "--port", type=port_number, default=0, metavar="N", help="0: any free port"
     )
+    monitor.add_argument(
+        "--address",
+        default="127.0.0.1",
+        metavar="IP",
+        help="where it listens: 0.0.0.0 lets other machines open it, with a token that is printed with the address "
+        "(default: 127.0.0.1, this machine alone, without a token)",
+    )
     data_option(monitor)
     monitor.set_defaults(run=_monitor)
 
@@ -88,10 +95,16 @@ def _live(arguments: argparse.Namespace) -> None:
 
 
 def _monitor(arguments: argparse.Namespace) -> None:
-    """Serve the read-only web page of a measurement on loopback, until Ctrl-C."""
+    """Serve the read-only web page of a measurement, until Ctrl-C.
+
+    Without --address only this machine can open it. With another address it makes a token, prints it once as part of
+    the address to open, and answers 403 to whoever does not have it. The page is not encrypted: use it within the
+    beamline's own network.
+    """
     from mistral_txm.services.monitor import main
 
-    _run(main(["--data", str(_folder(arguments)), "--port", str(arguments.port)]))
+    place = ["--address", arguments.address, "--port", str(arguments.port)]
+    _run(main(["--data", str(_folder(arguments)), *place]))
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

@@ -111,10 +111,10 @@ def test_the_newest_files_are_shown(tmp_path, folder):
     snapshot = view.look()
     assert snapshot.status["angles_done"] == 3
     assert snapshot.pair.theta_deg == -31.5
-    assert snapshot.volume.m_czyx.max() == 0.5
+    assert snapshot.volume.field.m_czyx.max() == 0.5
     assert view.look().volume is snapshot.volume
     put_volume(folder / "volume.h5", 0.75)
-    assert view.look().volume.m_czyx.max() == 0.75
+    assert view.look().volume.field.m_czyx.max() == 0.75
     assert view.look().pair is snapshot.pair
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ import pytest
 
 from mistral_txm.devices.key import Key
 from mistral_txm.reconstruction.volume_file import Volume, write_volume
-from mistral_txm.services.exposures import Exposure
+from mistral_txm.services.exposures import Exposure, LogEntry
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_view import Progress, Snapshot
-from mistral_txm.services.monitor import LARGEST_IMAGE, _rgba, _smaller
-from mistral_txm.services.monitor_words import head_html, side_html
+from mistral_txm.services.monitor_door import is_loopback
+from mistral_txm.services.monitor_health import Health
+from mistral_txm.services.monitor_images import LARGEST_IMAGE, rgba, smaller
+from mistral_txm.services.monitor_words import frame_words, head_html, log_html, side_html
 
 MODULE = "mistral_txm.services.monitor"
 NOW_S = 2000.0
@@ -80,6 +83,7 @@ def test_every_text_is_escaped(render):
     "status",
     [
         {"singularities": "none"},
+        {"flags": ["none"], "advice": ["wait"], "views": 3, "history": [None]},
         {"singularities": [{"x_nm": 1}, 7, None]},
         {"singularities": [{"x_nm": "1", "y_nm": 2, "z_nm": 3, "charge": 1}]},
         {"updated_at": None, "update_s": [], "lag_frames": {}, "phi_deg": "0", "residual": True},
@@ -98,24 +102,59 @@ def test_singularities_are_listed_with_their_charge():
     text = side_html(Snapshot(status={"singularities": points}), NOW_S)
     assert "<th>−390, 260.4, 80</th><td>−1</td>" in text
     assert "and 2 more" in text
+    sure = [point | {"sureness": 0.93} for point in points]
+    assert "<td>−1 (93%)</td>" in side_html(Snapshot(status={"singularities": sure}), NOW_S)
 
 
 def test_images_are_averaged_down_and_keep_their_size_and_mean():
     image = np.zeros((1030, 2060), dtype=np.uint16)
     image[:, :1030] = 4
-    smaller, pixel_nm = _smaller(image, 10.0)
-    assert max(smaller.shape) <= LARGEST_IMAGE
+    averaged, pixel_nm = smaller(image, 10.0)
+    assert max(averaged.shape) <= LARGEST_IMAGE
     assert pixel_nm == 50
-    assert smaller.shape == (206, 412)
-    assert smaller.mean() == 2
-    same, pixel_nm = _smaller(image[:256, :256], 10.0)
+    assert averaged.shape == (206, 412)
+    assert averaged.mean() == 2
+    same, pixel_nm = smaller(image[:256, :256], 10.0)
     assert same.shape == (256, 256)
     assert pixel_nm == 10
 
 
 def test_colours_are_packed_as_red_green_blue_alpha():
-    packed = _rgba(np.array([[[1.0, 0.5, 0.0]]]))
+    packed = rgba(np.array([[[1.0, 0.5, 0.0]]]))
     assert packed.view(np.uint8).tolist() == [[255, 128, 0, 255]]
+
+
+def test_flags_and_advice_come_before_everything_else_that_is_said():
+    status = {
+        "flags": [{"kind": "focus", "phi_deg": 0, "theta_deg": -30, "text": f"refocus {HOSTILE}"}],
+        "advice": {"text": "theta 12 deg next", "repeats_text": "two repeats are enough"},
+        "message": "all well",
+    }
+    text = head_html(Snapshot(status=status), NOW_S)
+    assert "focus at φ 0°, θ −30°: refocus &lt;script&gt;" in text
+    assert text.index("refocus") < text.index("theta 12 deg next") < text.index("all well")
+    assert "two repeats are enough" in text
+
+
+def test_a_saturated_frame_is_marked(tmp_path):
+    assert frame_words(exposure(tmp_path)) == "frame: 0 % saturated"
+    lit = replace(exposure(tmp_path), mean_counts=812.4, saturated_fraction=0.002)
+    assert frame_words(lit) == "frame: mean 812, ⚠ 0.2 % saturated"
+
+
+def test_the_log_has_the_newest_first_and_all_is_escaped():
+    log = [LogEntry(1000.0, "pause", HOSTILE), LogEntry(1001.0, "go_on", "the light is back")]
+    text = log_html(log, [Health("watchdog", "bad", HOSTILE)])
+    assert "<script" not in text
+    assert text.index("the light is back") < text.index("<td>pause</td>")
+    assert "✗ watchdog" in text
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"), [("127.8.0.1", True), ("10.0.0.1", False), ("hall", False)]
+)
+def test_which_addresses_others_can_reach(address, inside):
+    assert is_loopback(address) is inside
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +177,7 @@ def test_the_page_needs_nothing_from_outside(monitor):
         page = answer.read().decode()
     links = [part.split('"')[0] for mark in ('src="', 'href="') for part in page.split(mark)[1:]]
     assert links
-    assert all(link.startswith("/static/") for link in links)
+    assert all(link.startswith("/") and not link.startswith("//") for link in links)
 
 
 @pytest.mark.slow
@@ -212,13 +251,13 @@ def test_an_open_page_is_updated_and_survives_garbage(monitor):
         shown("head", "not the status of a live reconstruction")
         shown("side", "3 of 46")
         m = np.full((4, 6, 6), 0.5, dtype=np.float32)
-        write_volume(folder / "volume.h5", Volume(m, -m, 0 * m, 10.5, delta_per_nm=0.002))
+        write_volume(folder / "volume.h5", Volume(m, -m, m / 2, 10.5, delta_per_nm=0.002))
         put(json.dumps({"state": "complete", "angles_done": 46, "angles_planned": 46}))
         shown("side", "46 of 46")
         shown("head", "live: complete")
-        for name, value in (("mx", 0.5), ("my", -0.5), ("mz", 0.0)):
-            (image,) = model(f"{name} image").data["image"]
-            assert np.array_equal(image, np.full((6, 6), value))
+        for plane in ("xy", "xz", "yz"):
+            (image,) = model(f"{plane} component image").data["image"]
+            assert np.array_equal(image, np.full((6, 6) if plane == "xy" else (4, 6), 0.25))
 
 
 @pytest.mark.slow

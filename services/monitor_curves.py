@@ -1,0 +1,105 @@
+"""The curves of the monitor: flux from the journal, drift and quality from the live reconstruction's status.
+
+Everything here takes what it can use; numbers that are missing, or are none, are left out or are nan, which a plot
+leaves open.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from mistral_txm.services.exposures import Exposure, RunExposures
+
+VIEW_NUMBERS = ("phi_deg", "theta_deg", "sharpness", "contrast")
+HISTORY_NUMBERS = ("angles", "residual", "change", "resolution_nm", "latency_s")
+
+
+@dataclass(frozen=True)
+class FluxPoint:
+    """Light on the camera, averaged over exposures that were taken one after the other at one angle and helicity."""
+
+    stream: str
+    """``primary`` (through the sample) or ``flat`` (open beam)."""
+    helicity: int
+    theta_deg: float
+    time: float
+    """Of the last exposure, s since 1970."""
+    flux: float
+    """Mean counts of a pixel less those of the darks, per mA of ring current and s of exposure."""
+
+
+def flux_points(runs: Iterable[RunExposures]) -> tuple[FluxPoint, ...]:
+    """Return the flux of all runs, ``(mean counts - mean counts of the darks) / (ring current * exposure time)``.
+
+    The darks of a run with the exposure time that comes next stand for its background; without darks there is no flux.
+    """
+    points = []
+    for run in runs:
+        darks = [one for one in run.stream("dark") if one.mean_counts is not None]
+        lit = (one for one in run.in_order() if one.stream != "dark")
+        for (stream, key), group in groupby(lit, key=_place):
+            fluxes = [(one, _flux(one, darks)) for one in group]
+            known = [(one, flux) for one, flux in fluxes if flux is not None]
+            if known:
+                mean = sum(flux for _, flux in known) / len(known)
+                points.append(FluxPoint(stream, key[2], key[1], known[-1][0].time, mean))
+    return tuple(points)
+
+
+def view_columns(status: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return what a status tells of each finished angle, by column, in time.
+
+    Columns: `VIEW_NUMBERS`, and ``drift_v_pixels``, ``drift_u_pixels``.
+    """
+    columns: dict[str, list[float]] = {
+        name: [] for name in (*VIEW_NUMBERS, "drift_v_pixels", "drift_u_pixels")
+    }
+    for view in entries(status, "views"):
+        drift = view.get("drift_vu_pixels")
+        v, u = drift if isinstance(drift, list) and len(drift) == 2 else (None, None)
+        for name in VIEW_NUMBERS:
+            columns[name].append(number(view.get(name)))
+        columns["drift_v_pixels"].append(number(v))
+        columns["drift_u_pixels"].append(number(u))
+    return columns
+
+
+def history_columns(status: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return what a status tells of each published volume, by column: `HISTORY_NUMBERS`."""
+    history = entries(status, "history")
+    return {name: [number(one.get(name)) for one in history] for name in HISTORY_NUMBERS}
+
+
+def entries(status: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the objects in a list of a status; what else stands there is left out."""
+    found = status.get(name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def number(value: object) -> float:
+    """Return a number as it is, and nan for everything else.
+
+    >>> number(3), number("3"), number(None), number(True)
+    (3.0, nan, nan, nan)
+    """
+    return float(value) if isinstance(value, int | float) and value is not True else math.nan
+
+
+def _place(exposure: Exposure) -> tuple[str, tuple[float, float, int]]:
+    key = exposure.key
+    return exposure.stream, (key.phi_deg, key.theta_deg, key.helicity)
+
+
+def _flux(exposure: Exposure, darks: Sequence[Exposure]) -> float | None:
+    light_ma_s = exposure.ring_current_ma * exposure.exposure_s
+    if exposure.mean_counts is None or not light_ma_s > 0 or not darks:
+        return None
+    off_s = min(abs(dark.exposure_s - exposure.exposure_s) for dark in darks)
+    level = [
+        dark.mean_counts
+        for dark in darks
+        if dark.mean_counts is not None and abs(dark.exposure_s - exposure.exposure_s) == off_s
+    ]
+    return (exposure.mean_counts - sum(level) / len(level)) / light_ma_s
