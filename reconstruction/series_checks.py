@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,14 @@ from mistral_txm.reconstruction.geometry import Grid, InputError
 from mistral_txm.reconstruction.reconstruct import reconstruct
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 
-__all__ = ["checked_series"]
+__all__ = [
+    "Turned",
+    "binned_images",
+    "checked_series",
+    "coarse_factor",
+    "coarse_grid",
+    "turned_series",
+]
 
 LARGEST_COARSE_FIELD = 48
 """Pixels of the images that the series are compared on."""
@@ -61,7 +69,7 @@ def checked_series(
     for one, name in zip(series, names, strict=True):
         kept, of_it = _views_with_signal(one, name)
         _refuse_no_series(kept, name)
-        coarse = _binned(np.asarray(kept.dichroic_tvu))
+        coarse = binned_images(np.asarray(kept.dichroic_tvu))
         _refuse_turned_views(kept, coarse, name)
         checked.append(kept)
         coarse_ones.append(coarse)
@@ -160,25 +168,63 @@ def _refuse_turned_series(
     if len(series) < 2:
         return
     height, width = np.shape(series[0].dichroic_tvu)[1:]
-    factor = _factor(height, width)
+    factor = coarse_factor(height, width)
     some, binned = [], []
     for one, images_tvu in zip(series, coarse_ones, strict=True):
         order = np.argsort(np.asarray(one.theta_deg_t), kind="stable")
         chosen = order[:: ceil(len(order) / ENOUGH_VIEWS)]
         some.append(one.of_views(chosen))
         binned.append(images_tvu[chosen])
-    rms = float(np.sqrt(np.mean(np.concatenate([one.ravel() for one in binned]) ** 2)))
+    found = turned_series(
+        [replace(one, dichroic_tvu=images) for one, images in zip(some, binned, strict=True)],
+        coarse_grid(grid, factor, binned[0].shape),
+        isolated=isolated,
+    )
+    if found is not None:
+        which = names[found.number] if len(series) > 2 else f"{names[0]} or {names[1]}"
+        raise InputError(
+            f"{which}: its helicities are swapped, or its --phi is wrong: the series contradict each other, and fit "
+            f"with its sign turned (residual {found.given:.2f} of the signal as given, {found.turned:.2f} turned)"
+        )
+
+
+class Turned(NamedTuple):
+    """Which series contradicts the others, and the residual as it was given and with its sign turned, by the signal."""
+
+    number: int
+    given: float
+    turned: float
+
+
+def coarse_grid(grid: Grid, factor: int, shape_tvu: tuple[int, ...]) -> Grid:
+    """Return the volume of images that were averaged over squares of so many pixels."""
     layers = min(max(round(grid.shape_zyx[0] / factor), 2), LARGEST_COARSE_DEPTH)
-    coarse = Grid((layers, *binned[0].shape[1:]), grid.voxel_nm * factor)
+    return Grid((layers, shape_tvu[1], shape_tvu[2]), grid.voxel_nm * factor)
+
+
+def turned_series(
+    series: Sequence[TiltSeries], coarse: Grid, *, isolated: bool = False
+) -> Turned | None:
+    """Find the series whose sign is turned: with it turned back the residual is several times smaller.
+
+    Of two series the second is named; nothing tells them apart. None where no series is turned for sure.
+
+    Args:
+        series: at least two, with images on coarse pixels (`binned`), some 30 views each.
+        coarse: of the volume (`coarse_grid`).
+        isolated: whether nothing lies outside it (`reconstruct.reconstruct`).
+    """
+    images = [np.asarray(one.dichroic_tvu) for one in series]
+    rms = float(np.sqrt(np.mean(np.concatenate([one.ravel() for one in images]) ** 2)))
 
     def residual(turned: int | None) -> float:
         parts = [
             replace(
                 one,
-                dichroic_tvu=-images if number == turned else images,
-                std_tvu=np.full(len(images), COARSE_NOISE * rms),
+                dichroic_tvu=-image if number == turned else image,
+                std_tvu=np.full(len(image), COARSE_NOISE * rms),
             )
-            for number, (one, images) in enumerate(zip(some, binned, strict=True))
+            for number, (one, image) in enumerate(zip(series, images, strict=True))
         ]
         found = reconstruct(
             parts, coarse, method="cgls" if isolated else "direct", isolated=isolated
@@ -191,22 +237,18 @@ def _refuse_turned_series(
         number: residual(number) for number in range(0 if len(series) > 2 else 1, len(series))
     }
     worst = min(turned, key=lambda number: turned[number])
-    if turned[worst] < CLEARLY_SMALLER * given:
-        which = names[worst] if len(series) > 2 else f"{names[0]} or {names[1]}"
-        raise InputError(
-            f"{which}: its helicities are swapped, or its --phi is wrong: the series contradict each other, and fit "
-            f"with its sign turned (residual {given:.2f} of the signal as given, {turned[worst]:.2f} turned)"
-        )
+    return Turned(worst, given, turned[worst]) if turned[worst] < CLEARLY_SMALLER * given else None
 
 
-def _factor(height: int, width: int) -> int:
+def coarse_factor(height: int, width: int) -> int:
+    """Return over how many pixels along each side images are averaged to be compared."""
     return ceil(max(height, width) / LARGEST_COARSE_FIELD)
 
 
-def _binned(images_tvu: NDArray[np.floating]) -> NDArray[np.float32]:
+def binned_images(images_tvu: NDArray[np.floating]) -> NDArray[np.float32]:
     """Average over squares of pixels; what has no value counts as nothing."""
     n, height, width = images_tvu.shape
-    factor = min(_factor(height, width), height, width)
+    factor = min(coarse_factor(height, width), height, width)
     rows, columns = height // factor, width // factor
     cut = images_tvu[:, : rows * factor, : columns * factor]
     coarse = np.empty((n, rows, columns), np.float32)

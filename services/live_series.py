@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mistral_txm.services.live_files import (
     write_pair,
     write_status,
 )
+from mistral_txm.services.live_flags import QualityWatch
 from mistral_txm.services.live_history import History
 from mistral_txm.services.live_views import SeenView, drifts_of, entries
 from mistral_txm.services.processing import METHOD, Processor, reconstruct_signals, surfaces_of
@@ -79,6 +80,7 @@ class LiveSeries:
         self._looked_again_s = time.monotonic()
         published = {} if afresh else _published(folder)
         self._history = History(published)
+        self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
         self._began_at = time.time()
         self._complete_with = _complete_with(published, folder)
         self._status: dict[str, Any] = {
@@ -131,6 +133,8 @@ class LiveSeries:
         finished = self._exposures.finished()
         fresh = self._forget(finished)
         fresh |= self._make_signals(finished)
+        if fresh:
+            self._watch.look(list(self._seen.values()))
         failed = self._not_published
         if fresh or (failed and _again(failed)):
             self._not_published = self._publish(begin_s)
@@ -228,7 +232,7 @@ class LiveSeries:
             self._history.forget()
             self._status.update(
                 phi_deg=None, theta_deg=None, residual=None, alignment=None, singularities=[],
-                views=[], latency_s=None,
+                views=[], flags=[], latency_s=None,
             )  # fmt: skip
             return None
         newest = self._seen[self._newest]
@@ -249,6 +253,7 @@ class LiveSeries:
             volume, self._alignment, views = reconstruct_signals(
                 signals, self._pixel_nm, self._layers_nm, self._surfaces_nm
             )
+            self._watch.look_at_azimuths(views)
             # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
             seen = len(volume.residuals) > 1
             points = singularities_in_layers(volume, self._layers_nm) if seen else []
@@ -271,6 +276,7 @@ class LiveSeries:
             updates=self._status["updates"] + 1,
             alignment=self._alignment.to_json(),
             singularities=self._history.singularities(points, volume.voxel_nm) if seen else [],
+            flags=[asdict(flag) for flag in self._watch.flags()],
             views=entries(list(self._seen.values()), drifts_of(views, self._pixel_nm)),
         )
         return None
