@@ -2,7 +2,8 @@
 
 Views of neighbouring tilts show nearly the same once one of them is stretched by the ratio of the cosines; module
 `image_shift` says by how much one is displaced against the other, whatever the size. From the tilt nearest to zero
-outwards the steps add up, and so do their errors: module `reprojection` begins here.
+outwards the steps add up, and so do their errors; then views farther apart, which now lie nearly on each other, are
+compared, too, and the shifts found on which all agree best. That halves the errors. Module `reprojection` begins here.
 
 A film shows itself in two ways, in the dichroic signal and in the absorption; of each pair of views every contrast
 that has structure gives a step, and counts by its variance.
@@ -24,9 +25,14 @@ from mistral_txm.reconstruction.image_shift import NoCommonStructureError, image
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 
 Float64 = npt.NDArray[np.float64]
+Intp = npt.NDArray[np.intp]
 
 SMOOTH_PIXELS = 40.0
 """What varies more slowly than this says nothing about shifts: film thickness, light that drifted."""
+FARTHEST_DEG = 25.0
+"""Tilts farther apart show the film too differently."""
+PARTNERS = 6
+"""Each view is compared with at most so many on either side, the nearest first and the others evenly apart."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +106,81 @@ def neighbour_shifts(contrasts: Sequence[TiltSeries], pixel_nm: float) -> Float6
     shift = np.zeros((theta.size, 2))
     for way in (order[middle:], order[middle::-1]):
         for inner, outer in pairwise(way):
-            ratio = float(np.cos(np.deg2rad(theta[outer])) / np.cos(np.deg2rad(theta[inner])))
-            known = shift[inner] * np.array([1.0, ratio]) / pixel_nm
-            steps, weights = [], []
-            for images in stacks:
-                try:
-                    step = image_shift(
-                        translated(_stretched(images[inner], ratio), -known),
-                        translated(images[outer], -known),
-                    )
-                except NoCommonStructureError:
-                    continue
-                steps.append(step.shift_vu)
-                weights.append(1 / np.maximum(step.std_vu, 1e-3) ** 2)
-            if not steps:
+            known = shift[inner] * _stretch(theta, inner, outer)
+            step = _step(stacks, theta, inner, outer, (known, known), pixel_nm)
+            if step is None:
                 raise InputError(
                     f"views at theta = {theta[inner]:g} and {theta[outer]:g} deg (phi = {contrasts[0].phi_deg:g} deg) "
                     "have no structure in common that stands out of the noise"
                 )
-            shift[outer] = (known + np.average(steps, axis=0, weights=weights)) * pixel_nm
-    return shift
+            shift[outer] = known + step[0]
+    return _agreed(stacks, theta, order, shift, pixel_nm)
+
+
+def _agreed(
+    stacks: Sequence[Float64], theta: Float64, order: Intp, shift_nm: Float64, pixel_nm: float
+) -> Float64:
+    """The shifts on which views agree best that are up to `FARTHEST_DEG` apart, by least squares."""
+    rows, columns, values, weights = [], [], [], []
+    within = max(1, int(FARTHEST_DEG / np.median(np.diff(theta[order]))))
+    for apart in np.unique(np.linspace(1, within, PARTNERS).round().astype(int)):
+        for one, other in zip(order[:-apart], order[apart:], strict=True):
+            inner, outer = sorted((one, other), key=lambda view: abs(theta[view]))
+            if abs(theta[outer] - theta[inner]) > FARTHEST_DEG:
+                continue
+            stretch = _stretch(theta, inner, outer)
+            known = shift_nm[inner] * stretch, shift_nm[outer]
+            step = _step(stacks, theta, inner, outer, known, pixel_nm)
+            if step is not None:
+                rows.append((outer, inner))
+                columns.append(np.array([np.ones(2), -stretch]))
+                values.append(known[1] - known[0] + step[0])
+                weights.append(1 / step[1])
+    fixed = int(order[int(np.abs(theta[order]).argmin())])
+    found = np.zeros_like(shift_nm)
+    for axis in (0, 1):
+        equations = np.zeros((len(rows) + 1, theta.size))
+        for number, (views, column, weight) in enumerate(zip(rows, columns, weights, strict=True)):
+            equations[number, list(views)] = column[:, axis] * weight[axis]
+        equations[-1, fixed] = np.abs(equations).max()
+        right = [value[axis] * weight[axis] for value, weight in zip(values, weights, strict=True)]
+        found[:, axis] = np.linalg.lstsq(equations, np.array([*right, 0.0]))[0]
+    return found
+
+
+def _stretch(theta: Float64, inner: int, outer: int) -> Float64:
+    """What a shift (v, u) at one tilt is at another."""
+    return np.array(
+        [1.0, float(np.cos(np.deg2rad(theta[outer])) / np.cos(np.deg2rad(theta[inner])))]
+    )
+
+
+def _step(
+    stacks: Sequence[Float64],
+    theta: Float64,
+    inner: int,
+    outer: int,
+    known_nm: tuple[Float64, Float64],
+    pixel_nm: float,
+) -> tuple[Float64, Float64] | None:
+    """By how much the outer view is displaced against the stretched inner one beyond what is known, and its standard
+    deviation, nm; None without structure in common."""
+    ratio = float(_stretch(theta, inner, outer)[1])
+    steps, weights = [], []
+    for images in stacks:
+        try:
+            step = image_shift(
+                translated(_stretched(images[inner], ratio), -known_nm[0] / pixel_nm),
+                translated(images[outer], -known_nm[1] / pixel_nm),
+            )
+        except NoCommonStructureError:
+            continue
+        steps.append(step.shift_vu)
+        weights.append(1 / np.maximum(step.std_vu, 1e-3) ** 2)
+    if not steps:
+        return None
+    shift = np.average(steps, axis=0, weights=weights)
+    return shift * pixel_nm, pixel_nm / np.sqrt(np.sum(weights, axis=0))
 
 
 def _stretched(image_vu: Float64, ratio: float) -> Float64:

@@ -10,51 +10,39 @@ tilted views turned over those of the first.
 is, and a start from nothing puts the origin where ``sum over views of |shift|^2`` of the first series is smallest.
 Its height follows from where the layers are said to be. Inclination and lean of the axis are found with the azimuths;
 roll and tilt zero are zero. Shifts that go slowly and smoothly with the tilt are known worst: a vector field can make
-up for most of them. A sample that looks the same when turned, as a vortex does, holds no azimuth.
+up for most of them, unless its length tells (module `uniform_length`). A sample that looks the same when turned, as a vortex does, holds no azimuth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mistral_txm.reconstruction.coupling import Coupling, Normals, Window
+from mistral_txm.reconstruction.coupling import Coupling, Normals
+from mistral_txm.reconstruction.film_field import VOXEL_NM, FilmField
 from mistral_txm.reconstruction.film_poses import FilmPoses
-from mistral_txm.reconstruction.geometry import Grid, InputError
-from mistral_txm.reconstruction.layers import Support, layer_coverage
-from mistral_txm.reconstruction.neighbours import (
-    Contrast,
-    centre_moved_pixels,
-    neighbour_shifts,
-    prepared,
-)
-from mistral_txm.reconstruction.overlay import Faded, laid_over
-from mistral_txm.reconstruction.tilt_series import TiltSeries
-from mistral_txm.reconstruction.views import (
-    Domain,
-    View,
-    checked_film,
-    film_views,
-    padded_domain,
-)
+from mistral_txm.reconstruction.film_start import completed_poses, first_poses, lifted
+from mistral_txm.reconstruction.geometry import InputError
+from mistral_txm.reconstruction.neighbours import Contrast
+from mistral_txm.reconstruction.uniform_length import UniformLength
 
 Float64 = npt.NDArray[np.float64]
 Intp = npt.NDArray[np.intp]
 
-VOXEL_NM = 21.0
-"""Pixels are binned to about this: the finest structure that is used has four of them (`coupling.SHORTEST_NM`)."""
 STEPS = 30
 """At most so many."""
 COUPLED_ANEW = (0, 4, 10)
 """Steps before which window, weights and matrices are made anew for where the views then are."""
 LIFTED_AGAIN = 4
 """Step before which the series' heights are looked for once more: then shifts are no longer in the way."""
+LENGTH_FROM = 4
+"""Step from which on the length of the magnetization counts: before, shifts spoil it too much to be a measure."""
 SETTLED_PIXELS = 0.03
 """Root mean square step, pixels, from which on the shifts are settled. What then still creeps are the shifts that a
-vector field makes up for, and there errors of the model weigh more than the data: going on makes them worse."""
+vector field makes up for, and there errors of the model weigh more than the data."""
 LEAST_STIFFNESS = 0.4
 """Noise is taken out of the matrix down to this part: what moves nearly freely would go too far otherwise."""
 LEAST_STIFFNESS_OF_STD = 0.1
@@ -62,27 +50,12 @@ LEAST_STIFFNESS_OF_STD = 0.1
 LEAST_STIFFNESS_OF_AZIMUTH = 0.2
 """Part of an azimuth's stiffness that is no noise, from which on the views tell it."""
 LARGEST_STEP_PIXELS = 4.0
-LIFTS_NM = np.arange(-240.0, 241.0, 20.0)
-"""Heights of the film over where shifts are smallest that are tried."""
-WITHIN_DEG = 6.0
-"""How far the azimuth of a later series may be from what was said."""
-UNLIKELY_PER_DEG2 = 1e-3
-"""What a correlation has to gain for an azimuth beside the said one, and by how much it must fall off for the film to
-show its azimuth at all: that of a vortex is the same at every one."""
-TRIED_DEG = 0.5
-"""Azimuths that are tried lie so far apart."""
 SURELY_DEG = 1.5
 """By how much laying one series over the other misses the azimuth at most, and the axis what it should be."""
 PRIOR_DEG = 1.0
 """Standard deviation of what a person said of an azimuth, and of inclination and lean about 0."""
 LAID_DEG = 0.3
 """That of an azimuth from laying one series over the other, where the film shows it."""
-SUMMIT_DEG = 2.0
-"""How far about the best azimuth the correlation is fitted by a parabola."""
-MOST_REPEATED = 0.95
-"""How much of the correlation there may be at another place: of a regular lattice all, of simulated stripes 0.86."""
-FLATTEST = 5
-"""Views of a later series that are laid over the first's."""
 
 
 @dataclass(frozen=True)
@@ -109,171 +82,6 @@ class RefinedShifts:
     misfit: float
 
 
-@dataclass(frozen=True)
-class _Field:
-    """One contrast with binned images, on its grid."""
-
-    series: tuple[TiltSeries, ...]
-    grid: Grid
-    domain: Domain
-    support: Support
-    scalar: bool
-    centre_moved_nm: Float64
-
-    @classmethod
-    def of(cls, contrast: Contrast, pixel_nm: float, binning: int) -> _Field:
-        """Bin the images and choose layers of voxels for where the contrast lies."""
-        found, steepest_deg = checked_film(contrast.series)
-        shape = found[0].signal_tvu.shape[1:]
-        voxel_nm = binning * pixel_nm
-        series = tuple(prepared(one, binning) for one in contrast.series)
-        n_v, n_u = np.asarray(series[0].dichroic_tvu).shape[1:]
-        reach = max(abs(border) for layer in contrast.layers_nm for border in layer)
-        grid = Grid((2 * int(np.ceil(reach / voxel_nm)), n_v, n_u), voxel_nm)
-        coverage = layer_coverage(grid, contrast.layers_nm)
-        support = Support(grid.z_nm[coverage > 0], coverage[coverage > 0])
-        moved = centre_moved_pixels(shape, binning) * pixel_nm
-        return cls(series, grid, padded_domain(grid, steepest_deg), support, contrast.scalar, moved)
-
-    def laid(self, poses: FilmPoses, which: Sequence[int] | None = None) -> list[View]:
-        """Views of all or some of the series in the sheared frame, by these poses."""
-        numbers = range(len(self.series)) if which is None else which
-        posed = [poses.laid(self.series[k], k, self.centre_moved_nm) for k in numbers]
-        views = [
-            view
-            for one in checked_film(posed)[0]
-            for view in film_views(one, self.grid, self.domain)
-        ]
-        if not self.scalar:
-            return views
-        # A scalar's path through a layer is dz / cos(theta); a vector's weights hold that factor already.
-        cosines = np.cos(np.deg2rad([view.theta_deg for view in views]))
-        return [
-            replace(view, signal_yx=np.float32(c) * view.signal_yx, std_signal=c * view.std_signal)
-            for view, c in zip(views, cosines, strict=True)
-        ]
-
-    def coupling(self, poses: FilmPoses, which: Sequence[int] | None = None) -> Coupling:
-        """The views of all or some of the series tied together, as they lie now."""
-        views = self.laid(poses, which)
-        return Coupling.of(views, self.grid, self.domain, self.support, scalar=self.scalar)
-
-
-def _smallest(shift_vu_nm: Float64, one: TiltSeries) -> Float64:
-    """Move the sample's origin to where the shifts are smallest."""
-    basis = one.mount.basis(one.theta_deg_t)
-    moves = basis[:, 1::-1, :]
-    origin = np.linalg.lstsq(moves.reshape(-1, 3), shift_vu_nm.ravel(), rcond=1e-9)[0]
-    return np.asarray(shift_vu_nm - moves @ origin)
-
-
-def _laid_over_first(
-    fields: Sequence[_Field], poses: FilmPoses, number: int
-) -> tuple[FilmPoses, bool]:
-    """Turn and move a later series so that its least tilted views lie over those of the first; whether the azimuth
-    shows.
-
-    Raises:
-        InputError: if they lie there as well at several places.
-    """
-
-    def face_on(field: _Field, k: int, phi_deg: float) -> Faded:
-        """Mean of the least tilted views, faded."""
-        phis = list(poses.phi_deg_s)
-        phis[k] = phi_deg
-        views = field.laid(replace(poses, phi_deg_s=tuple(phis)), [k])
-        flattest = sorted(views, key=lambda view: abs(view.theta_deg))[:FLATTEST]
-        window = Window.of(flattest)
-        mean = np.mean([view.signal_yx for view in flattest], axis=0)
-        image, weight = np.zeros((2, *mean.shape))
-        part = mean[window.rows, window.columns]
-        part = part - np.average(part, weights=window.weight_yx)
-        image[window.rows, window.columns] = part * window.weight_yx
-        weight[window.rows, window.columns] = window.weight_yx
-        return Faded(image, weight)
-
-    said = poses.phi_deg_s[number]
-    tried = said + np.arange(-WITHIN_DEG, WITHIN_DEG + 1e-9, TRIED_DEG)
-    found: list[tuple[float, float, bool, Float64]] = []
-    for field in fields:
-        first = face_on(field, 0, poses.phi_deg_s[0])
-        laid = [laid_over(first, face_on(field, number, float(phi_deg))) for phi_deg in tried]
-        height = np.array([one[0] for one in laid])
-        best = int(np.argmax(height - UNLIKELY_PER_DEG2 * (tried - said) ** 2))
-        _, elsewhere, displaced = laid[best]
-        if elsewhere > MOST_REPEATED * height[best]:
-            continue
-        near = np.abs(tried - tried[best]) <= SUMMIT_DEG
-        bend, slope, _ = np.polyfit(tried[near] - tried[best], height[near], 2)
-        shows = bend < -UNLIKELY_PER_DEG2
-        summit = float(np.clip(-slope / (2 * bend), -TRIED_DEG, TRIED_DEG)) if shows else 0.0
-        phi_deg = float(tried[best]) + summit if shows else said
-        found.append((float(height[best]), phi_deg, shows, displaced * field.grid.voxel_nm))
-    if not found:
-        raise InputError(
-            f"the film repeats itself, so that the series at phi = {said:g} deg lies as well over the first one at "
-            "several places; a lattice needs fiducials"
-        )
-    _, phi_deg, shows, displaced_nm = max(found, key=lambda one: one[0])
-    phis = list(poses.phi_deg_s)
-    phis[number] = phi_deg
-    turned = replace(poses, phi_deg_s=tuple(phis))
-    moves = np.zeros((len(poses.series_v), 2))
-    moves[poses.series_v == number] = displaced_nm
-    return turned.moved(moves, turned.to_vu(fields[0].series)), shows
-
-
-def _lifted(fields: Sequence[_Field], poses: FilmPoses, number: int) -> FilmPoses:
-    """Move one series along the normal to where its views fit the layers best.
-
-    Two layers fit two layers again when one lies on the other, so steps downhill do not do this.
-    """
-    one = fields[0].series[number]
-    lift = one.mount.basis(one.theta_deg_t)[:, 1::-1, 2]
-    misfit = sum(
-        field.coupling(poses, [number]).misfits(field.laid(poses, [number]), LIFTS_NM)
-        for field in fields
-    )
-    shifts = list(poses.shift_st)
-    shifts[number] = shifts[number] + lift * LIFTS_NM[int(np.argmin(misfit))]
-    return replace(poses, shift_st=tuple(shifts))
-
-
-def _start(
-    fields: Sequence[_Field], known_st: Sequence[Float64] | None
-) -> tuple[FilmPoses, Float64]:
-    """Shifts to begin with: from neighbours, and where some are known, the unknown ones against these.
-
-    Also how well the angles are known by then, standard deviations in deg.
-    """
-    shifts = []
-    phis = tuple(float(one.phi_deg) for one in fields[0].series)
-    for number, one in enumerate(fields[0].series):
-        alone = neighbour_shifts(
-            [field.series[number] for field in fields], fields[0].grid.voxel_nm
-        )
-        if known_st is None:
-            shifts.append(_smallest(alone, one))
-            continue
-        known = np.asarray(np.isfinite(known_st[number]).all(axis=1))
-        theta = np.asarray(one.theta_deg_t, dtype=np.float64)
-        off = known_st[number] - alone
-        order = np.argsort(theta[known])
-        between = [
-            np.interp(theta, theta[known][order], off[known][order, axis]) for axis in (0, 1)
-        ]
-        shifts.append(np.where(known[:, None], known_st[number], alone + np.column_stack(between)))
-    poses = FilmPoses(tuple(shifts), phis, (0.0, 0.0) if known_st is None else None)
-    std_deg = np.full(len(poses.angles), PRIOR_DEG)
-    if known_st is None:
-        for number in range(len(shifts)):
-            poses = _lifted(fields, poses, number)
-            if number:
-                poses, shows = _laid_over_first(fields, poses, number)
-                std_deg[number - 1] = LAID_DEG if shows else PRIOR_DEG
-    return poses, std_deg
-
-
 def refine_shifts(
     contrasts: Sequence[Contrast],
     pixel_nm: float,
@@ -294,23 +102,30 @@ def refine_shifts(
     if not contrasts or not contrasts[0].series:
         raise InputError("alignment: no tilt series; give at least one")
     binning = max(1, round(VOXEL_NM / pixel_nm))
-    fields = [_Field.of(one, pixel_nm, binning) for one in contrasts]
-    poses, expected_std_deg = _start(fields, known_st)
+    fields = [FilmField.of(one, pixel_nm, binning) for one in contrasts]
+    if known_st is None:
+        poses, shows = first_poses(fields)
+    else:
+        poses, shows = completed_poses(fields, known_st), np.zeros(len(known_st) - 1, np.bool_)
     n, angles = len(poses.series_v), len(poses.angles)
-    expected_deg = poses.angles
+    expected_deg, expected_std_deg = poses.angles, np.full(angles, PRIOR_DEG)
+    expected_std_deg[: len(shows)][shows] = LAID_DEG
     possible = np.arange(2 * n + angles)
     if known_st is not None:
         unknown = ~np.isfinite(np.concatenate(list(known_st))).all(axis=1)
         possible = np.flatnonzero(np.repeat(unknown, 2))
     rms_nm = np.inf
     couplings: list[Coupling] = []
+    lengths: list[UniformLength] = []
     for number in range(STEPS):
         if number in COUPLED_ANEW:
             if number == LIFTED_AGAIN and known_st is None:
                 for k in range(len(poses.phi_deg_s)):
-                    poses = _lifted(fields, poses, k)
+                    poses = lifted(fields, poses, k)
             couplings = [field.coupling(poses) for field in fields]
-        normals = _normals(fields, couplings, poses, expected_deg, expected_std_deg)
+            if number == LENGTH_FROM and known_st is None:
+                lengths = [UniformLength.of(field, poses) for field in fields if not field.scalar]
+        normals = _normals(fields, couplings, lengths, poses, expected_deg, expected_std_deg)
         free = _told(normals, n, possible, len(poses.phi_deg_s) - 1)
         step = np.zeros(2 * n + angles)
         step[free] = -_inverse(normals, n, free, LEAST_STIFFNESS) @ normals.gradient[free]
@@ -327,7 +142,7 @@ def refine_shifts(
         rms_nm = float(np.sqrt(np.mean(moves[moves.any(axis=1)] ** 2))) if moves.any() else 0.0
         if rms_nm < SETTLED_PIXELS * pixel_nm:
             break
-    normals = _normals(fields, couplings, poses, expected_deg, expected_std_deg)
+    normals = _normals(fields, couplings, lengths, poses, expected_deg, expected_std_deg)
     free = _told(normals, n, possible, len(poses.phi_deg_s) - 1)
     misfit = normals.misfit / normals.coefficients
     covariance = np.zeros((2 * n + angles, 2 * n + angles))
@@ -344,8 +159,7 @@ def refine_shifts(
     std_phi, std_axis = std_angle[:later], [*std_angle[later:], 0.0, 0.0]
     if known_st is None:
         # what the views together leave open is as the series lie over each other, or as it was said
-        shown = expected_std_deg[:later] == LAID_DEG
-        std_phi = np.where(std_phi > 0, std_phi, np.where(shown, LAID_DEG, np.inf))
+        std_phi = np.where(std_phi > 0, std_phi, np.where(shows, LAID_DEG, np.inf))
     series = fields[0].series if known_st is None else ()
     warp_st = tuple(poses.warp_t(one.theta_deg_t, k) for k, one in enumerate(series))
     return RefinedShifts(
@@ -367,13 +181,14 @@ def _repeats(couplings: Sequence[Coupling]) -> float:
 
 
 def _normals(
-    fields: Sequence[_Field],
+    fields: Sequence[FilmField],
     couplings: Sequence[Coupling],
+    lengths: Sequence[UniformLength],
     poses: FilmPoses,
     expected_deg: Float64,
     expected_std_deg: Float64,
 ) -> Normals:
-    """What all contrasts together say, and what is known of the angles before."""
+    """What all contrasts together say, that magnetization has one length, and what is known of the angles before."""
     series = fields[0].series
     parts = [
         coupling.normals(field.laid(poses), poses.turns(series))
@@ -382,6 +197,8 @@ def _normals(
     total = parts[0]
     for part in parts[1:]:
         total = total + part
+    for one in lengths:
+        one.add_to(total, poses, _repeats(couplings))
     weight = _repeats(couplings) / np.deg2rad(expected_std_deg) ** 2
     angles = np.arange(len(total.gradient) - len(expected_deg), len(total.gradient))
     total.gradient[angles] += weight * np.deg2rad(poses.angles - expected_deg)
