@@ -8,10 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mistral_txm.reconstruction.planar_charges import PlanarCharge
 from mistral_txm.reconstruction.volume_file import Volume
 from mistral_txm.services.fields import Field, Points
 from mistral_txm.services.live_files import FrameExamples
-from mistral_txm.services.truth import FoundSingularity, Truth
+from mistral_txm.services.measured_series import MeasuredSeries
+from mistral_txm.services.truth import FoundSingularity, PointCharge, Truth
 
 LISTED = 12
 """Rows of a list of singularities."""
@@ -57,6 +59,8 @@ class Subject:
     field: Field
     layers_nm: tuple[tuple[float, float], ...]
     slices_nm: list[tuple[str, float]]
+    margin_nm: float
+    """At the lateral borders not all views look so far in."""
     found: list[FoundSingularity]
     points: Points
     truth: Truth | None
@@ -64,7 +68,19 @@ class Subject:
     comparison: dict[str, Any] | None
     frames: FrameExamples | None
     summary: Mapping[str, Any]
+    measured: MeasuredSeries | None
     output: Path
+
+    def is_seen(self, point: PointCharge | PlanarCharge) -> bool:
+        """Return whether a point lies where all views look."""
+        _, n_y, n_x = self.volume.mx.shape
+        half_x_nm, half_y_nm = (n * self.volume.voxel_nm / 2 - self.margin_nm for n in (n_x, n_y))
+        return bool(abs(point.x_nm or 0.0) <= half_x_nm and abs(point.y_nm or 0.0) <= half_y_nm)
+
+    @property
+    def seen(self) -> list[FoundSingularity]:
+        """The singularities found where all views look, the strongest and best confirmed first."""
+        return [point for point in self.found if self.is_seen(point)]
 
     def draw(self, name: str, figure: Figure, caption: str) -> Drawn:
         """Write a figure as PNG and say how large the page shows it."""

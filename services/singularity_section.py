@@ -36,17 +36,26 @@ def singularity_section(subject: Subject) -> Section:
     """List the singularities, compare them with the truth where there is one, and draw their charges."""
     section = Section("Singularities")
     where = "in the magnetic layers" if subject.layers_nm else "in the whole volume"
-    n_points = sum(point.kind == "Bloch point" for point in subject.found)
-    n_merons = len(subject.found) - n_points
+    n_points = sum(point.kind == "Bloch point" for point in subject.seen)
+    n_merons = len(subject.seen) - n_points
+    n_outside = len(subject.found) - len(subject.seen)
     section.paragraphs.append(
         f"Searched {where}: {counted(n_points, 'Bloch point')} and "
         f"{counted(n_merons, 'meron')} found. The charge of a Bloch point is that of a closed "
         "surface around it (an integer), the charge of a meron that of a disc in the middle slice "
         "of its layer. The radius is that of the smallest surface or disc that holds the charge."
+        + (
+            f" {counted(n_outside, 'more lies', 'more lie')} within {subject.margin_nm:.0f} nm of the border of the "
+            "field, where not all views look, and count for nothing."
+            if n_outside
+            else ""
+        )
     )
-    if subject.comparison is not None:
+    if subject.comparison is not None and (
+        subject.comparison["singularities"]["true"] or subject.comparison["singularities"]["found"]
+    ):
         section.tables.append(_matched_table(subject))
-    elif subject.found:
+    elif subject.seen:
         section.tables.append(
             Table(
                 "Found",
@@ -57,13 +66,13 @@ def singularity_section(subject: Subject) -> Section:
                         charge_text(point.charge),
                         plain(point.radius_nm),
                     )
-                    for number, point in enumerate(subject.found[:LISTED], start=1)
+                    for number, point in enumerate(subject.seen[:LISTED], start=1)
                 ],
                 ("", "(x, y, z) nm", "Q", "radius (nm)"),
             )
         )
-    if len(subject.found) > LISTED and subject.comparison is None:
-        section.paragraphs.append(f"The {LISTED} strongest of {len(subject.found)} are listed.")
+    if len(subject.seen) > LISTED and subject.comparison is None:
+        section.paragraphs.append(f"The {LISTED} strongest of {len(subject.seen)} are listed.")
     profiles = _profiles(subject)
     if profiles:
         section.figures.append(
@@ -130,7 +139,7 @@ def _profiles(
     m_czyx = in_layers(subject.volume, subject.layers_nm)
     largest = int(_LARGEST_BOX_NM / voxel_nm)
     profiles = []
-    for point in [p for p in subject.found if p.kind == "Bloch point"][:_PROFILED]:
+    for point in [p for p in subject.seen if p.kind == "Bloch point"][:_PROFILED]:
         block, centre_nm = _around(m_czyx, voxel_nm, point, largest // 2 + 2)
         sides_nm = np.arange(2, largest + 1) * voxel_nm
         charges: dict[str, list[float]] = {"lattice": [], "flux": []}
@@ -166,7 +175,7 @@ def _lines(subject: Subject) -> list[Drawn]:
     """Charges along lines through the strongest Bloch point and merons, and the field around that Bloch point."""
     voxel_nm = subject.volume.voxel_nm
     m_czyx = in_layers(subject.volume, subject.layers_nm)
-    bloch_points = [p for p in subject.found if p.kind == "Bloch point"]
+    bloch_points = [p for p in subject.seen if p.kind == "Bloch point"]
     drawn = []
     if bloch_points:
         first = bloch_points[0]
@@ -227,7 +236,7 @@ def _streamlines(
 def _squares_along_x(subject: Subject, m_czyx: NDArray[np.float32]) -> list[Drawn]:
     """Planar charges of squares along x through the strongest merons."""
     profiles = []
-    for point in [p for p in subject.found if p.kind == "meron"][:_PROFILED]:
+    for point in [p for p in subject.seen if p.kind == "meron"][:_PROFILED]:
         centre_nm = (point.x_nm, point.y_nm, point.z_nm)
         try:
             profile = topology.planar_profile(
@@ -236,6 +245,8 @@ def _squares_along_x(subject: Subject, m_czyx: NDArray[np.float32]) -> list[Draw
         except ValueError:  # the square around a meron near the border leaves the slice
             continue
         at = int(np.argmin(np.abs(profile.position_nm - point.x_nm)))
+        if not np.isfinite(profile.charge_p[at]):  # m is undefined somewhere in that square
+            continue
         charge = f"{charge_text(float(profile.charge_p[at]))} ± {profile.std:.2f}"
         profiles.append((f"at ({position_text(asdict(point))}) nm: {charge}", point.x_nm, profile))
     if not profiles:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.topology import ChargeProfile, PlanarProfile
 from mistral_txm.services.drawing import line_colours, new_figure, open_frame, plain
+from mistral_txm.services.spot_charges import ChargeWithDepth
 
 
 def charge_figure(
@@ -95,6 +96,39 @@ def planar_profile_figure(profiles: Sequence[tuple[str, float, PlanarProfile]]) 
     axes.set_xlabel(f"{profiles[0][2].axis} of the square, from the singularity (nm)")
     axes.set_ylabel("planar charge (1)")
     axes.set_ylim(min(axes.get_ylim()[0], -0.7), max(axes.get_ylim()[1], 0.7))
+    figure.legend(loc="outside right upper")
+    open_frame(axes)
+    return figure
+
+
+def depth_figure(spots: Sequence[tuple[str, ChargeWithDepth]]) -> Figure:
+    """Planar charge of discs against the height of the slice, with what noise makes of it as bars.
+
+    Args:
+        spots: for each its name and `spot_charges.charge_with_depth`.
+    """
+    figure = new_figure(7.6, 3.6)
+    axes = figure.subplots()
+    for level in (-1, -0.5, 0, 0.5, 1):
+        axes.axhline(level, color="0.85", linewidth=0.8, zorder=0)
+    for (name, profile), colour in zip(spots, line_colours(len(spots)), strict=True):
+        axes.errorbar(
+            profile.z_nm,
+            profile.charge_z,
+            profile.std_z,
+            color=colour,
+            marker="o",
+            markersize=3,
+            linewidth=1.0,
+            elinewidth=0.8,
+            capsize=1.5,
+            label=name,
+        )
+    axes.set_xlabel("z of the slice (nm)")
+    axes.set_ylabel("planar charge (1)")
+    axes.set_title("charge of merons and skyrmions slice by slice")
+    charges = np.concatenate([profile.charge_z for _, profile in spots])
+    axes.set_ylim(np.nanmin(charges, initial=0.0) - 0.2, np.nanmax(charges, initial=0.0) + 0.2)
     figure.legend(loc="outside right upper")
     open_frame(axes)
     return figure
