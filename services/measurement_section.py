@@ -10,6 +10,9 @@ from mistral_txm.services.report_parts import Section, Subject, Table, words
 
 _ELSEWHERE = ("errors", "singularities", "alignment", "truth_move_xy_nm", "runs", "series")
 """What a summary says that has a place of its own on the page."""
+_MEASURED = ("sample", "simulation")
+"""Groups of a summary that say what was measured; the others say how it went."""
+_TITLES = {"live": "Live reconstruction", "exposures": "Pace", "seconds": "Time per stage"}
 
 
 def measurement_section(subject: Subject) -> Section | None:
@@ -37,8 +40,14 @@ def measurement_section(subject: Subject) -> Section | None:
                 "logarithm taken. Grey values and colours span 99 % of the pixels.",
             )
         )
-    section.tables += _numbers(subject.summary)
+    section.tables += _numbers(subject.summary, measured=True)
     return section if section.figures or section.tables else None
+
+
+def numbers_section(subject: Subject) -> Section | None:
+    """List the numbers of how the measurement went, at the end of the page."""
+    tables = list(_numbers(subject.summary, measured=False))
+    return Section("Numbers of the measurement", tables=tables) if tables else None
 
 
 def _runs(subject: Subject) -> Table:
@@ -59,9 +68,14 @@ def _runs(subject: Subject) -> Table:
     return Table("Runs", rows, head)
 
 
-def _numbers(summary: Mapping[str, Any]) -> Iterator[Table]:
+def _numbers(summary: Mapping[str, Any], *, measured: bool) -> Iterator[Table]:
     """Tables of the numbers of a measurement, one for each group; what is deeper is left out."""
-    known = {name: value for name, value in summary.items() if name not in _ELSEWHERE}
+    known = {
+        name: value
+        for name, value in summary.items()
+        if name not in _ELSEWHERE
+        and measured == (name in _MEASURED or not isinstance(value, Mapping))
+    }
     single = [
         (words(name), text)
         for name, value in known.items()
@@ -72,10 +86,9 @@ def _numbers(summary: Mapping[str, Any]) -> Iterator[Table]:
     for name, value in known.items():
         if isinstance(value, Mapping):
             rows = [(words(k), text) for k, item in value.items() if (text := _scalar(item))]
-            if rows and name == "seconds":
-                yield Table("Time per stage", rows, ("stage", "s"))
-            elif rows:
-                yield Table(words(name).capitalize(), rows)
+            title = _TITLES.get(name, words(name).capitalize())
+            if rows:
+                yield Table(title, rows, ("stage", "s") if name == "seconds" else ())
 
 
 def _scalar(value: Any) -> str | None:
@@ -88,6 +101,8 @@ def _scalar(value: Any) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence) and value:
+        if all(isinstance(item, list | tuple) and len(item) == 2 for item in value):
+            return ", ".join(f"{_scalar(low)} to {_scalar(high)}" for low, high in value)
         texts = [_scalar(item) for item in value]
         known = [text for text in texts if text is not None]
         return ", ".join(known) if len(known) == len(texts) else None

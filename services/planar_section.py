@@ -28,10 +28,13 @@ from mistral_txm.services.spot_charges import (
     core_of,
     nearest_distances_nm,
 )
-from mistral_txm.services.truth import in_layers
+from mistral_txm.services.truth import FoundSingularity, in_layers
 
 _DRAWN = 6
 """Spots whose charge is drawn slice by slice."""
+_DRAWN_BLOCH_POINTS = 2
+_DISC_NM = 105.0
+"""Radius of the disc about a Bloch point whose planar charge is drawn."""
 
 
 def planar_section(subject: Subject) -> Section | None:
@@ -61,20 +64,31 @@ def planar_section(subject: Subject) -> Section | None:
         section.tables.append(_layers(layers, spots))
     if any(spot.kind == "skyrmion" for spot in spots):
         section.tables.append(_skyrmions(subject, spots, [one for one in cores if one is not None]))
+    bloch_points = [
+        (f"Bloch point at ({position_text(asdict(point))}) nm", disc, layer)
+        for point in subject.seen
+        if point.kind == "Bloch point"
+        if (layer := _layer_of(disc := _disc_about(point), layers)) is not None
+    ]
+    drawn = [
+        (name, charge_with_depth(m_czyx, subject.volume.std, voxel_nm, disc, layer))
+        for name, disc, layer in bloch_points[:_DRAWN_BLOCH_POINTS]
+    ]
+    drawn += [
+        (f"{spot.kind} at ({position_text(_place(spot))}) nm", profile)
+        for spot, _, profile in with_depth[: _DRAWN - len(drawn)]
+    ]
     if with_depth:
         section.tables.append(_spots(with_depth, len(spots)))
-        drawn = [
-            (f"{spot.kind} at ({position_text(_place(spot))}) nm", profile)
-            for spot, _, profile in with_depth[:_DRAWN]
-        ]
+    if drawn:
         section.figures.append(
             subject.draw(
                 "charge_with_depth",
                 topology_figures.depth_figure(drawn),
-                "Planar charge of the disc about the strongest merons and skyrmions in each slice of their layer. "
-                "Bars: standard deviation from noise. A texture that does not change with depth keeps its charge; "
-                "it jumps by the charge of a Bloch point where there is one. Slices at the faces of a layer are the "
-                "least certain.",
+                "Planar charge of the disc about the strongest Bloch points, merons and skyrmions in each slice of "
+                "their layer. Bars: standard deviation from noise. A texture that does not change with depth keeps "
+                "its charge; it jumps by the charge of a Bloch point where there is one. Slices at the faces of a "
+                "layer are the least certain.",
             )
         )
     section.tables += _against_truth(subject)
@@ -93,6 +107,10 @@ def _layer_of(spot: PlanarCharge, layers: Sequence[PlanarCharge]) -> PlanarCharg
         if None not in faces_nm and (layer.z0_nm or 0) <= spot.z_nm <= (layer.z1_nm or 0):
             return layer
     return None
+
+
+def _disc_about(point: FoundSingularity) -> PlanarCharge:
+    return PlanarCharge("meron", point.z_nm, None, point.x_nm, point.y_nm, _DISC_NM)
 
 
 def _place(spot: PlanarCharge) -> dict[str, float]:

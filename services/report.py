@@ -26,7 +26,7 @@ from mistral_txm.services.fields import Field, Points, field_of
 from mistral_txm.services.live_files import FrameExamples
 from mistral_txm.services.magnetization_section import magnetization_section
 from mistral_txm.services.measured_series import MeasuredSeries
-from mistral_txm.services.measurement_section import measurement_section
+from mistral_txm.services.measurement_section import measurement_section, numbers_section
 from mistral_txm.services.planar_section import planar_section
 from mistral_txm.services.quality_section import quality_section
 from mistral_txm.services.report_parts import Section, Subject, counted, number_text
@@ -178,6 +178,7 @@ def _sections(subject: Subject) -> Iterator[Section | None]:
     yield truth_section(subject)
     yield data_section(subject)
     yield provenance_section(subject)
+    yield numbers_section(subject)
 
 
 def _tiles(subject: Subject) -> list[tuple[str, str]]:

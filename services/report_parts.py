@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mistral_txm.reconstruction.planar_charges import PlanarCharge
 from mistral_txm.reconstruction.volume_file import Volume
+from mistral_txm.services.drawing import plain
 from mistral_txm.services.fields import Field, Points
 from mistral_txm.services.live_files import FrameExamples
 from mistral_txm.services.measured_series import MeasuredSeries
@@ -102,11 +103,13 @@ def words(name: object) -> str:
 
 def position_text(point: Mapping[str, float]) -> str:
     """Return x, y, z in nm as text."""
-    return ", ".join(f"{point[name]:.0f}".replace("-", "−") for name in ("x_nm", "y_nm", "z_nm"))
+    return ", ".join(plain(round(point[name])) for name in ("x_nm", "y_nm", "z_nm"))
 
 
 def charge_text(value: float) -> str:
     """Return a charge with its sign."""
+    if abs(value) < 0.005:
+        return "0"
     whole = abs(value - round(value)) < 1e-6
     return (f"{value:+.0f}" if whole else f"{value:+.2f}").replace("-", "−")
 

@@ -24,9 +24,9 @@ from mistral_txm.services.truth import FoundSingularity, in_layers
 
 _PROFILED = 4
 _LARGEST_BOX_NM = 250.0
-_LINE_BOX_CELLS = (2, 4, 6, 8)
+_LINE_BOX_CELLS = (2, 3, 4, 5, 6, 8)
 _SQUARE_NM = 210.0
-_LINE_REACH_NM = 600.0
+_LINE_REACH_NM = 300.0
 _STREAM_REACH_NM = 150.0
 _SEED_RADIUS_NM = 30.0
 _SEEDS = 40
@@ -196,8 +196,7 @@ def _lines(subject: Subject) -> list[Drawn]:
             figure = topology_figures.box_profile_figure(profile, x_nm, width_nm)
             caption = (
                 f"Charge of boxes that move along x through the Bloch point at ({position_text(asdict(first))}) nm, "
-                "x from the middle of the part shown, by finite differences, as far as they fit into the "
-                "magnetic material. Dotted: the Bloch point."
+                "by finite differences, as far as they fit into the magnetic material. Dotted: the Bloch point."
             )
             drawn.append(subject.draw("charge_along_x", figure, caption))
         drawn += _streamlines(subject, block, (x_nm, y_nm, z_nm))

@@ -57,17 +57,18 @@ def box_profile_figure(profile: ChargeProfile, centre_nm: float, width_nm: float
     axes = figure.subplots()
     for level in (-1, 0, 1):
         axes.axhline(level, color="0.85", linewidth=0.8, zorder=0)
-    axes.axvline(centre_nm, color="0.2", linewidth=1.0, linestyle=":", zorder=1)
+    axes.axvline(0.0, color="0.2", linewidth=1.0, linestyle=":", zorder=1)
     for side_nm, charge_p, colour in zip(
         profile.side_nm, profile.charge_sp, line_colours(len(profile.side_nm)), strict=True
     ):
         if not np.isfinite(charge_p).any():
             continue
         label = f"box of {plain(float(side_nm))} nm"
-        axes.plot(profile.position_nm, charge_p, color=colour, linewidth=1.2, label=label)
+        offset_nm = profile.position_nm - centre_nm
+        axes.plot(offset_nm, charge_p, color=colour, linewidth=1.2, label=label)
     edge = "" if width_nm is None else f", edges {plain(width_nm)} nm wide"
     axes.set_title(f"charge of a box against its place{edge}")
-    axes.set_xlabel(f"{profile.axis} of the box (nm)")
+    axes.set_xlabel(f"{profile.axis} of the box, from the singularity (nm)")
     axes.set_ylabel("charge Q inside (1)")
     axes.set_ylim(min(axes.get_ylim()[0], -1.2), max(axes.get_ylim()[1], 1.2))
     figure.legend(loc="outside right upper")
@@ -126,7 +127,7 @@ def depth_figure(spots: Sequence[tuple[str, ChargeWithDepth]]) -> Figure:
         )
     axes.set_xlabel("z of the slice (nm)")
     axes.set_ylabel("planar charge (1)")
-    axes.set_title("charge of merons and skyrmions slice by slice")
+    axes.set_title("planar charge slice by slice")
     charges = np.concatenate([profile.charge_z for _, profile in spots])
     axes.set_ylim(np.nanmin(charges, initial=0.0) - 0.2, np.nanmax(charges, initial=0.0) + 0.2)
     figure.legend(loc="outside right upper")
