@@ -129,8 +129,9 @@ class Page:
         roots = [self.head, self.side, self.log, self.frame.figure, self.dichroic.figure]
         roots += [panel.figure for panel in self.slices.panels.values()]
         roots += [self.slices.component, *self.slices.sliders.values(), *self.plots.figures]
-        for root in roots:
-            document.add_root(root)
+        with document.models.freeze():  # else Bokeh counts all models again with each
+            for root in roots:
+                document.add_root(root)
         document.template = _template()
         document.template_variables.update(
             plotly_address=PLOTLY_ADDRESS, curves=[plot.name for plot in self.plots.figures]

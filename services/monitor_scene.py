@@ -111,7 +111,8 @@ def arrows(volume: LiveVolume) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def _grid(volume: LiveVolume) -> tuple[NDArray[np.int_], int]:
     """Slices in which arrows stand, and every how many voxels."""
     inside = np.flatnonzero(volume.in_layers_z)
-    sheets = inside[np.unique(np.linspace(0, inside.size - 1, 2 * SHEETS + 1).astype(int)[1::2])]
+    middles = (np.arange(SHEETS) + 0.5) * inside.size / SHEETS
+    sheets = inside[np.unique(middles.astype(int))]
     _, n_y, n_x = volume.field.shape_zyx
     step = max(1, int(np.ceil(np.sqrt(sheets.size * n_y * n_x / MOST_ARROWS))))
     return sheets, step
