@@ -1,21 +1,13 @@
 """What the live reconstruction advises while a series is measured, read from the disk: it may be there or not."""
 
-import json
 import math
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus
 
-ADVICE = "advice.json"
-"""The file that the live reconstruction replaces in the folder of each series."""
-OLDEST_S = 120.0
-"""Advice that is older says nothing: whoever gave it is gone, or far behind."""
-MOST_BYTES = 1_000_000
-"""A larger file is not what it should be, and is not read."""
+from mistral_txm.devices.advice_file import ADVICE, read_advice
 
 
 class Advice(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -40,35 +32,9 @@ class Advice(Device):  # type: ignore[misc]  # ophyd is untyped
 
     def set(self, series: str, **_: Any) -> DeviceStatus:
         """Read what is advised for a series now."""
-        lines, reached, resolution_nm = _read(self._directory / series / ADVICE)
-        self.flags.put(lines)
-        self.reached.put(reached)
-        self.resolution_nm.put(resolution_nm)
+        advised = read_advice(self._directory / series / ADVICE)
+        for field, value in advised._asdict().items():
+            getattr(self, field).put(value)
         status = DeviceStatus(self)
         status.set_finished()
         return status
-
-
-def _read(path: Path) -> tuple[str, int, float]:
-    """Return the flags' lines, whether the resolution is reached, and which it is."""
-    nothing = "", 0, math.nan
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            return nothing
-        advice = json.loads(path.read_bytes())
-        if not abs(time.time() - float(advice["updated_at"])) <= OLDEST_S:
-            return nothing
-        lines = "\n".join(_line(flag) for flag in advice["flags"])
-        resolution_nm = advice["resolution_nm"]
-        return (
-            lines,
-            int(advice["reached"] is True),
-            math.nan if resolution_nm is None else float(resolution_nm),
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return nothing
-
-
-def _line(flag: Mapping[str, Any]) -> str:
-    """Return the text of a flag as one line."""
-    return " ".join(str(flag["text"]).split())

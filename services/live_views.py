@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from mistral_txm.reconstruction.design import Spectrum, view_spectrum
 from mistral_txm.reconstruction.repeats import Findings
-from mistral_txm.reconstruction.view_quality import ViewQuality
+from mistral_txm.reconstruction.view_quality import ViewQuality, view_quality
 from mistral_txm.services.aligned_views import AlignedViews
 from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.series_exposures import Angle
@@ -20,6 +21,14 @@ class SeenView:
     angle: Angle
     signals: AngleSignals
     quality: ViewQuality
+    spectrum: Spectrum
+
+    @classmethod
+    def of(cls, angle: Angle, signals: AngleSignals, pixel_nm: float) -> "SeenView":
+        """Judge the signals of an angle."""
+        images, theta_deg = signals.signals, signals.theta_deg
+        spectrum = view_spectrum(images.dichroic_vu, theta_deg, pixel_nm)
+        return cls(angle, signals, view_quality(images, theta_deg), spectrum)
 
     @property
     def time(self) -> float:

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from mistral_txm.devices.advice import OLDEST_S, Advice
+from mistral_txm.devices.advice import Advice
+from mistral_txm.devices.advice_file import OLDEST_S
 
 GOOD = {
     "flags": [{"kind": "focus", "text": "theta 3 deg:\nblurred"}, {"text": "slipped"}],
