@@ -53,10 +53,10 @@ def scene(volume: LiveVolume, points: Sequence[dict[str, float]]) -> str:
         else:
             colour = _UPRIGHT
         traces.append(_cones(places_um[chosen], m[chosen], spacing_um, colour))
-    top_um = float(places_um[:, 2].max(initial=0.0)) + STEM_UM
+    top_um = float(places_um[:, 2].max(initial=0.0)) + STEM_UM / 2
     for plus in (True, False):
-        chosen_points = [point for point in points if (point["charge"] > 0) == plus]
-        traces += [_markers(chosen_points, plus), _stems(chosen_points, top_um)]
+        traces.append(_markers([one for one in points if (one["charge"] > 0) == plus], plus))
+    traces.append(_stems(points, top_um))
     axis = {
         "showbackground": False,
         "gridcolor": "#ffffff",
@@ -74,7 +74,7 @@ def scene(volume: LiveVolume, points: Sequence[dict[str, float]]) -> str:
             "scene": {
                 "aspectmode": "data",
                 "camera": {
-                    "eye": {"x": 0.6, "y": -1.5, "z": 1.2},
+                    "eye": {"x": 0.5, "y": -1.3, "z": 1.05},
                     "center": {"x": 0, "y": 0, "z": -0.1},
                 },
                 **{
