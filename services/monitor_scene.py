@@ -160,9 +160,7 @@ def _stems(points: Sequence[dict[str, float]], top_um: float) -> go.Scatter3d:
     """A line from each singularity to above the film, where arrows do not hide it, with its charge."""
     x, y, z, texts = [], [], [], []
     for number, point in enumerate(points):
-        end_um = (
-            top_um + STEM_UM * (number % 2) / 2
-        )  # of two that lie one above the other, both can be read
+        end_um = top_um + STEM_UM * (number % 3)  # so that charges close together can all be read
         x += [point["x_nm"] / 1000, point["x_nm"] / 1000, None]
         y += [point["y_nm"] / 1000, point["y_nm"] / 1000, None]
         z += [point["z_nm"] / 1000, end_um, None]
