@@ -147,6 +147,7 @@ class Page:
             code="if (source.data.figure.length) monitor.draw(source.data.figure[0])",
         )
         self.scene.js_on_change("data", draw)
+        self.head.tags = [self.scene]  # else no part of the document, and its changes are not sent
         document.js_on_event(DocumentReady, draw)
         document.js_on_event(ConnectionLost, CustomJS(code="monitor.lost()"))
         self.head.js_on_change("text", CustomJS(code="monitor.heard()"))

@@ -30,6 +30,9 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
     if progress is not None:
         kinds = {"measuring": "busy", "success": "good"}
         badges.append(_badge(progress.state, kinds.get(progress.state, "bad")))
+        if progress.held is not None:
+            held = {"pause": "paused", "wait": "waits"}[progress.held.kind]
+            badges.append(_badge(f"{held} for {duration(now_s - progress.held.time)}", "bad"))
     state = str(status.get("state", "nothing published yet"))
     badges.append(
         _badge(
@@ -58,7 +61,9 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
 
 def _lines(snapshot: Snapshot) -> Iterable[str]:
     """What to know and to do, the worst first."""
-    status = snapshot.status
+    status, progress = snapshot.status, snapshot.progress
+    if progress is not None and progress.held is not None:
+        yield f'<div class="flag">⏸ {escape(progress.held.text)}</div>'
     for flag in entries(status, "flags"):
         where = angle_words(flag.get("phi_deg"), flag.get("theta_deg"))
         text = f"{flag.get('kind', 'flag')} at {where}: {flag.get('text', '')}"

@@ -22,7 +22,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--enable-unsafe-swiftshader",
 )
-DEADLINE_S = 40.0
+DEADLINE_S = 120.0
 
 TEXTS = """
 const texts = [];

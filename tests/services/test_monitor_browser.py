@@ -15,6 +15,7 @@ from mistral_txm.services.lifeline import ServiceProcess
 from tests.services.browsers import OUTSIDE, chromium
 from tests.services.measured_folder import MeasuredFolder
 
+MARKED = "return document.getElementById('scene').data.find((one) => one.name === 'charge +').x"
 pytestmark = pytest.mark.slow
 MODULE = "mistral_txm.services.monitor"
 
@@ -31,12 +32,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def monitor(folder):
+    """The process, not waited for: the browser starts at its side."""
     with monitor_of(folder.data) as process:
-        yield process, process.wait_ready(120.0)["uri"]
+        yield process
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(tmp_path_factory, monitor):
     with chromium(tmp_path_factory.mktemp("profile")) as page:
         yield page
 
@@ -44,7 +46,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(browser, monitor):
     """The page of the measurement, open through all tests of this file."""
-    browser.open(monitor[1])
+    browser.open(monitor.wait_ready(120.0)["uri"])
     browser.says("4 of 8 exposures")
     browser.until(lambda: browser.column("flux", "time"), lambda: "no flux")
     return browser
@@ -99,6 +101,7 @@ def test_vectors_and_singularities_are_drawn_in_three_dimensions(page, folder):
     assert set(traces) == {"cone", "scatter3d"}
     names = page.run("return document.getElementById('scene').data.map((one) => one.name)")
     assert "charge +" in names
+    assert page.run(MARKED) == [0.01575]
 
 
 def test_it_changes_without_being_loaded_again_when_the_live_process_starts_anew(page, folder):
@@ -111,6 +114,8 @@ def test_it_changes_without_being_loaded_again_when_the_live_process_starts_anew
     )
     page.says("silent for 5 min")
     folder.put_status(angles_done=4, state="complete", residual=0.0625, updated_at=time.time())
+    folder.status["singularities"][0]["x_nm"] = -36.75
+    folder.put_status()
     folder.put_volume(2 * folder.m_czyx)
     page.says("0.0625")
     page.says("live: complete")
@@ -119,13 +124,14 @@ def test_it_changes_without_being_loaded_again_when_the_live_process_starts_anew
         lambda: close(page.column("xy component image", "image"), folder.m_czyx[2, z]),
         lambda: "the old volume",
     )
+    page.until(lambda: page.run(MARKED) == [-0.03675], lambda: "the old figure")
     folder.expose(0.0, +1, 0)
     page.says("5 of 8 exposures")
     assert page.run("return window.here") is True
 
 
 def test_it_asks_its_own_server_alone(browser, page, monitor):
-    own = monitor[1].split(":", 1)[1]
+    own = monitor.wait_ready(0.0)["uri"].split(":", 1)[1]
     asked = [address for address in browser.requests() if address.startswith(("http", "ws"))]
     assert any("plotly" in address for address in asked)
     assert any(address.startswith("ws:") for address in asked)
@@ -142,9 +148,8 @@ def test_what_matters_is_seen_without_scrolling(page):
 
 
 def test_a_server_that_is_gone_is_told_and_found_again(page, folder, monitor):
-    process, uri = monitor
-    port = uri.rsplit(":", 1)[1].strip("/")
-    process.stop()
+    port = monitor.wait_ready(0.0)["uri"].rsplit(":", 1)[1].strip("/")
+    monitor.stop()
     page.says("The monitor has lost its server")
     folder.expose(0.0, +1, 1)
     with monitor_of(folder.data, "--port", port):
