@@ -92,7 +92,11 @@ def view_spectrum(dichroic_vu: npt.ArrayLike, theta_deg: float, pixel_nm: float)
     total = np.bincount(ring[inside], weights=power[inside], minlength=RINGS)
     mean_q = np.bincount(ring[inside], weights=radius[inside], minlength=RINGS)
     some = count > 0
-    return Spectrum(mean_q[some] / count[some], total[some] / count[some], 2.0 * count[some])
+    return Spectrum(
+        mean_q[some] / count[some],
+        total[some] / count[some],
+        np.asarray(2.0 * count[some], np.float64),
+    )
 
 
 @dataclass(frozen=True)
