@@ -24,8 +24,8 @@ from mistral_txm.services.report_parts import (
 from mistral_txm.services.spot_charges import (
     ChargeWithDepth,
     Core,
+    centred_on_cores,
     charge_with_depth,
-    core_of,
     nearest_distances_nm,
 )
 from mistral_txm.services.truth import FoundSingularity, in_layers
@@ -42,12 +42,15 @@ def planar_section(subject: Subject) -> Section | None:
     voxel_nm = subject.volume.voxel_nm
     m_czyx = in_layers(subject.volume, subject.layers_nm)
     layers = topology.layer_charges(m_czyx, voxel_nm)
-    spots, cores = [], []
-    for spot in filter(subject.is_seen, topology.find_merons(m_czyx, voxel_nm)):
-        core = core_of(m_czyx, voxel_nm, spot) if spot.kind == "skyrmion" else None
-        # The charge of a skyrmion is densest on a ring, anywhere on it: the core says where its middle is.
-        spots.append(replace(spot, x_nm=core.x_nm, y_nm=core.y_nm) if core is not None else spot)
-        cores.append(core)
+    centred = centred_on_cores(m_czyx, voxel_nm, topology.find_merons(m_czyx, voxel_nm))
+    placed = [
+        (_with_charge(m_czyx, voxel_nm, spot, layer), core, layer)
+        for spot, core in centred
+        if subject.is_seen(spot)
+        if (layer := _layer_of(spot, layers)) is not None
+    ]
+    placed.sort(key=lambda one: -abs(one[0].charge or 0.0))
+    spots = [spot for spot, _, _ in placed]
     section = Section("Charges in the plane")
     section.paragraphs.append(
         "The planar charge is the solid angle that m covers over a part of a slice, divided by 4π: −1 or +1 for a "
@@ -57,13 +60,12 @@ def planar_section(subject: Subject) -> Section | None:
     )
     with_depth = [
         (spot, core, charge_with_depth(m_czyx, subject.volume.std, voxel_nm, spot, layer))
-        for spot, core in list(zip(spots, cores, strict=True))[:LISTED]
-        if (layer := _layer_of(spot, layers)) is not None
+        for spot, core, layer in placed[:LISTED]
     ]
     if layers:
         section.tables.append(_layers(layers, spots))
     if any(spot.kind == "skyrmion" for spot in spots):
-        section.tables.append(_skyrmions(subject, spots, [one for one in cores if one is not None]))
+        section.tables.append(_skyrmions(subject, [(spot, core) for spot, core, _ in placed]))
     bloch_points = [
         (f"Bloch point at ({position_text(asdict(point))}) nm", disc, layer)
         for point in subject.seen
@@ -109,6 +111,15 @@ def _layer_of(spot: PlanarCharge, layers: Sequence[PlanarCharge]) -> PlanarCharg
     return None
 
 
+def _with_charge(
+    m_czyx: NDArray[np.float32], voxel_nm: float, spot: PlanarCharge, layer: PlanarCharge
+) -> PlanarCharge:
+    """Return a spot with the charge of its disc as it is now; unchanged where m is undefined there."""
+    profile = charge_with_depth(m_czyx, None, voxel_nm, spot, layer)
+    charge = float(profile.charge_z[np.argmin(np.abs(profile.z_nm - spot.z_nm))])
+    return replace(spot, charge=charge) if np.isfinite(charge) else spot
+
+
 def _disc_about(point: FoundSingularity) -> PlanarCharge:
     return PlanarCharge("meron", point.z_nm, None, point.x_nm, point.y_nm, _DISC_NM)
 
@@ -133,8 +144,9 @@ def _layers(layers: Sequence[PlanarCharge], spots: Sequence[PlanarCharge]) -> Ta
     return Table("Layers", rows, head)
 
 
-def _skyrmions(subject: Subject, spots: Sequence[PlanarCharge], cores: Sequence[Core]) -> Table:
-    charges = np.array([spot.charge for spot in spots if spot.kind == "skyrmion"], dtype=float)
+def _skyrmions(subject: Subject, spots: Sequence[tuple[PlanarCharge, Core | None]]) -> Table:
+    cores = [core for _, core in spots if core is not None]
+    charges = np.array([spot.charge for spot, _ in spots if spot.kind == "skyrmion"], dtype=float)
     _, n_y, n_x = subject.volume.mx.shape
     sides_um = [(n * subject.volume.voxel_nm - 2 * subject.margin_nm) / 1e3 for n in (n_x, n_y)]
     rows = [

@@ -4,7 +4,7 @@ As in `reconstruction.topology`: fields ``[component, z, y, x]``, lengths in nm 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,33 @@ def core_of(m_czyx: NDArray[np.float32], voxel_nm: float, spot: PlanarCharge) ->
         float(y_nm[inside_y].mean()),
         float(np.sqrt(core.sum() / np.pi) * voxel_nm),
     )
+
+
+def centred_on_cores(
+    m_czyx: NDArray[np.float32], voxel_nm: float, spots: Sequence[PlanarCharge]
+) -> list[tuple[PlanarCharge, Core | None]]:
+    """Return spots with the skyrmions moved to the middle of their cores, and these cores.
+
+    The charge of a skyrmion is densest on a ring, and a search finds it anywhere on that. Its disc is made no larger
+    than half the distance to the nearest one: what is farther out belongs to that.
+    """
+    cores = [core_of(m_czyx, voxel_nm, spot) if spot.kind == "skyrmion" else None for spot in spots]
+    found: list[tuple[PlanarCharge, Core | None]] = []
+    for spot, core in zip(spots, cores, strict=True):
+        if core is None or spot.radius_nm is None:
+            found.append((spot, None))
+            continue
+        apart_nm = min(
+            (
+                float(np.hypot(other.x_nm - core.x_nm, other.y_nm - core.y_nm))
+                for other, its in zip(cores, spots, strict=True)
+                if other is not None and other is not core and its.z_nm == spot.z_nm
+            ),
+            default=np.inf,
+        )
+        radius_nm = min(spot.radius_nm, apart_nm / 2)
+        found.append((replace(spot, x_nm=core.x_nm, y_nm=core.y_nm, radius_nm=radius_nm), core))
+    return found
 
 
 def nearest_distances_nm(cores: Sequence[Core]) -> NDArray[np.float64]:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction.planar_charges import PlanarCharge
-from mistral_txm.services.spot_charges import Core, charge_with_depth, core_of, nearest_distances_nm
+from mistral_txm.services.spot_charges import (
+    Core,
+    centred_on_cores,
+    charge_with_depth,
+    core_of,
+    nearest_distances_nm,
+)
 
 VOXEL_NM = 10.0
 N = 61
@@ -70,6 +76,30 @@ def test_the_core_of_a_skyrmion_is_found_from_anywhere_in_it() -> None:
         assert (core.x_nm, core.y_nm) == pytest.approx((X_NM, Y_NM), abs=2.0)
     open_one = cap(160.0, 60.0)
     assert core_of(open_one, VOXEL_NM, PlanarCharge("skyrmion", 0.0, 1.0, 0.0, 0.0, 100.0)) is None
+
+
+def test_a_disc_keeps_off_the_neighbours() -> None:
+    """Two skyrmions 240 nm apart, of reach 110 nm: each disc holds its own charge alone."""
+    _, y, x = np.meshgrid(axis(5), axis(N), axis(N), indexing="ij")
+    m_czyx = np.stack([0 * x, 0 * x, 1 + 0 * x])
+    for centre_nm in (-120.0, 120.0):
+        r = np.hypot(x - centre_nm, y)
+        angle = np.pi * (1 - np.minimum(r / 110.0, 1))
+        across = np.sin(angle) / np.where(r > 0, r, 1)
+        inside = r < 110.0
+        one = np.stack([across * (x - centre_nm), across * y, np.cos(angle)])
+        m_czyx[:, inside] = one[:, inside]
+    m_czyx = m_czyx.astype(np.float32)
+    spots = [PlanarCharge("skyrmion", 0.0, -1.1, x_nm, 20.0, 168.0) for x_nm in (-130.0, 100.0)]
+    layer = PlanarCharge("layer", 0.0, None, z0_nm=-20.0, z1_nm=20.0)
+    for (spot, core), centre_nm in zip(
+        centred_on_cores(m_czyx, VOXEL_NM, spots), (-120.0, 120.0), strict=True
+    ):
+        assert core is not None
+        assert (spot.x_nm, spot.y_nm) == pytest.approx((centre_nm, 0.0), abs=2.0)
+        assert spot.radius_nm == pytest.approx(120.0, abs=3.0)
+        found = charge_with_depth(m_czyx, None, VOXEL_NM, spot, layer)
+        np.testing.assert_allclose(found.charge_z, -1.0, atol=0.02)
 
 
 def test_distances_of_a_square_lattice() -> None:
