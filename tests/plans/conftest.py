@@ -16,12 +16,6 @@ from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Darks, Flats, Measurement, Sample, Tilts
 
 
-@pytest.fixture(autouse=True)
-def _no_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep bluesky from writing down the stack of each stub, which takes most of the time here."""
-    monkeypatch.setattr("bluesky.utils.traceback", SimpleNamespace(format_stack=list))
-
-
 class Stub:
     """A device that only has a name: nobody may call it, messages may name it."""
 
