@@ -249,11 +249,18 @@ def design(views: Sequence[ViewFacts], slabs: Slabs, power: Power, finest_nm: fl
         along = slabs.correlation(float(q))
         along = power.prior(float(q)) * (along + 1e-6 * np.eye(len(along)))
         prior = np.kron(np.eye(3), along)
-        told = np.swapaxes(a.conj(), 1, 2) @ a
-        left[number] = np.linalg.inv(np.linalg.inv(prior) + told)
+        left[number] = np.linalg.inv(np.linalg.inv(prior) + _squared(a))
         part = np.trace(left[number], axis1=1, axis2=2).real / np.trace(prior)
         known[number] = 1 - float(part.mean())
     return Design(slabs, power, q_f, left, known)
+
+
+def _squared(a: Complex128) -> Complex128:
+    """``A^H A`` of each direction, in real numbers: many times faster than complex ones are multiplied."""
+    real, imaginary = np.ascontiguousarray(a.real), np.ascontiguousarray(a.imag)
+    real_t, imaginary_t = np.swapaxes(real, 1, 2), np.swapaxes(imaginary, 1, 2)
+    crossed = real_t @ imaginary
+    return real_t @ real + imaginary_t @ imaginary + 1j * (crossed - np.swapaxes(crossed, 1, 2))
 
 
 def _views_at(
