@@ -162,7 +162,9 @@ class Page:
         self.head.text = made("head", (snapshot,), lambda: head_html(snapshot, time.time()))
         self.side.text = made("side", (snapshot,), lambda: _side(snapshot))
         self.log.text = made(
-            "log", (snapshot.log, snapshot.health), lambda: log_html(snapshot.log, snapshot.health)
+            "log",
+            (snapshot.log, snapshot.health, snapshot.status),
+            lambda: log_html(snapshot.log, snapshot.health, snapshot.status),
         )
         if snapshot.volume is not shown.volume or snapshot.status is not shown.status:
             self._show_volume(snapshot, another=snapshot.volume is not shown.volume)

@@ -131,6 +131,14 @@ def test_flags_and_advice_come_before_everything_else_that_is_said():
     assert "two repeats are enough" in text
 
 
+def test_of_many_flags_the_newest_stand_at_the_top_and_all_below():
+    status = {"flags": [{"kind": "focus", "text": f"flag {number}"} for number in range(9)]}
+    head = head_html(Snapshot(status=status), NOW_S)
+    assert head.index("flag 8") < head.index("flag 6") < head.index("and 6 more flags")
+    assert "flag 5" not in head
+    assert all(f"flag {number}" in log_html([], [], status) for number in range(9))
+
+
 def test_a_saturated_frame_is_marked(tmp_path):
     assert frame_words(exposure(tmp_path)) == "frame: 0 % saturated"
     lit = replace(exposure(tmp_path), mean_counts=812.4, saturated_fraction=0.002)
@@ -139,7 +147,7 @@ def test_a_saturated_frame_is_marked(tmp_path):
 
 def test_the_log_has_the_newest_first_and_all_is_escaped():
     log = [LogEntry(1000.0, "pause", HOSTILE), LogEntry(1001.0, "go_on", "the light is back")]
-    text = log_html(log, [Health("watchdog", "bad", HOSTILE)])
+    text = log_html(log, [Health("watchdog", "bad", HOSTILE)], {"flags": [{"text": HOSTILE}]})
     assert "<script" not in text
     assert text.index("the light is back") < text.index("<td>pause</td>")
     assert "✗ watchdog" in text
