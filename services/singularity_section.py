@@ -56,21 +56,7 @@ def singularity_section(subject: Subject) -> Section:
     ):
         section.tables.append(_matched_table(subject))
     elif subject.seen:
-        section.tables.append(
-            Table(
-                "Found",
-                [
-                    (
-                        f"{number}. {point.kind}",
-                        position_text(asdict(point)),
-                        charge_text(point.charge),
-                        plain(point.radius_nm),
-                    )
-                    for number, point in enumerate(subject.seen[:LISTED], start=1)
-                ],
-                ("", "(x, y, z) nm", "Q", "radius (nm)"),
-            )
-        )
+        section.tables.append(_found_table(subject))
     if len(subject.seen) > LISTED and subject.comparison is None:
         section.paragraphs.append(f"The {LISTED} strongest of {len(subject.seen)} are listed.")
     profiles = _profiles(subject)
@@ -88,6 +74,23 @@ def singularity_section(subject: Subject) -> Section:
         )
     section.figures += _lines(subject)
     return section
+
+
+def _found_table(subject: Subject) -> Table:
+    """List what was found, with how sure the live reconstruction was of it where the volume is its last one."""
+    told = subject.measured.status.get("singularities") if subject.measured is not None else None
+    sureness = {
+        (one["kind"], position_text(one)): f"{one['sureness']:.0%}"
+        for one in told or ()
+        if "sureness" in one
+    }
+    rows = []
+    for number, point in enumerate(subject.seen[:LISTED], start=1):
+        place = position_text(asdict(point))
+        row = (f"{number}. {point.kind}", place, charge_text(point.charge), plain(point.radius_nm))
+        rows.append((*row, sureness.get((point.kind, place), "–")) if sureness else row)
+    head = ("", "(x, y, z) nm", "Q", "radius (nm)")
+    return Table("Found", rows, (*head, "in the last volumes") if sureness else head)
 
 
 def _matched_table(subject: Subject) -> Table:

@@ -202,6 +202,13 @@ def test_a_meron_beside_a_hole_in_the_field_has_no_profile():
         volume=Volume(*m_czyx, VOXEL_NM),
         layers_nm=(),
         comparison=None,
+        measured=SimpleNamespace(
+            status={
+                "singularities": [
+                    {"kind": "meron", "x_nm": 0.0, "y_nm": 0.0, "z_nm": 0.0, "sureness": 0.8}
+                ]
+            }
+        ),
         found=[FoundSingularity(0.0, 0.0, 0.0, 0.5, "meron", 84.0)],
         points=SimpleNamespace(true=()),
         margin_nm=0.0,
@@ -209,7 +216,7 @@ def test_a_meron_beside_a_hole_in_the_field_has_no_profile():
     )
     subject.seen = subject.found
     section = singularity_section(subject)
-    assert section.tables[0].rows == [("1. meron", "0, 0, 0", "+0.50", "84")]
+    assert section.tables[0].rows == [("1. meron", "0, 0, 0", "+0.50", "84", "80%")]
     assert drawn == []
 
 
