@@ -146,6 +146,7 @@ def test_singularities_stand_in_the_figure_where_they_are():
     assert marked["text"] == ["charge −1, 50% sure"]
 
 
+@pytest.mark.slow
 def test_many_pages_read_and_draw_no_more_than_one(tmp_path, monkeypatch):
     """What a client costs is its own page: files are looked at, and figures made, once for all."""
     folder = MeasuredFolder(tmp_path / "data")
