@@ -432,16 +432,24 @@ def _leg(
             energy_ev: Heeding(instrument, measurement, edge_series(series, measurement, energy_ev))
             for energy_ev in energies_ev
         }
+        looked_deg: dict[float, float] = {}
+        enough: set[float] = set()
         for step in taken:
             begins = step.stream == "primary" and step.theta_deg != tilt_deg
-            if begins:
-                why = yield from in_run(step.energy_ev, heeding[step.energy_ev].look())
-                if order.is_over(time.monotonic() - began_s):
-                    why = order.why_over()
-                if why:
-                    text = order.told_over(f"theta {step.theta_deg:g} deg", why)
-                    yield from in_run(step.energy_ev, note(instrument, "note", text))
-                    return
+            if begins and order.is_over(time.monotonic() - began_s):
+                text = order.told_over(f"theta {step.theta_deg:g} deg", order.why_over())
+                yield from in_run(step.energy_ev, note(instrument, "note", text))
+                return
+            if step.stream == "primary" and looked_deg.get(step.energy_ev) != step.theta_deg:
+                looked_deg[step.energy_ev] = step.theta_deg
+                if step.energy_ev not in enough:
+                    why = yield from in_run(step.energy_ev, heeding[step.energy_ev].look())
+                    if why:
+                        enough.add(step.energy_ev)
+                        text = order.told_over(f"theta {step.theta_deg:g} deg", why)
+                        yield from in_run(step.energy_ev, note(instrument, "note", text))
+            if step.energy_ev in enough:
+                continue
             tilt_deg = step.theta_deg if step.stream == "primary" else None
             if step.energy_ev != now_ev:
                 change = partial(change_energy, instrument, step.energy_ev)

@@ -99,6 +99,27 @@ def test_who_resumes_a_series_whose_resolution_is_reached_wants_the_rest(
     assert tilts(scene) == [-30.0, 0.0, 2.0]
 
 
+def test_each_energy_is_heeded_and_ends_by_itself(
+    player: MakePlayer, stub_instrument: Instrument, wanted: Measurement
+) -> None:
+    """The series of the second edge is good enough after two tilts, that of the first is not."""
+    scene = player()
+    both = wanted.model_copy(update={"energies_ev": (707.4, 778.1), "edges": "interleaved"})
+    arrive = scene._arrive
+
+    def later(device: str, value: Any) -> None:
+        arrive(device, value)
+        if device == "advice":
+            taken = sum(stream == "primary" for stream, _ in scene.events)
+            scene.values["advice_reached"] = int(taken > 16 and value.endswith("778.1eV"))
+
+    scene._arrive = later
+    scene.play(tilt_series(stub_instrument, both, 0.0, series="s"))
+    taken = [key.theta_deg for stream, key in scene.events if stream == "primary"]
+    assert {theta: taken.count(theta) for theta in taken} == {-30.0: 12, 0.0: 8, 2.0: 4}
+    assert [kind for kind, _ in scene.log] == ["note"]
+
+
 def test_a_stop_says_when() -> None:
     with pytest.raises(ValueError, match="stop: expected max_duration_h, resolution_nm or both"):
         Stop()
