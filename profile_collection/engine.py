@@ -1,12 +1,8 @@
 """The RunEngine as an operator has it: what it cannot run is refused in one line that says what to type."""
 
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
-import bluesky.utils
 from bluesky import Msg, RunEngine
 
 from mistral_txm.devices.configuration import Strict
@@ -29,17 +25,6 @@ class Engine(RunEngine):  # type: ignore[misc]  # bluesky is untyped
         if why := why_no_plan(plan):
             raise PlanError(why)
         return super().__call__(plan, *arguments, **metadata)
-
-
-def keep_stacks_short() -> None:
-    """Let a plan that nobody runs tell the line that made it, without all lines that led there.
-
-    bluesky notes where each plan and each of its stubs is made, about a hundred in an exposure; to write down the
-    whole stack took a third of the time of the RunEngine.
-    """
-    # That line, and two of bluesky's own, which it leaves out.
-    last = partial(traceback.format_stack, limit=3)
-    bluesky.utils.traceback = SimpleNamespace(format_stack=last)
 
 
 def why_no_plan(value: Any) -> str:

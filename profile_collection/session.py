@@ -307,7 +307,7 @@ def _wire(
     from mistral_txm.devices.instrument import make_instrument
     from mistral_txm.profile_collection import suspenders
     from mistral_txm.profile_collection.acquire import Awake
-    from mistral_txm.profile_collection.engine import Engine, keep_stacks_short
+    from mistral_txm.profile_collection.engine import Engine
     from mistral_txm.profile_collection.engine_words import use_our_words
     from mistral_txm.profile_collection.operator_plans import OperatorPlans
     from mistral_txm.profile_collection.preflight import Preflight
@@ -327,7 +327,6 @@ def _wire(
     watching = suspenders.light_suspenders(instrument)
     suspenders.install(RE, watching)
     use_our_words()
-    keep_stacks_short()
     progress = ProgressLine(
         data, configuration, lambda: next(filter(None, (each.waits_for for each in watching)), "")
     )

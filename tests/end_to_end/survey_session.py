@@ -20,7 +20,6 @@ def run(data: Path, wanted: list[tuple[str, dict[str, Any]]]) -> list[dict[str, 
 
     from mistral_txm.devices.configuration import load_configuration
     from mistral_txm.devices.instrument import make_instrument
-    from mistral_txm.profile_collection.engine import keep_stacks_short
     from mistral_txm.profile_collection.survey_plans import survey_plans
     from mistral_txm.services.journal import JournalWriter
 
@@ -28,7 +27,6 @@ def run(data: Path, wanted: list[tuple[str, dict[str, Any]]]) -> list[dict[str, 
     instrument.connect(120.0)
     instrument.azimuth.set(0.0).wait(120)
     plans = survey_plans(instrument, data)
-    keep_stacks_short()
     results: list[dict[str, Any]] = []
     with JournalWriter(data / "journal") as journal:
         RE = RunEngine({}, context_managers=[], call_returns_result=True)

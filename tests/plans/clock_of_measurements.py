@@ -76,12 +76,10 @@ def main(data: Path, conditions: str) -> None:
         from mistral_txm.devices.configuration import load_configuration
         from mistral_txm.devices.instrument import make_instrument
         from mistral_txm.plans import Measurement, estimate, vector_tomography
-        from mistral_txm.profile_collection.engine import keep_stacks_short
 
         configuration = load_configuration()
         instrument = make_instrument(configuration, served.data / "frames")
         instrument.connect(120.0)
-        keep_stacks_short()
         RE = RunEngine({}, context_managers=[])
 
         async def answer(_message: Any) -> str:

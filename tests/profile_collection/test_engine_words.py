@@ -3,13 +3,11 @@
 import logging
 from pathlib import Path
 
-import bluesky.plan_stubs as bps
 import bluesky.run_engine
 import bluesky.utils
 import pytest
 
 from mistral_txm.profile_collection import engine_words
-from mistral_txm.profile_collection.engine import keep_stacks_short
 
 
 @pytest.fixture
@@ -46,12 +44,3 @@ def test_the_engine_still_has_every_line_that_is_replaced():
     sources = [Path(module.__file__).read_text() for module in (bluesky.run_engine, bluesky.utils)]
     for begin in engine_words.INSTEAD:
         assert any(f'"{begin}' in source for source in sources), begin
-
-
-def test_a_stub_that_nobody_runs_tells_the_line_that_made_it_alone(monkeypatch):
-    monkeypatch.setattr(bluesky.utils, "traceback", bluesky.utils.traceback)
-    keep_stacks_short()
-    with pytest.warns(RuntimeWarning, match="plan `null` was never iterated") as told:
-        bps.null()
-    (line,) = (line for line in str(told[0].message).split("\n") if line.startswith("  File "))
-    assert __file__ in line
