@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.live_flags import QualityWatch
 from mistral_txm.services.live_views import SeenView
 from mistral_txm.simulated_beamline.sample import PIXEL_NM
@@ -33,10 +34,10 @@ FAULTS = {
 }
 
 
-def seen(signals):
+def seen(signals, *, first_s=0):
     """Views in the order in which they were measured."""
     views = []
-    for time_s, one in enumerate(signals):
+    for time_s, one in enumerate(signals, start=first_s):
         exposures = {1: (SimpleNamespace(time=float(time_s)),)}
         angle = SimpleNamespace(phi_deg=one.phi_deg, theta_deg=one.theta_deg, exposures=exposures)
         views.append(SeenView.of(angle, one, PIXEL_NM))
@@ -77,3 +78,29 @@ def test_a_fault_is_flagged_once_by_its_kind(clean, name):
     assert [(one.kind, one.theta_deg) for one in found] == [(kind, WHERE)]
     assert found[0].text.startswith("phi 0 deg, theta -15 deg: ")
     assert "\n" not in found[0].text
+
+
+def swapped(one):
+    """The signals of a view whose helicities are swapped."""
+    images = one.signals
+    return replace(one, signals=Signals(images.absorption_vu, -images.dichroic_vu, images.std_vu))
+
+
+@pytest.mark.slow
+def test_a_fault_that_lasts_is_told_once_and_gone_with_the_views_that_had_it(clean):
+    views = seen([swapped(one) if one.theta_deg >= -20.0 else one for one in clean])
+    watch = QualityWatch(PIXEL_NM, LAYERS)
+    for number in range(len(views)):
+        watch.look(views[: number + 1])
+    assert [(one.kind, one.theta_deg) for one in watch.flags()] == [("helicity", -20.0)]
+    again = seen(clean[2:], first_s=100)
+    watch.look(views[:2] + again)
+    assert not watch.flags()
+
+
+@pytest.mark.slow
+def test_the_order_in_which_views_become_known_does_not_matter(clean):
+    views = seen([swapped(one) if one.theta_deg == WHERE else one for one in clean])
+    at_once = QualityWatch(PIXEL_NM, LAYERS)
+    at_once.look(list(reversed(views)))
+    assert at_once.flags() == flags_of(views)
