@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mistral_txm.devices.advice import Advice
 from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.budget import Budget
 from mistral_txm.devices.ccd import Ccd
@@ -49,6 +50,7 @@ class Instrument:
     waived: ExposureKey
     budget: Budget
     log: Log
+    advice: Advice
 
     @property
     def devices(self) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
     configuration
         Addresses, limits and positions.
     frames_directory
-        Folder below which frame files go; the detector's server writes there, this process reads.
+        Folder below which frame files go; the detector's server writes there, this process reads. The folder of
+        the live reconstruction lies beside it.
 
     Raises
     ------
@@ -199,6 +202,7 @@ def make_instrument(configuration: Configuration, frames_directory: Path) -> Ins
         waived=ExposureKey(name="waived"),
         budget=Budget(name="budget"),
         log=Log(name="log"),
+        advice=Advice(name="advice", live_directory=frames_directory.absolute().parent / "live"),
     )
 
 

@@ -110,9 +110,20 @@ class ExposureControl(Strict):
 
 
 class Stop(Strict):
-    """When no further tilt is begun: what is missing then is taken by a resumed series."""
+    """When no further tilt is begun: what is missing then is taken by a resumed series.
 
-    max_duration_h: Annotated[float, Field(gt=0)]
+    `max_duration_h`: after so long, in the whole measurement. `resolution_nm`: when the live reconstruction has said
+    for two volumes of an azimuth that it is this good; the next azimuth is still begun.
+    """
+
+    max_duration_h: Annotated[float, Field(gt=0)] | None = None
+    resolution_nm: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.max_duration_h is None and self.resolution_nm is None:
+            raise ValueError("stop: expected max_duration_h, resolution_nm or both")
+        return self
 
 
 class Place(Strict):
@@ -151,7 +162,8 @@ class Measurement(Strict):
 
     With several energies each is a series of its own, resumed and reconstructed alone. `edges` says in
     which order: ``in_turn``, the whole azimuth at one energy, then at the next, or ``interleaved``,
-    all energies at each tilt.
+    all energies at each tilt. `quality` says what a flag of the live reconstruction does before the next tilt: it is
+    noted, or the plan pauses until somebody has looked.
 
     >>> measurement = small()
     >>> len(measurement.angles_deg), len(measurement.planned_keys())
@@ -174,6 +186,7 @@ class Measurement(Strict):
     focus: Focus | None = None
     exposure_control: ExposureControl | None = None
     stop: Stop | None = None
+    quality: Literal["pause", "note"] = "note"
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -23,6 +23,7 @@ from mistral_txm.plans.acquisition import (
     take,
     whole_runs,
 )
+from mistral_txm.plans.advice import Heeding
 from mistral_txm.plans.checks import (
     PlanError,
     Pose,
@@ -308,13 +309,18 @@ class _Order:
     def is_over(self, more_s: float = 0.0) -> bool:
         """Tell whether the time of the measurement is over."""
         stop = self.measurement.stop
-        return stop is not None and self.spent_s + more_s > 3600 * stop.max_duration_h
+        if stop is None or stop.max_duration_h is None:
+            return False
+        return self.spent_s + more_s > 3600 * stop.max_duration_h
 
-    def told_over(self, where: str) -> str:
-        """Say that it is over."""
+    def why_over(self) -> str:
+        """Say why it is over."""
         assert self.measurement.stop is not None
-        hours = self.measurement.stop.max_duration_h
-        return f"{self.series}: stopped before {where}: its {hours:g} h are over; resume takes the rest"
+        return f"its {self.measurement.stop.max_duration_h:g} h are over"
+
+    def told_over(self, where: str, why: str) -> str:
+        """Say that no more is taken."""
+        return f"{self.series}: stopped before {where}: {why}; resume takes the rest"
 
 
 def _order(
@@ -336,7 +342,7 @@ def _azimuths(instrument: Instrument, queue: Sequence[_Order]) -> MsgGenerator[t
                 continue
             taken = steps(order.measurement, phi_deg, order.skip)
             if taken and order.is_over():
-                text = order.told_over(f"phi {phi_deg:g} deg")
+                text = order.told_over(f"phi {phi_deg:g} deg", order.why_over())
                 yield from bps.mv(instrument.log, ("note", text))
             elif taken:
                 yield from turn_sample(instrument, phi_deg)
@@ -422,12 +428,28 @@ def _leg(
         control = measurement.exposure_control
         if order.whole and control is not None:
             control = control.model_copy(update={"signal_to_noise": None})
+        heeding = {
+            energy_ev: Heeding(instrument, measurement, edge_series(series, measurement, energy_ev))
+            for energy_ev in energies_ev
+        }
+        looked_deg: dict[float, float] = {}
+        enough: set[float] = set()
         for step in taken:
             begins = step.stream == "primary" and step.theta_deg != tilt_deg
             if begins and order.is_over(time.monotonic() - began_s):
-                text = order.told_over(f"theta {step.theta_deg:g} deg")
+                text = order.told_over(f"theta {step.theta_deg:g} deg", order.why_over())
                 yield from in_run(step.energy_ev, note(instrument, "note", text))
                 return
+            if step.stream == "primary" and looked_deg.get(step.energy_ev) != step.theta_deg:
+                looked_deg[step.energy_ev] = step.theta_deg
+                if step.energy_ev not in enough:
+                    why = yield from in_run(step.energy_ev, heeding[step.energy_ev].look())
+                    if why:
+                        enough.add(step.energy_ev)
+                        text = order.told_over(f"theta {step.theta_deg:g} deg", why)
+                        yield from in_run(step.energy_ev, note(instrument, "note", text))
+            if step.energy_ev in enough:
+                continue
             tilt_deg = step.theta_deg if step.stream == "primary" else None
             if step.energy_ev != now_ev:
                 change = partial(change_energy, instrument, step.energy_ev)

@@ -13,6 +13,7 @@ from mistral_txm.profile_collection.commands import (
     analysis,
     catalog,
     measurement,
+    notify,
     plan,
     queue,
     services,
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, dest="name"
     )
-    for group in (measurement, plan, queue, services, catalog, analysis):
+    for group in (measurement, plan, queue, services, notify, catalog, analysis):
         group.add_commands(commands)
     return parser
 

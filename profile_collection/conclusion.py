@@ -18,6 +18,7 @@ from mistral_txm.services.exposures import STREAMS
 from mistral_txm.services.frame_files import frame_crc32
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
+from mistral_txm.services.measured_series import measured_series
 from mistral_txm.services.report import write_report
 from mistral_txm.services.series_exposures import SeriesExposures, taken
 from mistral_txm.services.truth import (
@@ -104,6 +105,7 @@ def conclude(
             truth_move_xy_nm=move_xy_nm,
             frames=read_pair(data / LIVE / series / PAIR),
             summary=summary,
+            measured=measured_series(data, series),
         )
     summary["seconds"] = dict(seconds)
     _write(data, summary)

@@ -45,7 +45,7 @@ PLANS = (
 """Plans of a session as they are; it has others of its own."""
 MEASUREMENTS = ("Measurement", "Sample", "load_measurement", "small", "medium", "paper")
 """What describes a measurement."""
-UNTYPED = ("light", "key", "waived", "budget", "log")
+UNTYPED = ("light", "key", "waived", "budget", "log", "advice")
 """Devices that tell of exposures, for plans alone; they stand nowhere, and nobody moves them."""
 
 READY_TIMEOUT_S = 90.0

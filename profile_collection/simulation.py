@@ -59,10 +59,6 @@ def usable_texture(texture: str | Path, data: Path) -> str:
     ValueError
         If there is no such name or file, or it holds no vector field: one line.
     """
-    import numpy as np
-
-    from mistral_txm.reconstruction import ovf, volume_file
-    from mistral_txm.reconstruction.files import sha256_of
     from mistral_txm.simulated_beamline.textures import load, names
 
     path = Path(texture).resolve()
@@ -71,6 +67,12 @@ def usable_texture(texture: str | Path, data: Path) -> str:
         return str(texture)
     if not path.is_file():
         raise ValueError(f"texture {str(texture)!r}: no such file")
+    # What reads volumes takes long to import, and a packaged texture needs none of it.
+    import numpy as np
+
+    from mistral_txm.reconstruction import ovf, volume_file
+    from mistral_txm.reconstruction.files import sha256_of
+
     if ovf.is_ovf(path):
         copy = data.resolve() / "textures" / f"{path.stem}-{sha256_of(path)[:8]}.h5"
         volume = volume_file.read_volume(path)

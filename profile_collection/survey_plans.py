@@ -14,9 +14,6 @@ from bluesky.utils import MsgGenerator
 from mistral_txm.plans import rotation_axis, survey
 from mistral_txm.plans.rotation_axis import Centring, Offset
 from mistral_txm.profile_collection.typed import typed
-from mistral_txm.services.mosaic import stitch, write_mosaic, write_page, write_picture
-from mistral_txm.services.rotation_axis import locate_region
-from mistral_txm.services.scans import read_scan
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
@@ -72,12 +69,18 @@ def survey_plans(instrument: Instrument, data: Path) -> dict[str, Callable[..., 
 
 def locate(data: Path, uid: str) -> Offset:
     """Return where the region of a run of `centre_rotation` lies against the tilt axis."""
+    from mistral_txm.services.rotation_axis import locate_region
+
     fit = locate_region(data, uid)
     return Offset(fit.x_nm / 1000, fit.z_nm / 1000, fit.std_x_nm / 1000, fit.std_z_nm / 1000)
 
 
 def draw_mosaic(data: Path, uid: str) -> Path:
     """Stitch a mosaic, write ``mosaics/UID.html`` with a .png and an .h5 beside it, and return the page."""
+    # What draws takes seconds to import, and most sessions draw no mosaic.
+    from mistral_txm.services.mosaic import stitch, write_mosaic, write_page, write_picture
+    from mistral_txm.services.scans import read_scan
+
     picture = stitch(read_scan(data, uid))
     folder = data / "mosaics"
     folder.mkdir(exist_ok=True)

@@ -51,8 +51,10 @@ OF_ONE_HELICITY = 0.5
 """Gain of one helicity, and less than minus that of the other, from which on both images are of one helicity."""
 LEAST_POWER = 0.01
 """Part of the predicted power below which a view's own is next to nothing, and so is its correlation."""
+LEAST_OVERLAP = 0.3
+"""Part that a view and its prediction have in common, at least, weighted towards the middle."""
 FAR_COST = 0.05
-"""Correlation that a place `NEAR_PIXELS` off must have more; one farther off, twice as much at most."""
+"""Correlation that a place `NEAR_PIXELS` off, or farther, must have more."""
 
 
 @dataclass(frozen=True)
@@ -187,16 +189,19 @@ def compared(view: CoarseView, prediction: CoarseView) -> Comparison | None:
         return None
     of_dichroic = _correlation(prediction.dichroic_yx, view.dichroic_yx, window)
     of_absorption = _correlation(prediction.absorption_yx, view.absorption_yx, window)
-    energy = float(np.sqrt(_energy(prediction, window) * _energy(view, window)))
+    energy = np.sqrt(_energy(prediction, window) * _energy(view, window))
+    # What is displaced far shows less of the same.
+    overlap = _correlation(np.ones_like(window), np.ones_like(window), window)
+    energy = energy * np.maximum(overlap / overlap[0, 0], LEAST_OVERLAP)
     y, x = np.meshgrid(*(scipy.fft.fftfreq(n, 1 / n) for n in shape), indexing="ij")
     away = np.hypot(y - prediction.shift_yx[0], x - prediction.shift_yx[1])
-    cost = FAR_COST * np.minimum((away * view.pixels / NEAR_PIXELS) ** 2, 2)
+    cost = FAR_COST * np.minimum((away * view.pixels / NEAR_PIXELS) ** 2, 1)
     cost[away > FAR * min(shape)] = np.inf
     found = []
     for sign in (1.0, -1.0):
         place = _highest((sign * of_dichroic + of_absorption) / energy - cost)
         one = _regressed(view, prediction, place)
-        least = min((one.jump_pixels / NEAR_PIXELS) ** 2, 2)
+        least = min((one.jump_pixels / NEAR_PIXELS) ** 2, 1)
         found.append((sign * one.correlation - FAR_COST * least, one))
     best = max(found, key=lambda each: each[0])[1]
     if abs(best.correlation) > ALIKE:

@@ -4,9 +4,9 @@ The noise of a pixel is known, so what it adds to a mean square is taken off aga
 long was exposed, only their scatter does.
 
 - *contrast*: ``sqrt(var S - sigma^2) / sigma``, S the dichroic signal, sigma the standard deviation of a pixel.
-- *sharpness*: the part of the structure that is fine, ``sqrt((<d^2> - g sigma^2) / (var S - sigma^2))``, d the
-  dichroic signal between Gaussians of `FINE_PIXELS`, g what these leave of white noise. It depends on what is imaged
-  and from where, so only views that show nearly the same can be compared.
+- *sharpness*: how much fine structure both signals show, ``sqrt(<d^2> + <a^2> - 2 g sigma^2)``, d and a the dichroic
+  signal and the absorption between Gaussians of `FINE_PIXELS`, g what these leave of white noise. It depends on what is
+  imaged and from where, so only views that show nearly the same can be compared, and falls with the contrast, too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _BORDER = 16
 class ViewQuality:
     """What is seen of the quality of a view in its own signals.
 
-    contrast: in units of the noise. noise: standard deviation of a pixel of the dichroic signal, median. sharpness:
-    fine part of the structure, NaN where noise hides it. absorbance: median over the pixels, times the cosine of the
+    contrast: in units of the noise. noise: standard deviation of a pixel of the dichroic signal, median. sharpness: rms
+    of the fine structure, NaN where noise hides it. absorbance: median over the pixels, times the cosine of the
     tilt: of a film, the same in all views.
     """
 
@@ -53,24 +53,27 @@ def view_quality(signals: Signals, theta_deg: float) -> ViewQuality:
     >>> film = np.float32(0.2) * np.sin(u / 3, dtype=np.float32)
     >>> noise = np.random.default_rng(0).normal(0, 0.02, film.shape).astype(np.float32)
     >>> seen = view_quality(Signals(film + 1, film + noise, np.full_like(film, 0.02)), 60.0)
-    >>> round(seen.contrast), round(seen.noise, 3), round(seen.absorbance, 2)
+    >>> round(seen.contrast), round(seen.noise, 3), round(seen.absorbance, 1)
     (7, 0.02, 0.5)
     """
     signal_vu, known_vu = _filled(signals.dichroic_vu)
     noise = float(np.nanmedian(signals.std_vu))
     structure = float(np.var(signal_vu[known_vu], dtype=np.float64)) - noise**2
-    fine_vu = scipy.ndimage.gaussian_filter(signal_vu, FINE_PIXELS[0], truncate=3)
-    fine_vu -= scipy.ndimage.gaussian_filter(signal_vu, FINE_PIXELS[1], truncate=3)
     inside = known_vu.copy()
     border = min(_BORDER, min(inside.shape) // 4)
     for edge in (np.s_[:border], np.s_[-border:], np.s_[:, :border], np.s_[:, -border:]):
         inside[edge] = False
-    fine = float(np.mean(fine_vu[inside] ** 2, dtype=np.float64)) - _left_of_noise() * noise**2
+    fine = -2 * _left_of_noise() * noise**2
+    for image_vu in (signal_vu, _filled(signals.absorption_vu)[0]):
+        narrow, wide = (
+            scipy.ndimage.gaussian_filter(image_vu, width, truncate=3) for width in FINE_PIXELS
+        )
+        fine += float(np.mean((narrow - wide)[inside] ** 2, dtype=np.float64))
     absorbance = float(np.nanmedian(signals.absorption_vu)) * np.cos(np.deg2rad(theta_deg))
     return ViewQuality(
         contrast=float(np.sqrt(max(structure, 0.0))) / noise,
         noise=noise,
-        sharpness=float(np.sqrt(fine / structure)) if fine > 0 and structure > 0 else float("nan"),
+        sharpness=float(np.sqrt(fine)) if fine > 0 else float("nan"),
         absorbance=float(absorbance),
     )
 

@@ -1,8 +1,8 @@
 """The files that the live reconstruction publishes for each series, and how others read them.
 
 In ``<data>/live/<series>/`` lie ``volume.h5`` (a volume like any other), ``pair.h5`` (the newest
-finished angle) and ``status.json``. Each is replaced as a whole, so a reader sees the old one or
-the new one, never half of one.
+finished angle), ``status.json``, and ``advice.json`` for plans (`devices.advice_file`). Each is
+replaced as a whole, so a reader sees the old one or the new one, never half of one.
 """
 
 import json

@@ -58,6 +58,10 @@ ENOUGH_VIEWS = 3
 """A prediction from fewer views tells nothing of a part; so many absorbances tell the usual one."""
 VIEWS_COMPARED = 30
 """Views of each azimuth that are compared, about."""
+NOTHING_IN_COMMON = (
+    "the view has nothing in common with the tilts before; check where the sample stands, "
+    "and `retake` it"
+)
 LOOKED_AT = (5, 10, 20, 40)
 """Numbers of views of a later azimuth at which its sign is compared with those before."""
 
@@ -214,11 +218,10 @@ class QualityWatch:
         if against is not None and expected is not None:
             if against.correlation > ALIKE and against.jump_pixels > SLIP_PIXELS:
                 return "sample", _slipped(against, self._pixel_nm)
-            if (
-                _is_told(one, expected)
-                and against.correlation < -ALIKE
-                and against.gain < -LEAST_GAIN
-            ):
+            negative = against.correlation < -ALIKE and against.gain < -LEAST_GAIN
+            if negative and against.jump_pixels > SLIP_PIXELS:
+                return "sample", NOTHING_IN_COMMON
+            if negative and _is_told(one, expected):
                 return "helicity", (
                     "the dichroic signal is the negative of what the tilts before predict; check jaws and "
                     "helicity, then `retake` it"
@@ -272,9 +275,7 @@ def _weak(against: Comparison, expected: CoarseView) -> tuple[str, str] | None:
             "other; check focus (zone_plate_z) and jaws of that helicity, then `retake` it"
         )
     if not alike and against.power > LEAST_POWER:
-        return "sample", (
-            "the view has nothing in common with the tilts before; check where the sample stands, and `retake` it"
-        )
+        return "sample", NOTHING_IN_COMMON
     blurred = not isnan(marks) and marks < LEAST_MARKS and gain < LITTLE_GAIN
     if blurred or (gain < LEAST_GAIN and (isnan(marks) or marks < LITTLE_GAIN)):
         return "focus", (

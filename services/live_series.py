@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from mistral_txm.devices.advice_file import ADVICE
 from mistral_txm.reconstruction import write_volume
-from mistral_txm.reconstruction.view_quality import view_quality
-from mistral_txm.services.aligned_views import SeriesAlignment
+from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.findings import summary
 from mistral_txm.services.frame_files import FrameError
+from mistral_txm.services.live_advice import Advisor
 from mistral_txm.services.live_files import (
     PAIR,
     STATUS,
@@ -77,10 +78,13 @@ class LiveSeries:
         self._pair: AngleSignals | None = None
         self._not_published: _Failure | None = None
         self._alignment: SeriesAlignment | None = None
+        self._laid: list[AlignedViews] = []
         self._looked_again_s = time.monotonic()
         published = {} if afresh else _published(folder)
         self._history = History(published)
         self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
+        stop = start.get("measurement", {}).get("stop", {})
+        self._advisor = Advisor(self._pixel_nm, self._layers_nm, stop.get("resolution_nm"))
         self._began_at = time.time()
         self._complete_with = _complete_with(published, folder)
         self._status: dict[str, Any] = {
@@ -106,6 +110,7 @@ class LiveSeries:
             "views": [],
             "history": self._history.entries,
             "flags": [],
+            "advice": self._advisor.advice,
             "message": "waiting for the first angle",
             "runs": {},
             "rejections": 0,
@@ -133,11 +138,11 @@ class LiveSeries:
         finished = self._exposures.finished()
         fresh = self._forget(finished)
         fresh |= self._make_signals(finished)
-        if fresh:
-            self._watch.look(list(self._seen.values()))
         failed = self._not_published
         if fresh or (failed and _again(failed)):
             self._not_published = self._publish(begin_s)
+            if self._not_published is None:
+                self._judge()
         used = sum(
             len(repeats) for one in self._seen.values() for repeats in one.angle.exposures.values()
         )
@@ -154,15 +159,21 @@ class LiveSeries:
             exposures=summary(one.signals for one in self._seen.values()),
         )
         self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
-        write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
+        now = {"updated_at": time.time()}
+        write_status(self._folder / STATUS, self._status | now)
+        advice = {"flags": self._status["flags"], "resolution_nm": self._status["resolution_nm"]}
+        write_status(
+            self._folder / ADVICE, advice | now | {"reached": self._status["advice"]["reached"]}
+        )
 
     def make_room(self) -> None:
         """Forget the signals of a series that is complete and has ended; if more of it comes they are made again."""
         runs = taken(self._exposures.runs)
         if self._status["state"] == "complete" and all(ended for _, ended in runs.values()):
             self._complete_with = runs, self._exposures.rejections
-            self._seen, self._pair = {}, None
+            self._seen, self._pair, self._laid = {}, None, []
             self._history.forget()
+            self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
 
     def _forget(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
         """Forget the angles that are not finished any more; return whether the volume was made from one of them."""
@@ -188,8 +199,7 @@ class LiveSeries:
                 used, made = self._exposures.read(angle, self._processor.signals)
                 self._seen.pop(place, None)
                 needed = needed_for_volume(made, self._pixel_nm)
-                quality = view_quality(needed.signals, needed.theta_deg)
-                self._seen[place] = SeenView(used, needed, quality)
+                self._seen[place] = SeenView.of(used, needed, self._pixel_nm)
             except (ValueError, FrameError) as problem:
                 if failure is None or failure.message != str(problem):
                     logger.error("%s", problem)
@@ -198,6 +208,26 @@ class LiveSeries:
                 self._failures.pop(place, None)
                 self._newest, self._pair, fresh = place, made, True
         return fresh
+
+    def _judge(self) -> None:
+        """Say what is wrong, what the views so far tell, and what more would bring; the volume is out already."""
+        stands = self._exposures.standing()
+        missing = {(key.phi_deg, key.theta_deg) for key in stands.missing} - self._seen.keys()
+        seen = list(self._seen.values())
+        try:
+            self._watch.look(seen)
+            self._watch.look_at_azimuths(self._laid)
+            fresh = self._advisor.look(seen, sorted(missing))
+        except (ValueError, ArithmeticError) as problem:  # no volume fails because of it
+            logger.error("no advice: %s", problem)
+            return
+        if fresh and self._history.entries:
+            self._history.entries[-1]["resolution_nm"] = self._advisor.resolution_nm
+        self._status.update(
+            resolution_nm=self._advisor.resolution_nm,
+            advice=self._advisor.advice,
+            flags=[asdict(flag) for flag in self._watch.flags()],
+        )
 
     def _state(self, stands: Standing[Exposure], *, all_there: bool) -> dict[str, str]:
         """Say how the series stands: what failed comes first."""
@@ -253,7 +283,7 @@ class LiveSeries:
             volume, self._alignment, views = reconstruct_signals(
                 signals, self._pixel_nm, self._layers_nm, self._surfaces_nm
             )
-            self._watch.look_at_azimuths(views)
+            self._laid = views
             # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
             seen = len(volume.residuals) > 1
             points = singularities_in_layers(volume, self._layers_nm) if seen else []
@@ -268,7 +298,8 @@ class LiveSeries:
         # What was measured before this process began was not waited for.
         latency_s = round(now - newest.time, 3) if newest.time > self._began_at else None
         told = {"residual": residual, "update_s": update_s, "latency_s": latency_s}
-        self._history.add({"time": now, "angles": len(self._seen), **told}, volume)
+        entry = {"time": now, "angles": len(self._seen), "resolution_nm": None, **told}
+        self._history.add(entry, volume)
         self._status.update(
             told,
             phi_deg=made.phi_deg,
@@ -276,7 +307,6 @@ class LiveSeries:
             updates=self._status["updates"] + 1,
             alignment=self._alignment.to_json(),
             singularities=self._history.singularities(points, volume.voxel_nm) if seen else [],
-            flags=[asdict(flag) for flag in self._watch.flags()],
             views=entries(list(self._seen.values()), drifts_of(views, self._pixel_nm)),
         )
         return None

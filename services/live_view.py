@@ -62,6 +62,8 @@ class Progress:
     newest: Exposure | None
     of_run: int = 0
     """Exposures of all streams in the newest run."""
+    held: LogEntry | None = None
+    """Why the newest run pauses or waits, if it does."""
 
     @property
     def exposures_per_s(self) -> float | None:
@@ -284,6 +286,7 @@ class LiveView:
                 taken_before=self._taken_before,
                 newest=max(exposures, key=lambda exposure: exposure.time, default=None),
                 of_run=len(exposures),
+                held=_held(run),
             )
             return _Told(documents, progress, flux_points(series.runs), _log(series.runs))
 
@@ -296,6 +299,15 @@ class LiveView:
             return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
         except OSError:
             return None
+
+
+def _held(run: RunExposures) -> LogEntry | None:
+    """The last entry of a log, if it says that the run pauses or waits, and the run has not gone on since."""
+    last = max(run.log, key=lambda entry: entry.time, default=None)
+    taken = max((exposure.time for exposure in run.in_order()), default=0.0)
+    if last is None or last.kind not in ("pause", "wait") or run.stop is not None:
+        return None
+    return last if last.time >= taken else None
 
 
 def _log(runs: Iterable[RunExposures]) -> tuple[LogEntry, ...]:

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from mistral_txm.reconstruction.design import Spectrum, view_spectrum
 from mistral_txm.reconstruction.repeats import Findings
-from mistral_txm.reconstruction.view_quality import ViewQuality
+from mistral_txm.reconstruction.signal import Signals
+from mistral_txm.reconstruction.view_quality import ViewQuality, view_quality
 from mistral_txm.services.aligned_views import AlignedViews
 from mistral_txm.services.angle_signals import AngleSignals
+from mistral_txm.services.processing import LARGEST_FIELD
 from mistral_txm.services.series_exposures import Angle
 
 
@@ -20,6 +23,21 @@ class SeenView:
     angle: Angle
     signals: AngleSignals
     quality: ViewQuality
+    spectrum: Spectrum
+
+    @classmethod
+    def of(cls, angle: Angle, signals: AngleSignals, pixel_nm: float) -> "SeenView":
+        """Judge the middle of the signals of an angle, as wide as the volume."""
+        whole, theta_deg = signals.signals, signals.theta_deg
+        middle = tuple(
+            slice(max(n - LARGEST_FIELD, 0) // 2, (n + min(n, LARGEST_FIELD)) // 2)
+            for n in whole.dichroic_vu.shape
+        )
+        images = Signals(
+            whole.absorption_vu[middle], whole.dichroic_vu[middle], whole.std_vu[middle]
+        )
+        spectrum = view_spectrum(images.dichroic_vu, theta_deg, pixel_nm)
+        return cls(angle, signals, view_quality(images, theta_deg), spectrum)
 
     @property
     def time(self) -> float:

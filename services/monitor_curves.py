@@ -5,7 +5,7 @@ leaves open.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -37,10 +37,10 @@ def flux_points(runs: Iterable[RunExposures]) -> tuple[FluxPoint, ...]:
     """
     points = []
     for run in runs:
-        darks = [one for one in run.stream("dark") if one.mean_counts is not None]
+        levels = _dark_levels(run.stream("dark"))
         lit = (one for one in run.in_order() if one.stream != "dark")
         for (stream, key), group in groupby(lit, key=_place):
-            fluxes = [(one, _flux(one, darks)) for one in group]
+            fluxes = [(one, _flux(one, levels)) for one in group]
             known = [(one, flux) for one, flux in fluxes if flux is not None]
             if known:
                 mean = sum(flux for _, flux in known) / len(known)
@@ -92,14 +92,18 @@ def _place(exposure: Exposure) -> tuple[str, tuple[float, float, int]]:
     return exposure.stream, (key.phi_deg, key.theta_deg, key.helicity)
 
 
-def _flux(exposure: Exposure, darks: Sequence[Exposure]) -> float | None:
+def _dark_levels(darks: Iterable[Exposure]) -> dict[float, float]:
+    """Mean counts of the darks by their exposure time, s."""
+    counts: dict[float, list[float]] = {}
+    for dark in darks:
+        if dark.mean_counts is not None:
+            counts.setdefault(dark.exposure_s, []).append(dark.mean_counts)
+    return {exposure_s: sum(found) / len(found) for exposure_s, found in counts.items()}
+
+
+def _flux(exposure: Exposure, dark_levels: Mapping[float, float]) -> float | None:
     light_ma_s = exposure.ring_current_ma * exposure.exposure_s
-    if exposure.mean_counts is None or not light_ma_s > 0 or not darks:
+    if exposure.mean_counts is None or not light_ma_s > 0 or not dark_levels:
         return None
-    off_s = min(abs(dark.exposure_s - exposure.exposure_s) for dark in darks)
-    level = [
-        dark.mean_counts
-        for dark in darks
-        if dark.mean_counts is not None and abs(dark.exposure_s - exposure.exposure_s) == off_s
-    ]
-    return (exposure.mean_counts - sum(level) / len(level)) / light_ma_s
+    next_s = min(dark_levels, key=lambda exposure_s: abs(exposure_s - exposure.exposure_s))
+    return (exposure.mean_counts - dark_levels[next_s]) / light_ma_s

@@ -129,8 +129,9 @@ class Page:
         roots = [self.head, self.side, self.log, self.frame.figure, self.dichroic.figure]
         roots += [panel.figure for panel in self.slices.panels.values()]
         roots += [self.slices.component, *self.slices.sliders.values(), *self.plots.figures]
-        for root in roots:
-            document.add_root(root)
+        with document.models.freeze():  # else Bokeh counts all models again with each
+            for root in roots:
+                document.add_root(root)
         document.template = _template()
         document.template_variables.update(
             plotly_address=PLOTLY_ADDRESS, curves=[plot.name for plot in self.plots.figures]
@@ -146,6 +147,7 @@ class Page:
             code="if (source.data.figure.length) monitor.draw(source.data.figure[0])",
         )
         self.scene.js_on_change("data", draw)
+        self.head.tags = [self.scene]  # else no part of the document, and its changes are not sent
         document.js_on_event(DocumentReady, draw)
         document.js_on_event(ConnectionLost, CustomJS(code="monitor.lost()"))
         self.head.js_on_change("text", CustomJS(code="monitor.heard()"))
@@ -160,7 +162,9 @@ class Page:
         self.head.text = made("head", (snapshot,), lambda: head_html(snapshot, time.time()))
         self.side.text = made("side", (snapshot,), lambda: _side(snapshot))
         self.log.text = made(
-            "log", (snapshot.log, snapshot.health), lambda: log_html(snapshot.log, snapshot.health)
+            "log",
+            (snapshot.log, snapshot.health, snapshot.status),
+            lambda: log_html(snapshot.log, snapshot.health, snapshot.status),
         )
         if snapshot.volume is not shown.volume or snapshot.status is not shown.status:
             self._show_volume(snapshot, another=snapshot.volume is not shown.volume)

@@ -22,11 +22,9 @@ HUES = 16
 SHORTEST = 0.2
 """Arrows shorter than this part of the longest are left out."""
 
-STEM_UM = 0.3
-"""So far above the film ends the line on which a singularity has its charge."""
-
 _BACKGROUND = "#dde2e6"
 """Neither as light nor as dark as any of the colours of direction."""
+_MARK = "#D55E00"
 _UPRIGHT = "#9a9a9a"
 """Colour of arrows that hardly lie in the plane."""
 
@@ -53,10 +51,8 @@ def scene(volume: LiveVolume, points: Sequence[dict[str, float]]) -> str:
         else:
             colour = _UPRIGHT
         traces.append(_cones(places_um[chosen], m[chosen], spacing_um, colour))
-    top_um = float(places_um[:, 2].max(initial=0.0)) + STEM_UM
     for plus in (True, False):
-        chosen_points = [point for point in points if (point["charge"] > 0) == plus]
-        traces += [_markers(chosen_points, plus), _stems(chosen_points, top_um)]
+        traces.append(_markers([one for one in points if (one["charge"] > 0) == plus], plus))
     axis = {
         "showbackground": False,
         "gridcolor": "#ffffff",
@@ -73,8 +69,9 @@ def scene(volume: LiveVolume, points: Sequence[dict[str, float]]) -> str:
             "paper_bgcolor": _BACKGROUND,
             "scene": {
                 "aspectmode": "data",
+                "annotations": _labels(points),
                 "camera": {
-                    "eye": {"x": 0.6, "y": -1.5, "z": 1.2},
+                    "eye": {"x": 0.6, "y": -1.55, "z": 1.35},
                     "center": {"x": 0, "y": 0, "z": -0.1},
                 },
                 **{
@@ -111,7 +108,8 @@ def arrows(volume: LiveVolume) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def _grid(volume: LiveVolume) -> tuple[NDArray[np.int_], int]:
     """Slices in which arrows stand, and every how many voxels."""
     inside = np.flatnonzero(volume.in_layers_z)
-    sheets = inside[np.unique(np.linspace(0, inside.size - 1, 2 * SHEETS + 1).astype(int)[1::2])]
+    middles = (np.arange(SHEETS) + 0.5) * inside.size / SHEETS
+    sheets = inside[np.unique(middles.astype(int))]
     _, n_y, n_x = volume.field.shape_zyx
     step = max(1, int(np.ceil(np.sqrt(sheets.size * n_y * n_x / MOST_ARROWS))))
     return sheets, step
@@ -150,24 +148,24 @@ def _markers(points: Sequence[dict[str, float]], plus: bool) -> go.Scatter3d:
             "size": 8,
             "symbol": "circle" if plus else "diamond",
             "color": "#ffffff" if plus else "#000000",
-            "line": {"color": "#D55E00", "width": 4},
+            "line": {"color": _MARK, "width": 4},
         },
     )
 
 
-def _stems(points: Sequence[dict[str, float]], top_um: float) -> go.Scatter3d:
-    """A line from each singularity to above the film, where arrows do not hide it, with its charge."""
-    x, y, z, texts = [], [], [], []
-    for number, point in enumerate(points):
-        end_um = (
-            top_um + STEM_UM * (number % 2) / 2
-        )  # of two that lie one above the other, both can be read
-        x += [point["x_nm"] / 1000, point["x_nm"] / 1000, None]
-        y += [point["y_nm"] / 1000, point["y_nm"] / 1000, None]
-        z += [point["z_nm"] / 1000, end_um, None]
-        texts += ["", signed(point["charge"]), ""]
-    return go.Scatter3d(
-        x=x, y=y, z=z, mode="lines+text", text=texts, textposition="top center",
-        textfont={"size": 13, "color": "#000000"}, line={"color": "#D55E00", "width": 4},
-        hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+def _labels(points: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """The charge of each singularity, above it and in front of all arrows; of some that lie close together, too."""
+    return [
+        {
+            **{axis: point[f"{axis}_nm"] / 1000 for axis in "xyz"},
+            "text": signed(point["charge"]),
+            "ax": 0,
+            "ay": -25 - 22 * (number % 3),
+            "arrowcolor": _MARK,
+            "arrowwidth": 1.5,
+            "arrowhead": 0,
+            "bgcolor": "rgba(255,255,255,.85)",
+            "font": {"size": 11, "color": "#000000"},
+        }
+        for number, point in enumerate(points)
+    ]

@@ -77,7 +77,10 @@ class Slices:
         self._show()
 
     def mark(self, points: list[dict[str, float]]) -> None:
-        """Mark other singularities in the same volume."""
+        """Mark other singularities in the same volume; a first one moves the sliders as with another volume."""
+        if self._volume is not None and not self._chosen and points[:1] != self._points[:1]:
+            self.show(self._volume, points)
+            return
         self._points = points
         for plane, (right, up, cut) in PLANES.items():
             at_nm = self.sliders[cut].value

@@ -16,6 +16,8 @@ from mistral_txm.services.monitor_health import Health
 
 _SIGNS = {"good": "✓", "off": "–", "bad": "✗"}
 MOST_LOG_LINES = 100
+MOST_FLAGS = 3
+"""So many flags stand at the top, the newest; below stand all."""
 
 
 def head_html(snapshot: Snapshot, now_s: float) -> str:
@@ -30,6 +32,9 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
     if progress is not None:
         kinds = {"measuring": "busy", "success": "good"}
         badges.append(_badge(progress.state, kinds.get(progress.state, "bad")))
+        if progress.held is not None:
+            held = {"pause": "paused", "wait": "waits"}[progress.held.kind]
+            badges.append(_badge(f"{held} for {duration(now_s - progress.held.time)}", "bad"))
     state = str(status.get("state", "nothing published yet"))
     badges.append(
         _badge(
@@ -58,11 +63,14 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
 
 def _lines(snapshot: Snapshot) -> Iterable[str]:
     """What to know and to do, the worst first."""
-    status = snapshot.status
-    for flag in entries(status, "flags"):
-        where = angle_words(flag.get("phi_deg"), flag.get("theta_deg"))
-        text = f"{flag.get('kind', 'flag')} at {where}: {flag.get('text', '')}"
-        yield f'<div class="flag">⚑ {escape(text)}</div>'
+    status, progress = snapshot.status, snapshot.progress
+    if progress is not None and progress.held is not None:
+        yield f'<div class="flag">⏸ {escape(progress.held.text)}</div>'
+    flags = [": ".join(one) for one in _flags(status)]
+    for flag in flags[: -MOST_FLAGS - 1 : -1]:
+        yield f'<div class="flag">⚑ {escape(flag)}</div>'
+    if len(flags) > MOST_FLAGS:
+        yield f'<div class="flag">⚑ and {len(flags) - MOST_FLAGS} more flags, listed below</div>'
     for problem in snapshot.problems:
         yield f'<div class="problem">{escape(problem)}</div>'
     advice = status.get("advice")
@@ -158,9 +166,21 @@ def _what_the_data_say(volume: LiveVolume | None, status: Mapping[str, Any]) -> 
     )
 
 
-def log_html(log: Sequence[LogEntry], health: Iterable[Health]) -> str:
-    """The health of each process, and the log of the series, newest first, as HTML tables, escaped."""
+def _flags(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is flagged, and where; what is wrong with it."""
+    return [
+        (
+            f"{flag.get('kind', 'flag')} at {angle_words(flag.get('phi_deg'), flag.get('theta_deg'))}",
+            str(flag.get("text", "")),
+        )
+        for flag in entries(status, "flags")
+    ]
+
+
+def log_html(log: Sequence[LogEntry], health: Iterable[Health], status: Mapping[str, Any]) -> str:
+    """The health of each process, all flags, and the log of the series, newest first, as HTML tables, escaped."""
     processes = [(f"{_SIGNS[one.state]} {one.name}", one.text) for one in health]
+    flags = _table("Flags", found) if (found := _flags(status)) else ""
     lines = [
         (time.strftime("%a %H:%M:%S", time.localtime(entry.time)), entry.kind, entry.text)
         for entry in reversed(log[-MOST_LOG_LINES:])
@@ -170,7 +190,7 @@ def log_html(log: Sequence[LogEntry], health: Iterable[Health]) -> str:
         for when, kind, text in lines
     )
     return (
-        f'<div class="logs"><div class="health">{_table("Processes", processes)}</div>'
+        f'<div class="logs"><div class="health">{_table("Processes", processes)}{flags}</div>'
         f'<div class="log"><table><caption>Log: pauses, waits, flags, repeats</caption>{body}</table></div></div>'
     )
 

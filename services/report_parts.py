@@ -8,10 +8,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mistral_txm.reconstruction.planar_charges import PlanarCharge
 from mistral_txm.reconstruction.volume_file import Volume
+from mistral_txm.services.drawing import plain
 from mistral_txm.services.fields import Field, Points
 from mistral_txm.services.live_files import FrameExamples
-from mistral_txm.services.truth import FoundSingularity, Truth
+from mistral_txm.services.measured_series import MeasuredSeries
+from mistral_txm.services.truth import FoundSingularity, PointCharge, Truth
 
 LISTED = 12
 """Rows of a list of singularities."""
@@ -57,6 +60,8 @@ class Subject:
     field: Field
     layers_nm: tuple[tuple[float, float], ...]
     slices_nm: list[tuple[str, float]]
+    margin_nm: float
+    """At the lateral borders not all views look so far in."""
     found: list[FoundSingularity]
     points: Points
     truth: Truth | None
@@ -64,7 +69,19 @@ class Subject:
     comparison: dict[str, Any] | None
     frames: FrameExamples | None
     summary: Mapping[str, Any]
+    measured: MeasuredSeries | None
     output: Path
+
+    def is_seen(self, point: PointCharge | PlanarCharge) -> bool:
+        """Return whether a point lies where all views look."""
+        _, n_y, n_x = self.volume.mx.shape
+        half_x_nm, half_y_nm = (n * self.volume.voxel_nm / 2 - self.margin_nm for n in (n_x, n_y))
+        return bool(abs(point.x_nm or 0.0) <= half_x_nm and abs(point.y_nm or 0.0) <= half_y_nm)
+
+    @property
+    def seen(self) -> list[FoundSingularity]:
+        """The singularities found where all views look, the strongest and best confirmed first."""
+        return [point for point in self.found if self.is_seen(point)]
 
     def draw(self, name: str, figure: Figure, caption: str) -> Drawn:
         """Write a figure as PNG and say how large the page shows it."""
@@ -86,11 +103,13 @@ def words(name: object) -> str:
 
 def position_text(point: Mapping[str, float]) -> str:
     """Return x, y, z in nm as text."""
-    return ", ".join(f"{point[name]:.0f}".replace("-", "−") for name in ("x_nm", "y_nm", "z_nm"))
+    return ", ".join(plain(round(point[name])) for name in ("x_nm", "y_nm", "z_nm"))
 
 
 def charge_text(value: float) -> str:
     """Return a charge with its sign."""
+    if abs(value) < 0.005:
+        return "0"
     whole = abs(value - round(value)) < 1e-6
     return (f"{value:+.0f}" if whole else f"{value:+.2f}").replace("-", "−")
 

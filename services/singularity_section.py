@@ -24,9 +24,9 @@ from mistral_txm.services.truth import FoundSingularity, in_layers
 
 _PROFILED = 4
 _LARGEST_BOX_NM = 250.0
-_LINE_BOX_CELLS = (2, 4, 6, 8)
+_LINE_BOX_CELLS = (2, 3, 4, 5, 6, 8)
 _SQUARE_NM = 210.0
-_LINE_REACH_NM = 600.0
+_LINE_REACH_NM = 300.0
 _STREAM_REACH_NM = 150.0
 _SEED_RADIUS_NM = 30.0
 _SEEDS = 40
@@ -36,34 +36,29 @@ def singularity_section(subject: Subject) -> Section:
     """List the singularities, compare them with the truth where there is one, and draw their charges."""
     section = Section("Singularities")
     where = "in the magnetic layers" if subject.layers_nm else "in the whole volume"
-    n_points = sum(point.kind == "Bloch point" for point in subject.found)
-    n_merons = len(subject.found) - n_points
+    n_points = sum(point.kind == "Bloch point" for point in subject.seen)
+    n_merons = len(subject.seen) - n_points
+    n_outside = len(subject.found) - len(subject.seen)
     section.paragraphs.append(
         f"Searched {where}: {counted(n_points, 'Bloch point')} and "
         f"{counted(n_merons, 'meron')} found. The charge of a Bloch point is that of a closed "
         "surface around it (an integer), the charge of a meron that of a disc in the middle slice "
         "of its layer. The radius is that of the smallest surface or disc that holds the charge."
-    )
-    if subject.comparison is not None:
-        section.tables.append(_matched_table(subject))
-    elif subject.found:
-        section.tables.append(
-            Table(
-                "Found",
-                [
-                    (
-                        f"{number}. {point.kind}",
-                        position_text(asdict(point)),
-                        charge_text(point.charge),
-                        plain(point.radius_nm),
-                    )
-                    for number, point in enumerate(subject.found[:LISTED], start=1)
-                ],
-                ("", "(x, y, z) nm", "Q", "radius (nm)"),
-            )
+        + (
+            f" {counted(n_outside, 'more lies', 'more lie')} within {subject.margin_nm:.0f} nm of the border of the "
+            "field, where not all views look, and count for nothing."
+            if n_outside
+            else ""
         )
-    if len(subject.found) > LISTED and subject.comparison is None:
-        section.paragraphs.append(f"The {LISTED} strongest of {len(subject.found)} are listed.")
+    )
+    if subject.comparison is not None and (
+        subject.comparison["singularities"]["true"] or subject.comparison["singularities"]["found"]
+    ):
+        section.tables.append(_matched_table(subject))
+    elif subject.seen:
+        section.tables.append(_found_table(subject))
+    if len(subject.seen) > LISTED and subject.comparison is None:
+        section.paragraphs.append(f"The {LISTED} strongest of {len(subject.seen)} are listed.")
     profiles = _profiles(subject)
     if profiles:
         section.figures.append(
@@ -79,6 +74,23 @@ def singularity_section(subject: Subject) -> Section:
         )
     section.figures += _lines(subject)
     return section
+
+
+def _found_table(subject: Subject) -> Table:
+    """List what was found, with how sure the live reconstruction was of it where the volume is its last one."""
+    told = subject.measured.status.get("singularities") if subject.measured is not None else None
+    sureness = {
+        (one["kind"], position_text(one)): f"{one['sureness']:.0%}"
+        for one in told or ()
+        if "sureness" in one
+    }
+    rows = []
+    for number, point in enumerate(subject.seen[:LISTED], start=1):
+        place = position_text(asdict(point))
+        row = (f"{number}. {point.kind}", place, charge_text(point.charge), plain(point.radius_nm))
+        rows.append((*row, sureness.get((point.kind, place), "–")) if sureness else row)
+    head = ("", "(x, y, z) nm", "Q", "radius (nm)")
+    return Table("Found", rows, (*head, "in the last volumes") if sureness else head)
 
 
 def _matched_table(subject: Subject) -> Table:
@@ -130,7 +142,7 @@ def _profiles(
     m_czyx = in_layers(subject.volume, subject.layers_nm)
     largest = int(_LARGEST_BOX_NM / voxel_nm)
     profiles = []
-    for point in [p for p in subject.found if p.kind == "Bloch point"][:_PROFILED]:
+    for point in [p for p in subject.seen if p.kind == "Bloch point"][:_PROFILED]:
         block, centre_nm = _around(m_czyx, voxel_nm, point, largest // 2 + 2)
         sides_nm = np.arange(2, largest + 1) * voxel_nm
         charges: dict[str, list[float]] = {"lattice": [], "flux": []}
@@ -166,7 +178,7 @@ def _lines(subject: Subject) -> list[Drawn]:
     """Charges along lines through the strongest Bloch point and merons, and the field around that Bloch point."""
     voxel_nm = subject.volume.voxel_nm
     m_czyx = in_layers(subject.volume, subject.layers_nm)
-    bloch_points = [p for p in subject.found if p.kind == "Bloch point"]
+    bloch_points = [p for p in subject.seen if p.kind == "Bloch point"]
     drawn = []
     if bloch_points:
         first = bloch_points[0]
@@ -187,8 +199,7 @@ def _lines(subject: Subject) -> list[Drawn]:
             figure = topology_figures.box_profile_figure(profile, x_nm, width_nm)
             caption = (
                 f"Charge of boxes that move along x through the Bloch point at ({position_text(asdict(first))}) nm, "
-                "x from the middle of the part shown, by finite differences, as far as they fit into the "
-                "magnetic material. Dotted: the Bloch point."
+                "by finite differences, as far as they fit into the magnetic material. Dotted: the Bloch point."
             )
             drawn.append(subject.draw("charge_along_x", figure, caption))
         drawn += _streamlines(subject, block, (x_nm, y_nm, z_nm))
@@ -227,7 +238,7 @@ def _streamlines(
 def _squares_along_x(subject: Subject, m_czyx: NDArray[np.float32]) -> list[Drawn]:
     """Planar charges of squares along x through the strongest merons."""
     profiles = []
-    for point in [p for p in subject.found if p.kind == "meron"][:_PROFILED]:
+    for point in [p for p in subject.seen if p.kind == "meron"][:_PROFILED]:
         centre_nm = (point.x_nm, point.y_nm, point.z_nm)
         try:
             profile = topology.planar_profile(
@@ -236,6 +247,8 @@ def _squares_along_x(subject: Subject, m_czyx: NDArray[np.float32]) -> list[Draw
         except ValueError:  # the square around a meron near the border leaves the slice
             continue
         at = int(np.argmin(np.abs(profile.position_nm - point.x_nm)))
+        if not np.isfinite(profile.charge_p[at]):  # m is undefined somewhere in that square
+            continue
         charge = f"{charge_text(float(profile.charge_p[at]))} ± {profile.std:.2f}"
         profiles.append((f"at ({position_text(asdict(point))}) nm: {charge}", point.x_nm, profile))
     if not profiles:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mistral_txm.reconstruction.topology import ChargeProfile, PlanarProfile
 from mistral_txm.services.drawing import line_colours, new_figure, open_frame, plain
+from mistral_txm.services.spot_charges import ChargeWithDepth
 
 
 def charge_figure(
@@ -56,17 +57,18 @@ def box_profile_figure(profile: ChargeProfile, centre_nm: float, width_nm: float
     axes = figure.subplots()
     for level in (-1, 0, 1):
         axes.axhline(level, color="0.85", linewidth=0.8, zorder=0)
-    axes.axvline(centre_nm, color="0.2", linewidth=1.0, linestyle=":", zorder=1)
+    axes.axvline(0.0, color="0.2", linewidth=1.0, linestyle=":", zorder=1)
     for side_nm, charge_p, colour in zip(
         profile.side_nm, profile.charge_sp, line_colours(len(profile.side_nm)), strict=True
     ):
         if not np.isfinite(charge_p).any():
             continue
         label = f"box of {plain(float(side_nm))} nm"
-        axes.plot(profile.position_nm, charge_p, color=colour, linewidth=1.2, label=label)
+        offset_nm = profile.position_nm - centre_nm
+        axes.plot(offset_nm, charge_p, color=colour, linewidth=1.2, label=label)
     edge = "" if width_nm is None else f", edges {plain(width_nm)} nm wide"
     axes.set_title(f"charge of a box against its place{edge}")
-    axes.set_xlabel(f"{profile.axis} of the box (nm)")
+    axes.set_xlabel(f"{profile.axis} of the box, from the singularity (nm)")
     axes.set_ylabel("charge Q inside (1)")
     axes.set_ylim(min(axes.get_ylim()[0], -1.2), max(axes.get_ylim()[1], 1.2))
     figure.legend(loc="outside right upper")
@@ -95,6 +97,39 @@ def planar_profile_figure(profiles: Sequence[tuple[str, float, PlanarProfile]]) 
     axes.set_xlabel(f"{profiles[0][2].axis} of the square, from the singularity (nm)")
     axes.set_ylabel("planar charge (1)")
     axes.set_ylim(min(axes.get_ylim()[0], -0.7), max(axes.get_ylim()[1], 0.7))
+    figure.legend(loc="outside right upper")
+    open_frame(axes)
+    return figure
+
+
+def depth_figure(spots: Sequence[tuple[str, ChargeWithDepth]]) -> Figure:
+    """Planar charge of discs against the height of the slice, with what noise makes of it as bars.
+
+    Args:
+        spots: for each its name and `spot_charges.charge_with_depth`.
+    """
+    figure = new_figure(7.6, 3.6)
+    axes = figure.subplots()
+    for level in (-1, -0.5, 0, 0.5, 1):
+        axes.axhline(level, color="0.85", linewidth=0.8, zorder=0)
+    for (name, profile), colour in zip(spots, line_colours(len(spots)), strict=True):
+        axes.errorbar(
+            profile.z_nm,
+            profile.charge_z,
+            profile.std_z,
+            color=colour,
+            marker="o",
+            markersize=3,
+            linewidth=1.0,
+            elinewidth=0.8,
+            capsize=1.5,
+            label=name,
+        )
+    axes.set_xlabel("z of the slice (nm)")
+    axes.set_ylabel("planar charge (1)")
+    axes.set_title("planar charge slice by slice")
+    charges = np.concatenate([profile.charge_z for _, profile in spots])
+    axes.set_ylim(np.nanmin(charges, initial=0.0) - 0.2, np.nanmax(charges, initial=0.0) + 0.2)
     figure.legend(loc="outside right upper")
     open_frame(axes)
     return figure

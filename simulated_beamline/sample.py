@@ -30,17 +30,15 @@ reconstruction.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from mistral_txm.simulated_beamline import settings
 from mistral_txm.simulated_beamline.materials import MAGNETIC
-from mistral_txm.simulated_beamline.textures import Field, Grid, Texture, on_grid
+from mistral_txm.simulated_beamline.textures import Grid, Texture
+from mistral_txm.simulated_beamline.textures._compiled import compiled, field_of_texture
 
 PIXEL_NM = 10.5
 """Effective pixel of the camera, in the sample [Hierro-Rodriguez et al. 2020]."""
@@ -130,63 +128,55 @@ def project_points(points_nm: Points, pose: Pose) -> Points:
     return projected
 
 
-@cache
-def _integrator(texture_field: Field, gridded: bool) -> Callable[..., None]:
-    """Compile the sum over one layer for a texture's field."""
-    field = on_grid(texture_field, gridded)
-
-    @njit(fastmath=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-    def integrate(
-        dichroic_vu: Image,
-        path_vu: Image,
-        values: NDArray[np.float32],
-        voxel_nm: float,
-        heights_nm: NDArray[np.float32],
-        weight_nm: float,
-        subsamples: int,
-        origin_xy: NDArray[np.float64],
-        per_u_xy: NDArray[np.float64],
-        per_v_xy: NDArray[np.float64],
-        per_z_xy: NDArray[np.float64],
-        beam_xyz: NDArray[np.float32],
-    ) -> None:
-        rows, columns = dichroic_vu.shape
-        k_x, k_y, k_z = beam_xyz
-        fine = columns * subsamples
-        sum_dichroic = np.empty(fine, np.float32)
-        sum_path = np.empty(fine, np.float32)
-        along_x, along_y = np.float32(per_u_xy[0]), np.float32(per_u_xy[1])
-        scale = np.float32(weight_nm / (subsamples * subsamples))
-        for row in range(rows):
-            sum_dichroic[:] = 0
-            sum_path[:] = 0
+def _integrate(
+    dichroic_vu: Image,
+    path_vu: Image,
+    values: NDArray[np.float32],
+    voxel_nm: float,
+    heights_nm: NDArray[np.float32],
+    weight_nm: float,
+    subsamples: int,
+    origin_xy: NDArray[np.float64],
+    per_u_xy: NDArray[np.float64],
+    per_v_xy: NDArray[np.float64],
+    per_z_xy: NDArray[np.float64],
+    beam_xyz: NDArray[np.float32],
+) -> None:
+    """Sum over one layer."""
+    rows, columns = dichroic_vu.shape
+    k_x, k_y, k_z = beam_xyz
+    fine = columns * subsamples
+    sum_dichroic = np.empty(fine, np.float32)
+    sum_path = np.empty(fine, np.float32)
+    along_x, along_y = np.float32(per_u_xy[0]), np.float32(per_u_xy[1])
+    scale = np.float32(weight_nm / (subsamples * subsamples))
+    for row in range(rows):
+        sum_dichroic[:] = 0
+        sum_path[:] = 0
+        for part in range(subsamples):
+            line = row * subsamples + part
+            for z_nm in heights_nm:
+                start_x = np.float32(origin_xy[0] + line * per_v_xy[0] + z_nm * per_z_xy[0])
+                start_y = np.float32(origin_xy[1] + line * per_v_xy[1] + z_nm * per_z_xy[1])
+                for column in range(fine):
+                    along = np.float32(column)
+                    m_x, m_y, m_z, density = field_of_texture(
+                        start_x + along * along_x,
+                        start_y + along * along_y,
+                        z_nm,
+                        values,
+                        voxel_nm,
+                    )
+                    sum_dichroic[column] += density * (k_x * m_x + k_y * m_y + k_z * m_z)
+                    sum_path[column] += density
+        for column in range(columns):
+            dichroic = np.float32(0)
+            path = np.float32(0)
             for part in range(subsamples):
-                line = row * subsamples + part
-                for z_nm in heights_nm:
-                    start_x = np.float32(origin_xy[0] + line * per_v_xy[0] + z_nm * per_z_xy[0])
-                    start_y = np.float32(origin_xy[1] + line * per_v_xy[1] + z_nm * per_z_xy[1])
-                    for column in range(fine):
-                        along = np.float32(column)
-                        m_x, m_y, m_z, density = field(
-                            start_x + along * along_x,
-                            start_y + along * along_y,
-                            z_nm,
-                            values,
-                            voxel_nm,
-                        )
-                        sum_dichroic[column] += density * (k_x * m_x + k_y * m_y + k_z * m_z)
-                        sum_path[column] += density
-            for column in range(columns):
-                dichroic = np.float32(0)
-                path = np.float32(0)
-                for part in range(subsamples):
-                    dichroic += sum_dichroic[column * subsamples + part]
-                    path += sum_path[column * subsamples + part]
-                dichroic_vu[row, column] += scale * dichroic
-                path_vu[row, column] += scale * path
-
-    function: Callable[..., None] = integrate
-    return function
+                dichroic += sum_dichroic[column * subsamples + part]
+                path += sum_path[column * subsamples + part]
+            dichroic_vu[row, column] += scale * dichroic
+            path_vu[row, column] += scale * path
 
 
 @dataclass(frozen=True)
@@ -314,7 +304,9 @@ class Sample:
             )
         rays = _rays(pose, shape_vu)
         grid = self.texture.grid or Grid()
-        integrate = _integrator(self.texture.field, self.texture.grid is not None)
+        integrate = compiled(
+            _integrate, self.texture, fastmath=True, nogil=True, error_model="numpy"
+        )
         dichroic_nm: dict[str, Image] = {}
         path_nm: dict[str, Image | float] = {}
         for layer in self.texture.layers:

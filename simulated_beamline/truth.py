@@ -1,12 +1,10 @@
 """The truth behind the frames: `truth.h5`, with the field on voxels and every singularity."""
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from mistral_txm.simulated_beamline import materials
@@ -15,13 +13,12 @@ from mistral_txm.simulated_beamline.settings import Settings
 from mistral_txm.simulated_beamline.solid_angle import cube_charge, hopf_index, square_charge
 from mistral_txm.simulated_beamline.source import BendingMagnet
 from mistral_txm.simulated_beamline.textures import (
-    Field,
     Grid,
     Layer,
     Singularity,
     Texture,
-    on_grid,
 )
+from mistral_txm.simulated_beamline.textures._compiled import compiled, field_of_texture
 
 LEAST_DEPTH_VOXELS = 24
 """Height of the volume for films: 252 nm."""
@@ -37,23 +34,15 @@ HOPF_CELLS = (48, 64, 64)
 Volume = NDArray[np.float32]
 
 
-@cache
-def _evaluator(texture_field: Field, gridded: bool) -> Callable[..., None]:
-    field = on_grid(texture_field, gridded)
-
-    @njit(nogil=True)  # type: ignore[untyped-decorator]  # numba is untyped
-    def evaluate(points: Volume, values: Volume, voxel_nm: float, result: Volume) -> None:
-        for index in range(points.shape[0]):
-            m_x, m_y, m_z, density = field(
-                points[index, 0], points[index, 1], points[index, 2], values, voxel_nm
-            )
-            result[index, 0] = m_x
-            result[index, 1] = m_y
-            result[index, 2] = m_z
-            result[index, 3] = density
-
-    function: Callable[..., None] = evaluate
-    return function
+def _evaluate(points: Volume, values: Volume, voxel_nm: float, result: Volume) -> None:
+    for index in range(points.shape[0]):
+        m_x, m_y, m_z, density = field_of_texture(
+            points[index, 0], points[index, 1], points[index, 2], values, voxel_nm
+        )
+        result[index, 0] = m_x
+        result[index, 1] = m_y
+        result[index, 2] = m_z
+        result[index, 3] = density
 
 
 def field_at(texture: Texture, points_nm: NDArray[np.float64]) -> Volume:
@@ -61,7 +50,7 @@ def field_at(texture: Texture, points_nm: NDArray[np.float64]) -> Volume:
     flat = np.ascontiguousarray(points_nm, dtype=np.float32).reshape(-1, 3)
     result = np.empty((len(flat), 4), np.float32)
     grid = texture.grid or Grid()
-    _evaluator(texture.field, texture.grid is not None)(flat, grid.values, grid.voxel_nm, result)
+    compiled(_evaluate, texture, nogil=True)(flat, grid.values, grid.voxel_nm, result)
     return result.reshape(*points_nm.shape[:-1], 4)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -42,6 +43,12 @@ os.environ["EPICS_CA_SERVER_PORT"] = str(RESERVED.getsockname()[1])
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores already
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep bluesky from writing down the stack of each stub, which takes most of the time here."""
+    monkeypatch.setattr("bluesky.utils.traceback", SimpleNamespace(format_stack=list))
 
 
 @pytest.fixture(scope="session", name="reserve_ports")

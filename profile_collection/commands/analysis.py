@@ -7,6 +7,7 @@ from pathlib import Path
 from mistral_txm.profile_collection.commands import reconstruct
 from mistral_txm.profile_collection.commands.arguments import (
     data_option,
+    existing_data,
     json_option,
     layers_nm,
     number,
@@ -93,6 +94,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     report.add_argument("volume", type=Path, metavar="OUT.h5")
     report.add_argument("--output", type=Path, required=True, metavar="DIR")
+    report.add_argument(
+        "--series",
+        metavar="UID",
+        help="series of the data folder from which the volume was made, or its first characters; the page then tells "
+        "what was measured and how well",
+    )
+    data_option(report)
     report.set_defaults(run=_report)
 
 
@@ -164,7 +172,16 @@ def _report(arguments: argparse.Namespace) -> None:
     """Write the figures of a volume and one page that shows them."""
     from mistral_txm.services.report import write_report
 
-    print(write_report(arguments.volume, arguments.output))
+    measured = frames = None
+    if arguments.series is not None:
+        from mistral_txm.services.live_files import LIVE, PAIR, read_pair
+        from mistral_txm.services.measured_series import measured_series
+
+        data = existing_data(arguments)
+        measured = measured_series(data, arguments.series)
+        pair = data / LIVE / measured.uid / PAIR
+        frames = read_pair(pair) if pair.exists() else None
+    print(write_report(arguments.volume, arguments.output, frames=frames, measured=measured))
 
 
 def _surfaces_nm(text: str) -> tuple[float, float]:

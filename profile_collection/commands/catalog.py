@@ -159,11 +159,14 @@ def _show(data: Path, uid: str, as_json: bool) -> None:
     log = RunExposures.of(read_journal(journal)).log
     run = open_catalog(data)[uid]
     with reading(data, uid):
-        streams = {name: _shapes(run[name]) for name in run}
+        parts = {name: run[name] for name in run}
+        volumes = {name: _made(part) for name, part in parts.items() if _is_volume(part)}
+        streams = {name: _shapes(part) for name, part in parts.items() if name not in volumes}
     shown = {
         "start": dict(run.metadata["start"]),
         "stop": run.metadata.get("stop"),
         "streams": streams,
+        "volumes": volumes,
         "log": [asdict(entry) for entry in log],
     }
     if as_json:
@@ -182,9 +185,23 @@ def _show(data: Path, uid: str, as_json: bool) -> None:
     print(f"  ended: {stop['exit_status'] if stop else 'no stop document'}")
     for name, columns in streams.items():
         print(f"  {name}: " + ", ".join(f"{key} {shape}" for key, shape in columns.items()))
+    for name, made in volumes.items():
+        print(
+            f"  {name}: {', '.join(made['arrays'])} {made['shape']}, of {made['angles']} angles of "
+            f"{len(made['runs'])} runs, method {made['method']}, prior {made['prior']}"
+        )
     for entry in log:
         at = datetime.fromtimestamp(entry.time).strftime("%Y-%m-%d %H:%M:%S")
         print(f"  {at} {entry.kind}: {entry.text}")
+
+
+def _is_volume(part: Any) -> bool:
+    return any(spec.name == "MagnetizationVolume" for spec in part.specs)
+
+
+def _made(volume: Any) -> dict[str, Any]:
+    """Return how a volume that stands beside the run was made."""
+    return dict(volume.metadata["configuration"]["reconstruction"]["data"])
 
 
 def _shapes(stream: Any) -> dict[str, list[int]]:
@@ -192,7 +209,10 @@ def _shapes(stream: Any) -> dict[str, list[int]]:
     columns = stream.metadata["data_keys"]
     frames = [name for name, column in columns.items() if "external" in column]
     table = stream.read([name for name in columns if name not in frames])
-    return {name: list((stream if name in frames else table)[name].shape) for name in columns}
+    shapes = {name: list(stream[name].shape) for name in frames}
+    # A stream without an Event has no table yet.
+    shapes |= {name: list(table[name].shape) for name in columns if name in table}
+    return {name: shapes.get(name, [0]) for name in columns}
 
 
 def _export(data: Path, uid: str, format: str, output: Path) -> None:

@@ -11,7 +11,6 @@ A texture can also be read from a file of the user's (`_from_file`).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -124,20 +123,6 @@ def load(name_or_path: str | Path) -> Texture:
         f"texture {name!r} is unknown: expected one of {', '.join(names())}, or the path of an .h5 "
         "file with mx, my, mz"
     )
-
-
-@cache
-def on_grid(field: Field, gridded: bool) -> Field:
-    """Return a field as a compiled function of (x, y, z, values, voxel_nm), whatever it needs."""
-    if gridded:
-        return field
-
-    @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
-    def evaluate(x: Any, y: Any, z: Any, _values: Any, _voxel_nm: Any) -> tuple[Any, Any, Any, Any]:
-        return field(x, y, z)
-
-    function: Field = evaluate
-    return function
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped

@@ -26,13 +26,13 @@ PAUSED_S = 0.5
 CCD_TIMEOUT_S = 3.0
 """Beyond the exposure, until the camera counts as hanging: shorter than at a beamline."""
 TINY = {
-    "sample": {"name": "tiny"},
+    "sample": {"name": "tiny", "layers_nm": [[-120.0, -40.0], [40.0, 120.0]]},
     "tilts": [
-        {"first_deg": -45.0, "last_deg": 45.0, "step_deg": 30.0, "exposure_s": 1.0, "repeats": 3}
+        {"first_deg": -45.0, "last_deg": 45.0, "step_deg": 30.0, "exposure_s": 1.0, "repeats": 2}
     ],
     "azimuths_deg": [0.0, 102.0],
-    "flats": {"exposure_s": 1.0, "repeats": 3},
-    "darks": {"repeats": 3},
+    "flats": {"exposure_s": 1.0, "repeats": 2},
+    "darks": {"repeats": 2},
     "energies_ev": [707.4],
 }
 DISTURBANCES = {
@@ -121,22 +121,14 @@ class Fate:
 
 
 def measure(data: Path, size: str, time_scale: float, *, disturbed: bool) -> None:
-    """Measure what is missing of the series, in this process; an operator's pause is resumed after a while."""
+    """Measure a series in this process; an operator's pause is resumed after a while."""
     from bluesky.utils import RunEngineInterrupted
 
-    from mistral_txm.services.verification import verify
-
     measurement = measurement_of(size)
-    done = verify(data)[0].accepted if (data / "journal").exists() else ()
     with session_in(data, time_scale) as session:
         if disturbed:
             Fate(session, len(measurement.planned_keys()))
-        plan = session.vector_tomography(
-            session.instrument,
-            measurement,
-            series="series",
-            skip={measurement.energies_ev[0]: done},
-        )
+        plan = session.vector_tomography(session.instrument, measurement, series="series")
         act = lambda: session.RE(plan)  # noqa: E731  # replaced after a pause
         while True:
             try:
@@ -147,19 +139,29 @@ def measure(data: Path, size: str, time_scale: float, *, disturbed: bool) -> Non
                 act = session.RE.resume
 
 
-def run(data: Path, arguments: argparse.Namespace, how: str) -> tuple[int, float]:
-    """Run one acquisition in a process of its own; return its exit code and the seconds that it took."""
-    command = [sys.executable, __file__, "--data", str(data), "--size", arguments.size]
-    command += ["--time-scale", str(arguments.time_scale), "--part", how]
+def run(arguments: argparse.Namespace, *command: str) -> tuple[int, float]:
+    """Run an acquisition in a process of its own; return its exit code and the seconds that it took."""
     begin_s = time.monotonic()
     done = subprocess.run(
-        command,
+        [sys.executable, *command],
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         timeout=arguments.timeout_s,
         check=False,
     )
     return done.returncode, round(time.monotonic() - begin_s, 1)
+
+
+def run_part(data: Path, arguments: argparse.Namespace, how: str) -> tuple[int, float]:
+    """Measure from the begin."""
+    command = [__file__, "--data", str(data), "--size", arguments.size]
+    return run(arguments, *command, "--time-scale", str(arguments.time_scale), "--part", how)
+
+
+def resume(data: Path, arguments: argparse.Namespace) -> tuple[int, float]:
+    """Take the rest with the command of an operator."""
+    command = "mistral_txm.profile_collection.command_line"
+    return run(arguments, "-m", command, "resume", "--data", str(data))
 
 
 def log_lines(data: Path) -> list[str]:
@@ -193,6 +195,7 @@ def compare(quiet: Path, disturbed: Path) -> dict[str, Any]:
         "missing": len(found.missing),
         "damaged": len(found.damaged),
         "repeated": len(found.repeated),
+        "frames": json.loads((disturbed / "summary.json").read_text())["frames"],
         "ends": [run.exit_status for run in list_runs(disturbed)],
         "log": lines,
         "quiet_log": log_lines(quiet),
@@ -207,11 +210,11 @@ def compare(quiet: Path, disturbed: Path) -> dict[str, Any]:
 def whole(data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run everything, one process after the other."""
     quiet, disturbed = data / "undisturbed", data / "disturbed"
-    code, quiet_s = run(quiet, arguments, "undisturbed")
+    code, quiet_s = run_part(quiet, arguments, "undisturbed")
     assert code == 0, f"the undisturbed measurement ended with {code}"
-    code, disturbed_s = run(disturbed, arguments, "disturbed")
+    code, disturbed_s = run_part(disturbed, arguments, "disturbed")
     assert code == -signal.SIGKILL, f"the disturbed measurement ended with {code}"
-    code, resumed_s = run(disturbed, arguments, "undisturbed")
+    code, resumed_s = resume(disturbed, arguments)
     assert code == 0, f"the resumed measurement ended with {code}"
     seconds = {"undisturbed": quiet_s, "until the kill": disturbed_s, "resumed": resumed_s}
     return {**compare(quiet, disturbed), "seconds": seconds}

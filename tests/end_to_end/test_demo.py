@@ -1,7 +1,6 @@
 """The whole chain over real Channel Access: what `mistral-txm demo` leaves is what it says.
 
-Also after Ctrl-C and kill -9 in the middle: nothing that was exposed is lost, nothing is left running, the rest can
-be done.
+Also after Ctrl-C and kill -9 in the middle: nothing that was exposed is lost, nothing is left running.
 """
 
 import json
@@ -10,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -107,18 +107,14 @@ def test_a_damaged_frame_is_named_and_counts_as_missing(demo, run, tmp_path):
     assert str(victim) in done.stdout
 
 
-@pytest.mark.parametrize("format", ["csv", "jsonl", "nxtomo"])
-def test_a_run_is_exported(demo, run, tmp_path, format):
+def test_a_run_is_exported(demo, run, tmp_path):
     uid = demo.summary["runs"][0]
-    output = tmp_path / f"run.{format}"
-    done = run("runs", "export", uid, "--format", format, "--output", output, "--data", demo.data)
+    output = tmp_path / "run.nxtomo"
+    done = run("runs", "export", uid, "--format", "nxtomo", "--output", output, "--data", demo.data)
     assert done.returncode == 0, done.stderr
-    if format == "csv":
-        assert len(output.read_text().splitlines()) == 1 + 138 + 20 + 20
-    if format == "nxtomo":
-        with h5py.File(output) as file:
-            keys = file["positive/instrument/detector/image_key"][...]
-            assert np.bincount(keys).tolist() == [69, 10, 20]
+    with h5py.File(output) as file:
+        keys = file["positive/instrument/detector/image_key"][...]
+        assert np.bincount(keys).tolist() == [69, 10, 20]
 
 
 def test_a_run_is_processed_and_reconstructed_as_it_was_live(demo, run, tmp_path):
@@ -152,13 +148,13 @@ def documents(data):
     return sum(path.read_bytes().count(b"\n") for path in (data / "journal").glob("*.jsonl"))
 
 
-@pytest.fixture
-def begun(tmp_path):
-    """A demo in a process group of its own, as a shell starts it, well into its exposures."""
-    data = tmp_path / "data"
-    command = [sys.executable, "-m", "mistral_txm.profile_collection.command_line"]
+@contextmanager
+def begun(data, *words):
+    """A command in a process group of its own, as a shell starts it, well into its exposures."""
+    command = [sys.executable, "-m", "mistral_txm.profile_collection.command_line", *words]
+    before = documents(data)
     with subprocess.Popen(
-        [*command, "demo", "--output", str(data), "--seed", "3"],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -166,16 +162,28 @@ def begun(tmp_path):
         process_group=0,
     ) as process:
         try:
-            wait_for(lambda: documents(data) > 150, 600)
-            yield process, data
+            wait_for(lambda: documents(data) > before + 100, 600)
+            yield process
         finally:
             process.kill()
 
 
-def test_ctrl_c_ends_in_order_and_the_rest_can_be_done(begun, run, demo, processes_about):
-    process, data = begun
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=300)
+def check_frames_are_those_of(demo, data):
+    """Every frame that counts is the one of the undisturbed demo; returns how many there are."""
+    (cut,), (undisturbed,) = verify(data), verify(demo.data)
+    assert cut.damaged == cut.repeated == []
+    for key, exposure in cut.accepted.items():
+        assert exposure.crc32 == undisturbed.accepted[key].crc32
+    return len(cut.accepted)
+
+
+def test_ctrl_c_ends_in_order_and_a_kill_of_the_rest_loses_nothing(
+    run, demo, tmp_path, processes_about
+):
+    data = tmp_path / "data"
+    with begun(data, "demo", "--output", str(data), "--seed", "3") as process:
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "resume --data" in output
     assert "Traceback" not in output
@@ -184,24 +192,10 @@ def test_ctrl_c_ends_in_order_and_the_rest_can_be_done(begun, run, demo, process
     assert status["state"] == "interrupted"
     assert 0 < status["accepted"] < status["planned"]
     assert status["next"]
+    taken = check_frames_are_those_of(demo, data)
 
-    done = run("resume", "--data", data, "--json")
-    assert done.returncode == 0, done.stderr
-    frames = json.loads(done.stdout)["frames"]
-    assert frames["asked"] == frames["taken"] == frames["in_catalog"] == 276
-    (resumed,), (undisturbed,) = verify(data), verify(demo.data)
-    assert resumed.repeated == []
-    assert resumed.missing == []
-    assert resumed.accepted.keys() == undisturbed.accepted.keys()
-    for key, exposure in undisturbed.accepted.items():
-        assert resumed.accepted[key].crc32 == exposure.crc32
-
-
-def test_kill_leaves_no_process_and_every_acknowledged_frame(begun, processes_about):
-    process, data = begun
-    process.kill()
-    process.communicate(timeout=60)
+    with begun(data, "resume", "--data", str(data)) as process:
+        process.kill()
+        process.communicate(timeout=60)
     wait_for(lambda: processes_about(str(data)) == [], 60)
-    (series,) = verify(data)
-    assert series.accepted
-    assert series.damaged == []
+    assert check_frames_are_those_of(demo, data) > taken

@@ -28,13 +28,15 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_exposure_equals_that_of_the_undisturbed_measurement(result: dict[str, Any]) -> None:
-    assert result["planned"] == 2 * 4 * 2 * 3
+    assert result["planned"] == 2 * 4 * 2 * 2
     assert result["equal"] == result["planned"]
 
 
 def test_it_is_complete_and_nothing_was_exposed_in_vain(result: dict[str, Any]) -> None:
     assert result["missing"] == result["damaged"] == 0
     assert result["repeated"] == 0
+    frames = result["frames"]
+    assert frames["asked"] == frames["taken"] == frames["in_catalog"] == result["planned"]
 
 
 def test_the_killed_run_has_no_end_and_the_others_succeed(result: dict[str, Any]) -> None:

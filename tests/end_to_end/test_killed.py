@@ -42,7 +42,7 @@ def beamline(tmp_path):
     """A simulated beamline in a process of its own, and the environment of who uses it."""
     command = [sys.executable, "-m", "mistral_txm.profile_collection.command_line", "ioc"]
     with subprocess.Popen(
-        [*command, "--data", str(tmp_path / "beamline"), "--time-scale", "0.1"],
+        [*command, "--data", str(tmp_path / "beamline"), "--time-scale", "0.05"],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

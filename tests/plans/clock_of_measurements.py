@@ -14,8 +14,8 @@ COMMON: dict[str, Any] = {
     "sample": {"name": "film"},
     "azimuths_deg": [0.0],
     "energies_ev": [707.4],
-    "flats": {"exposure_s": 3.0, "repeats": 4},
-    "darks": {"repeats": 3},
+    "flats": {"exposure_s": 3.0, "repeats": 2},
+    "darks": {"repeats": 2},
 }
 
 
@@ -41,12 +41,12 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
         **COMMON,
         "energies_ev": [707.4, 778.1],
         "edges": "interleaved",
-        "tilts": [tilts(-30.0, 30.0, 15.0, 8.0, 2)],
+        "tilts": [tilts(-30.0, 30.0, 30.0, 12.0, 1)],
     },
     "flats between": {
         **COMMON,
-        "flats": {"exposure_s": 3.0, "repeats": 4, "at_end": True, "every_tilts": 3},
-        "tilts": [tilts(-40.0, 40.0, 10.0, 10.0, 3)],
+        "flats": {"exposure_s": 3.0, "repeats": 2, "at_end": True, "every_tilts": 2},
+        "tilts": [tilts(-40.0, 40.0, 20.0, 20.0, 2)],
     },
 }
 

@@ -16,12 +16,6 @@ from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Darks, Flats, Measurement, Sample, Tilts
 
 
-@pytest.fixture(autouse=True)
-def _no_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep bluesky from writing down the stack of each stub, which takes most of the time here."""
-    monkeypatch.setattr("bluesky.utils.traceback", SimpleNamespace(format_stack=list))
-
-
 class Stub:
     """A device that only has a name: nobody may call it, messages may name it."""
 
@@ -87,6 +81,7 @@ class Player:
         self.values |= {"ccd_mean_counts": 300.0, "ccd_bright_counts": 400, "ring_current": 250.0}
         self.values |= {"ccd_saturated_fraction": 0.0, "light_trouble": "", "light_verdict": ""}
         self.values |= {"light_injection": 0}
+        self.values |= {"advice_flags": "", "advice_reached": 0, "advice_resolution_nm": 0.0}
         self.values |= {"azimuth": 0.0, "polarization": 0, "ccd_frame_file": None}
         self.events: list[tuple[str, Key]] = []
         self.log: list[tuple[str, str]] = []
@@ -198,6 +193,8 @@ def stub_instrument() -> Instrument:
     devices["sample_position"] = Stub("sample_position", **place)
     light = {name: Stub(f"light_{name}") for name in ("trouble", "verdict", "injection")}
     devices["light"] = Stub("light", **light)
+    advice = {name: Stub(f"advice_{name}") for name in ("flags", "reached", "resolution_nm")}
+    devices["advice"] = Stub("advice", **advice)
     return Instrument(configuration=load_configuration(), **devices)
 
 

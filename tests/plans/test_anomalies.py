@@ -165,10 +165,12 @@ def test_a_device_fails_at_each_message(
     drive_on(undisturbed, PLANS[name](stub_instrument, shortest))
     replayed = begin(player, name)
     for at, message in enumerate(undisturbed.messages):
-        scene = begin(player, name)
-        before = positions(scene)
         excused = concerned(message, replayed) if is_putting_back(message) else set()
         replayed.answer(message)
+        if name == "resume" and at % 3:  # its messages are those of vector_tomography, but fewer
+            continue
+        scene = begin(player, name)
+        before = positions(scene)
         failure = failure_of(scene, PLANS[name](stub_instrument, shortest), at)
         where = f"message {at}, {message}"
         if failure is None:  # it was done again: nothing may be missing then
@@ -227,7 +229,8 @@ def test_an_operator_ends_it_at_each_message(
 ) -> None:
     undisturbed = begin(player, name)
     drive_on(undisturbed, PLANS[name](stub_instrument, shortest))
-    every = 1 if anomaly is RequestAbort else 3  # they differ in the status alone
+    # A stop differs in the status alone; what is resumed has the messages of the whole, but fewer.
+    every = 1 if anomaly is RequestAbort and name != "resume" else 3
     for at in range(0, len(undisturbed.messages) - 1, every):
         where = f"message {at}, {undisturbed.messages[at]}"
         scene = begin(player, name)

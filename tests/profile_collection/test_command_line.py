@@ -52,7 +52,7 @@ def aligned(tmp_path):
 
 
 COMMANDS = (
-    "demo", "ioc", "plan", "status", "resume", "verify", "runs", "live", "monitor", "process",
+    "demo", "ioc", "plan", "status", "resume", "verify", "runs", "live", "monitor", "notify", "process",
     "reconstruct", "topology", "export", "report",
 )  # fmt: skip
 

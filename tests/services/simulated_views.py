@@ -57,8 +57,13 @@ class Rendered:
     poses: tuple
 
 
-def render(texture, count, tilts_deg, n, *, azimuths_deg=(0.0, 102.0), seed=0, spoiled=None):
-    """Angles of all azimuths; ``spoiled(phi, theta)`` says how many spheres are lost and merged there."""
+def render(
+    texture, count, tilts_deg, n, *, azimuths_deg=(0.0, 102.0), seed=0, spoiled=None, altered=None
+):
+    """Angles of all azimuths; ``spoiled(phi, theta)`` says how many spheres are lost and merged there.
+
+    ``altered(state)`` is the state that an exposure of the sample really had.
+    """
     settings = load_settings("real")
     sample = MarkedSample(load(texture), settings, count, seed)
     beamline = Beamline(sample, settings, (n, n), seed)
@@ -81,6 +86,8 @@ def render(texture, count, tilts_deg, n, *, azimuths_deg=(0.0, 102.0), seed=0, s
                 beside = replace(
                     one, sample_x_um=200.0, exposure_s=FLAT_S, time_s=time_s - FLATS_BEFORE_S
                 )
+                if altered is not None:
+                    at = altered(at)
                 for state, into in ((at, photons), (beside, flats)):
                     dose = beamline.ring_current_ma(state, 0) * state.exposure_s
                     into.append((beamline.expected_photons(state, 0), dose))

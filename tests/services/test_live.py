@@ -11,12 +11,18 @@ import h5py
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction import read_volume
+from mistral_txm.devices.advice_file import ADVICE
+from mistral_txm.reconstruction import Grid, TiltSeries, read_aligned, read_volume
+from mistral_txm.reconstruction import reconstruct as solve
 from mistral_txm.services import live, live_series, processing
+from mistral_txm.services.aligned_files import process
 from mistral_txm.services.angle_signals import AngleSignals
+from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.journal import follow, read_journal
 from mistral_txm.services.live import LiveReconstruction
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
+from mistral_txm.services.processing import Processor, reconstruct_signals
+from mistral_txm.services.series_exposures import SeriesExposures
 
 
 @pytest.fixture
@@ -85,6 +91,17 @@ def test_the_volume_is_that_of_the_film(series):
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * series.DELTA_PER_NM)
     pair = read_pair(series.data / LIVE / series.uid / PAIR)
     assert (pair.phi_deg, pair.theta_deg) == (102.0, 20.0)
+    assert [(one["phi_deg"], one["theta_deg"]) for one in status["views"]] == [
+        (0.0, -30.0), (0.0, 20.0), (102.0, -30.0), (102.0, 20.0),
+    ]  # fmt: skip
+    assert all(one["repeats"] == {"+1": 2, "-1": 2} for one in status["views"])
+    # The standard deviation that is stated of a pixel, against the scatter of an even film.
+    scatter = pair.dichroic_vu.std()
+    assert status["views"][-1]["noise"] == pytest.approx(scatter, rel=0.1)
+    assert status["flags"] == []
+    assert status["advice"]["text"].startswith("all angles are there")
+    advice = json.loads((series.data / LIVE / series.uid / ADVICE).read_text())
+    assert (advice["flags"], advice["reached"]) == ([], False)
     # The standard deviation of a pixel is 0.008 or less, of the mean of 48 x 48 a 48th of that.
     assert pair.dichroic_vu.mean() == pytest.approx(series.dichroic(102.0, 20.0), abs=8e-4)
     assert pair.absorption_vu.mean() == pytest.approx(series.absorption(20.0), abs=8e-4)
@@ -167,6 +184,52 @@ def test_killed_and_started_again_it_arrives_at_the_same_volume(series):
     second.update()
     assert status_of(series)["state"] == "complete"
     assert volume_bytes(series) == reconstruct(series, documents, rest)
+
+
+def test_a_history_goes_on_after_a_restart(series):
+    """One entry for each volume; what is compared with the volume before begins anew."""
+    first, second = series.run(0.0), series.run(102.0)
+    feed(follower := LiveReconstruction(series.data), first)
+    follower.update()
+    feed(again := LiveReconstruction(series.data), first)
+    feed(again, second)
+    again.update()
+    feed(again, series.run(0.0, keys=[(0.0, 20.0, -1, 1)]))
+    again.update()
+    entries = status_of(series)["history"]
+    assert [one["angles"] for one in entries] == [2, 4, 4]
+    assert [one["change"] is None for one in entries] == [True, True, False]
+    assert len(status_of(series)["views"]) == 4
+    # The frames of the documents are older than the process: nobody waited for their volume.
+    assert all(one["latency_s"] is None for one in entries)
+
+
+def test_live_ends_with_the_volume_of_all_data_at_once(series, tmp_path):
+    """Angle by angle here; there in one go from the journal, and from the files of `mistral-txm process`."""
+    runs = [series.run(0.0), series.run(102.0)]
+    follower = LiveReconstruction(series.data)
+    for documents in runs:
+        series.record(documents)
+        for name, doc in documents:
+            follower.add(documents[0][1]["uid"], name, doc)
+            follower.update()
+    assert status_of(series)["updates"] == 4
+    grown = read_volume(series.data / LIVE / series.uid / VOLUME)
+    exposures = SeriesExposures(runs[0][0][1])
+    for documents in runs:
+        exposures.add_run(RunExposures.of(documents))
+    processor = Processor(65535.0, series.PIXEL_NM)
+    signals = [processor.signals(angle) for angle in reversed(exposures.finished().values())]
+    whole, *_ = reconstruct_signals(signals, series.PIXEL_NM, grown.layers_nm)
+    size = np.abs(whole.m_czyx).max()
+    np.testing.assert_allclose(grown.m_czyx, whole.m_czyx, rtol=0, atol=1e-5 * size)
+    # The files hold one standard deviation a view, not one a pixel: the noise is weighted a little otherwise.
+    written = process([series.uid], tmp_path / "out.h5", series.data)
+    views = [read_aligned(path) for path in written.paths]
+    tilted = [TiltSeries(one.phi_deg, one.theta_deg, one.dichroic_tvu, one.std_t) for one in views]
+    grid = Grid(grown.mx.shape, grown.voxel_nm)
+    solved = solve(tilted, grid, method="direct", prior="layers", layers_nm=grown.layers_nm)
+    assert np.std(grown.m_czyx - solved.m_czyx) < 0.05 * np.std(solved.m_czyx)
 
 
 def test_a_resumed_angle_takes_its_repeats_from_both_runs(short):

@@ -13,6 +13,7 @@ from mistral_txm.reconstruction.volume_file import Volume, write_volume
 from mistral_txm.services.journal import JournalWriter
 from mistral_txm.services.live_files import read_pair, read_status, stale_s
 from mistral_txm.services.live_view import LiveView, Progress
+from mistral_txm.services.monitor_words import head_html
 
 SERIES = "a-series"
 GROUPS = [[0.0, -30.0, 1, 2], [0.0, -30.0, -1, 2], [102.0, -30.0, 1, 2], [102.0, -30.0, -1, 2]]
@@ -158,6 +159,27 @@ def test_progress_is_told_from_the_journal(tmp_path):
         run.journal("stop", {"uid": "stop", "run_start": run.uid, "exit_status": "abort"})
         followed(view, lambda snapshot: snapshot.progress.state == "abort")
         assert view.snapshot.progress.seconds_left is None
+
+
+def test_a_run_that_pauses_says_why_until_it_goes_on(tmp_path):
+    run = Run(tmp_path)
+    run.expose(0, 1010.0, +1, 0)
+    descriptor = {"uid": "l", "name": "log", "run_start": run.uid, "data_keys": {"log_text": {}}}
+    run.journal("descriptor", descriptor)
+
+    def log(number: int, time_s: float, kind: str, text: str) -> None:
+        event = {"uid": f"l{number}", "descriptor": "l", "seq_num": number, "time": time_s}
+        run.journal("event", event | {"data": {"log_kind": kind, "log_text": text}})
+
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        log(1, 1011.0, "pause", "the shutter sticks")
+        followed(view, lambda s: s.progress is not None and s.progress.held is not None)
+        assert view.snapshot.progress.held.text == "the shutter sticks"
+        assert "paused for 60 s" in head_html(view.snapshot, 1071.0)
+        assert "the shutter sticks" in head_html(view.snapshot, 1071.0)
+        log(2, 1080.0, "go_on", "")
+        followed(view, lambda s: s.progress.held is None)
+        assert [entry.kind for entry in view.snapshot.log] == ["start", "pause", "go_on"]
 
 
 def test_a_resumed_series_goes_on_where_it_was(tmp_path):

@@ -1,21 +1,16 @@
 """The monitor's page: what its texts say, and a real server with a real client."""
 
-import asyncio
 import http.client
-import json
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mistral_txm.devices.key import Key
-from mistral_txm.reconstruction.volume_file import Volume, write_volume
 from mistral_txm.services.exposures import Exposure, LogEntry
 from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_view import Progress, Snapshot
@@ -136,6 +131,14 @@ def test_flags_and_advice_come_before_everything_else_that_is_said():
     assert "two repeats are enough" in text
 
 
+def test_of_many_flags_the_newest_stand_at_the_top_and_all_below():
+    status = {"flags": [{"kind": "focus", "text": f"flag {number}"} for number in range(9)]}
+    head = head_html(Snapshot(status=status), NOW_S)
+    assert head.index("flag 8") < head.index("flag 6") < head.index("and 6 more flags")
+    assert "flag 5" not in head
+    assert all(f"flag {number}" in log_html([], [], status) for number in range(9))
+
+
 def test_a_saturated_frame_is_marked(tmp_path):
     assert frame_words(exposure(tmp_path)) == "frame: 0 % saturated"
     lit = replace(exposure(tmp_path), mean_counts=812.4, saturated_fraction=0.002)
@@ -144,7 +147,7 @@ def test_a_saturated_frame_is_marked(tmp_path):
 
 def test_the_log_has_the_newest_first_and_all_is_escaped():
     log = [LogEntry(1000.0, "pause", HOSTILE), LogEntry(1001.0, "go_on", "the light is back")]
-    text = log_html(log, [Health("watchdog", "bad", HOSTILE)])
+    text = log_html(log, [Health("watchdog", "bad", HOSTILE)], {"flags": [{"text": HOSTILE}]})
     assert "<script" not in text
     assert text.index("the light is back") < text.index("<td>pause</td>")
     assert "✗ watchdog" in text
@@ -204,60 +207,6 @@ def test_pages_of_other_sites_cannot_listen_in(monitor, origin, status):
     connection.request("GET", "/ws", headers=headers)
     assert connection.getresponse().status == status
     connection.close()
-
-
-@pytest.fixture
-def event_loop():
-    """The loop that Bokeh's client takes from its thread; Python no longer makes one by itself."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("event_loop")
-def test_an_open_page_is_updated_and_survives_garbage(monitor):
-    """One session is watched from beginning to end, each look as its page would be sent it."""
-    from bokeh.client import pull_session
-
-    data, uri = monitor
-    folder = data / "live" / "a-series"
-    folder.mkdir(parents=True)
-    with pull_session(url=uri) as session:
-
-        def model(name: str) -> Any:
-            with pull_session(url=uri, session_id=session.id) as look:
-                return look.document.select_one({"name": name})
-
-        def shown(name: str, text: str) -> None:
-            deadline_s = time.monotonic() + 120
-            while True:
-                found = model(name).text
-                if text in found:
-                    return
-                assert time.monotonic() < deadline_s, found
-                time.sleep(0.2)
-
-        def put(text: str) -> None:
-            (folder / "new").write_text(text)
-            (folder / "new").replace(folder / "status.json")
-
-        shown("head", "waiting for a measurement")
-        put(json.dumps({"state": "following", "angles_done": 3, "angles_planned": 46}))
-        shown("side", "3 of 46")
-        put("{ garbage")
-        shown("head", "not the status of a live reconstruction")
-        shown("side", "3 of 46")
-        m = np.full((4, 6, 6), 0.5, dtype=np.float32)
-        write_volume(folder / "volume.h5", Volume(m, -m, m / 2, 10.5, delta_per_nm=0.002))
-        put(json.dumps({"state": "complete", "angles_done": 46, "angles_planned": 46}))
-        shown("side", "46 of 46")
-        shown("head", "live: complete")
-        for plane in ("xy", "xz", "yz"):
-            (image,) = model(f"{plane} component image").data["image"]
-            assert np.array_equal(image, np.full((6, 6) if plane == "xy" else (4, 6), 0.25))
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ import pytest
         "catalog_search",
         "drawing",
         "live_files",
+        "monitor_curves",
+        "monitor_door",
         "monitor_words",
         "runs",
         "standing",

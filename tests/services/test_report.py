@@ -4,6 +4,7 @@ import re
 import struct
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import matplotlib as mpl
@@ -21,7 +22,8 @@ from mistral_txm.services import drawing, figures
 from mistral_txm.services.fields import Field
 from mistral_txm.services.live_files import FrameExamples
 from mistral_txm.services.report import write_report
-from mistral_txm.services.truth import read_truth
+from mistral_txm.services.singularity_section import singularity_section
+from mistral_txm.services.truth import FoundSingularity, read_truth
 from mistral_txm.services.truth_comparison import compare_with_truth
 
 VOXEL_NM = 10.5
@@ -183,6 +185,39 @@ def test_it_says_what_the_prior_did(tmp_path, prior, said):
     text = " ".join(Page(write_report(path, tmp_path / "report")).texts)
     assert said in text
     assert "on average 25% of a voxel" in text
+
+
+def test_a_meron_beside_a_hole_in_the_field_has_no_profile():
+    """The square about it holds a voxel whose direction is undefined: no charge, and no page that fails."""
+    y, x = np.meshgrid(*[(np.arange(41) - 20) * VOXEL_NM] * 2, indexing="ij")
+    angle = np.minimum(np.hypot(x, y) / 150, 1) * np.pi / 2
+    turn = np.arctan2(y, x)
+    slice_cyx = np.stack(
+        [np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)]
+    )
+    slice_cyx[:, 20, 25] = 0
+    m_czyx = np.repeat(slice_cyx[:, None], 3, axis=1).astype(np.float32)
+    drawn = []
+    subject = SimpleNamespace(
+        volume=Volume(*m_czyx, VOXEL_NM),
+        layers_nm=(),
+        comparison=None,
+        measured=SimpleNamespace(
+            status={
+                "singularities": [
+                    {"kind": "meron", "x_nm": 0.0, "y_nm": 0.0, "z_nm": 0.0, "sureness": 0.8}
+                ]
+            }
+        ),
+        found=[FoundSingularity(0.0, 0.0, 0.0, 0.5, "meron", 84.0)],
+        points=SimpleNamespace(true=()),
+        margin_nm=0.0,
+        draw=lambda name, *_: drawn.append(name),
+    )
+    subject.seen = subject.found
+    section = singularity_section(subject)
+    assert section.tables[0].rows == [("1. meron", "0, 0, 0", "+0.50", "84", "80%")]
+    assert drawn == []
 
 
 def test_files_that_are_not_what_they_should_be(tmp_path, volume_path):

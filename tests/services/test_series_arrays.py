@@ -57,7 +57,7 @@ def measured(data, service, beamline_class):
     return found
 
 
-@pytest.fixture(params=["opened", "v2", "found"])
+@pytest.fixture(scope="module", params=["opened", "v2", "found"])
 def arrays(request, measured, catalog):
     cat = {"opened": catalog, "v2": catalog.v2, "found": catalog.v3}[request.param]
     return series_arrays(cat, "labelled")

@@ -51,14 +51,32 @@ def get(name):
     return client.read(name, repeater=False, timeout=120, force_int_enums=True).data
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """One that several tests talk to, in real time; its data folder and what it said of itself."""
+    data = tmp_path_factory.mktemp("served")
+    with beamline(data, "--time-scale", "1") as (process, ready):
+        yield data, ready
+        process.terminate()
+        process.communicate(timeout=120)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(tmp_path, number):
+    """And nothing else does: without a lifeline the end of standard input does not matter."""
     with beamline(tmp_path) as (process, ready):
         assert ready["ready"] is True
         assert ready["prefix"] == "SIM:"
         assert ready["data"] == str(tmp_path)
         assert (tmp_path / "truth.h5").exists()
+        time.sleep(0.3)
+        assert process.poll() is None
+        for table in ("tcp", "udp"):  # it listens on loopback alone
+            lines = Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]
+            local = [line.split()[1].split(":") for line in lines]
+            addresses = {address for address, port in local if int(port, 16) == ready["port"]}
+            assert addresses == {"0100007F"}
         process.send_signal(number)
         output, errors = process.communicate(timeout=120)
     assert (process.returncode, output, errors) == (0, "", "")
@@ -71,28 +89,6 @@ def test_the_end_of_its_lifeline_ends_it(tmp_path):
         assert process.poll() is None
         output, errors = process.communicate(timeout=120)
     assert (process.returncode, output, errors) == (0, "", "")
-
-
-@pytest.mark.slow
-def test_without_a_lifeline_standard_input_does_not_matter(tmp_path):
-    with beamline(tmp_path) as (process, _ready):
-        time.sleep(0.5)
-        assert process.poll() is None
-        process.terminate()
-        process.communicate(timeout=120)
-    assert process.returncode == 0
-
-
-@pytest.mark.slow
-def test_it_listens_on_loopback_alone(tmp_path):
-    with beamline(tmp_path) as (process, ready):
-        for table in ("tcp", "udp"):
-            lines = Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]
-            local = [line.split()[1].split(":") for line in lines]
-            addresses = {address for address, port in local if int(port, 16) == ready["port"]}
-            assert addresses == {"0100007F"}
-        process.terminate()
-        process.communicate(timeout=120)
 
 
 @pytest.mark.slow
@@ -176,35 +172,31 @@ def test_frames_survive_a_kill(tmp_path, point_client_to):
 
 
 @pytest.mark.slow
-def test_a_capture_that_cannot_be_written_says_why(tmp_path, point_client_to):
-    with beamline(tmp_path) as (process, ready):
-        point_client_to(ready["port"])
-        hdf = "SIM:CCD:HDF1:"
-        put(f"{hdf}FilePath", str(tmp_path / "nowhere"))
-        assert get(f"{hdf}FilePathExists_RBV")[0] == 0
-        put("SIM:CCD:cam1:Acquire", 1, notify=True)
-        put(f"{hdf}Capture", 1, notify=True)
-        assert get(f"{hdf}WriteStatus")[0] == 1
-        assert b"no such folder" in bytes(get(f"{hdf}WriteMessage"))
-        assert get(f"{hdf}Capture_RBV")[0] == 0
-        process.terminate()
-        process.communicate(timeout=120)
+def test_a_capture_that_cannot_be_written_says_why(served, point_client_to):
+    data, ready = served
+    point_client_to(ready["port"])
+    hdf = "SIM:CCD:HDF1:"
+    put(f"{hdf}FilePath", str(data / "nowhere"))
+    assert get(f"{hdf}FilePathExists_RBV")[0] == 0
+    put("SIM:CCD:cam1:Acquire", 1, notify=True)
+    put(f"{hdf}Capture", 1, notify=True)
+    assert get(f"{hdf}WriteStatus")[0] == 1
+    assert b"no such folder" in bytes(get(f"{hdf}WriteMessage"))
+    assert get(f"{hdf}Capture_RBV")[0] == 0
 
 
 @pytest.mark.slow
-def test_a_long_exposure_is_aborted(tmp_path, point_client_to):
-    with beamline(tmp_path, "--time-scale", "1") as (process, ready):
-        point_client_to(ready["port"])
-        put("SIM:CCD:cam1:AcquireTime", 30.0)
-        put("SIM:CCD:cam1:Acquire", 1)
-        assert get("SIM:CCD:cam1:Acquire_RBV")[0] == 1
-        put("SIM:CCD:cam1:Acquire", 0)
-        deadline = time.monotonic() + 120
-        while get("SIM:CCD:cam1:Acquire_RBV")[0]:
-            assert time.monotonic() < deadline
-        assert get("SIM:CCD:cam1:ArrayCounter_RBV")[0] == 0
-        process.terminate()
-        process.communicate(timeout=120)
+def test_a_long_exposure_is_aborted(served, point_client_to):
+    point_client_to(served[1]["port"])
+    exposures = get("SIM:CCD:cam1:ArrayCounter_RBV")[0]
+    put("SIM:CCD:cam1:AcquireTime", 30.0)
+    put("SIM:CCD:cam1:Acquire", 1)
+    assert get("SIM:CCD:cam1:Acquire_RBV")[0] == 1
+    put("SIM:CCD:cam1:Acquire", 0)
+    deadline = time.monotonic() + 120
+    while get("SIM:CCD:cam1:Acquire_RBV")[0]:
+        assert time.monotonic() < deadline
+    assert get("SIM:CCD:cam1:ArrayCounter_RBV")[0] == exposures
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(tmp_path, capsys):
@@ -244,12 +236,12 @@ def test_names_that_do_not_exist_are_refused_in_one_line(tmp_path, capsys, optio
 
 
 @pytest.mark.slow
-def test_a_second_one_in_the_same_folder_is_refused_in_one_line(tmp_path):
-    with beamline(tmp_path):
-        truth = (tmp_path / "truth.h5").read_bytes()
-        second = [*COMMAND, "--data", str(tmp_path), "--texture", "vortex"]
-        refused = subprocess.run(second, capture_output=True, text=True, timeout=120)
+def test_a_second_one_in_the_same_folder_is_refused_in_one_line(served):
+    data, _ready = served
+    truth = (data / "truth.h5").read_bytes()
+    second = [*COMMAND, "--data", str(data), "--texture", "vortex"]
+    refused = subprocess.run(second, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "another simulated beamline writes there" in refused.stderr
-    assert (tmp_path / "truth.h5").read_bytes() == truth
+    assert (data / "truth.h5").read_bytes() == truth

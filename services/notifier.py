@@ -1,0 +1,288 @@
+"""Tells a person what must not wait until somebody looks: one line, once, by a command of the operator's choice.
+
+It follows the journal from the moment it is first started on a data folder, in a process of its own. What it tells: a
+pause or a wait for light that lasts, a flag, the end of a run (the series is complete, the sample must be rotated, or
+what went wrong). The line goes to the standard input of the command, and takes the place of an argument ``{}``; there
+is no shell. Without a command it is printed.
+
+``DIR/notified.json`` holds how far the journal was followed and which lines are still to be told, so that a restart
+tells nothing twice and leaves nothing out.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mistral_txm.reconstruction.files import replaced_when_complete
+from mistral_txm.services.journal import Document, JournalError, JournalTail, journal_files
+from mistral_txm.services.verification import read_series
+
+STATE = "notified.json"
+PATIENCE_S = 60.0
+"""A pause or a wait that is over sooner is not told, s."""
+POLL_S = 1.0
+COMMAND_S = 30.0
+"""Longest time that the command may take, s."""
+TRIES = 5
+"""So often a line is handed to a command that fails, with `RETRY_S` between."""
+RETRY_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+Tell = Callable[[str], bool]
+
+
+@dataclass
+class _Run:
+    """A run of the journal, as far as it was read by this process."""
+
+    tail: JournalTail
+    start: Document = field(default_factory=dict)
+    log_uids: set[str] = field(default_factory=set)
+    read: int = 0
+    waits: str = ""
+    waits_from: float = 0.0
+    """When the journal says that this wait began."""
+    since_s: float = 0.0
+    """When this process saw that it waits, on the monotonic clock."""
+    broken: bool = False
+
+
+class Notifier:
+    """Follows the journal and hands lines on, call by call.
+
+    Parameters
+    ----------
+    data
+        The data folder.
+    tell
+        Takes one line; says whether it got through.
+    patience_s
+        A pause or wait that is over sooner is not told.
+    now_s
+        The monotonic clock.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        tell: Tell,
+        patience_s: float = PATIENCE_S,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._data, self._tell, self._patience_s, self._now_s = data, tell, patience_s, now_s
+        self._runs: dict[str, _Run] = {}
+        self._state = self._known()
+        self._saved = ""
+        self._again_s = 0.0
+
+    def step(self) -> None:
+        """Read what has come, and tell what is to be told."""
+        for path in journal_files(self._data / "journal"):
+            self._runs.setdefault(path.stem, _Run(JournalTail(path)))
+        for uid, run in self._runs.items():
+            if not run.broken and not run.tail.finished:
+                self._follow(uid, run)
+            if run.waits and self._now_s() - run.since_s >= self._patience_s:
+                self._tell_wait(uid, run)
+        self._save()
+        if self._now_s() >= self._again_s:
+            self._deliver()
+
+    def _known(self) -> dict[str, Any]:
+        """Return where the last notifier stopped; at the very first start that is here."""
+        try:
+            found: dict[str, Any] = json.loads((self._data / STATE).read_text())
+            return {
+                "told": found["told"],
+                "waits_told": found["waits_told"],
+                "lines": found["lines"],
+            }
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as damage:
+            logger.error(
+                "%s: not readable (%s); begins anew, from here", self._data / STATE, damage
+            )
+        told = {}
+        for path in journal_files(self._data / "journal"):
+            with contextlib.suppress(JournalError):
+                told[path.stem] = sum(1 for _ in JournalTail(path).read())
+        return {"told": told, "waits_told": {}, "lines": []}
+
+    def _save(self) -> None:
+        text = json.dumps(self._state)
+        if text != self._saved:
+            with replaced_when_complete(self._data / STATE) as temporary:
+                temporary.write_text(text)
+            self._saved = text
+
+    def _follow(self, uid: str, run: _Run) -> None:
+        """Take the documents of a run; those that were told before only say how it stands."""
+        try:
+            for name, doc in run.tail.read():
+                run.read += 1
+                is_new = run.read > self._state["told"].get(uid, 0)
+                for line in self._lines_of(run, name, doc):
+                    if is_new:
+                        self._state["lines"].append({"text": line, "tries": 0})
+                if is_new:
+                    self._state["told"][uid] = run.read
+        except (JournalError, FileNotFoundError) as error:
+            run.broken = True
+            logger.error("%s", error)
+
+    def _lines_of(self, run: _Run, name: str, doc: Document) -> Iterator[str]:
+        if name == "start":
+            run.start = doc
+        elif name == "descriptor" and doc.get("name") == "log":
+            run.log_uids.add(doc["uid"])
+        elif name == "event" and doc["descriptor"] in run.log_uids:
+            kind, text = str(doc["data"]["log_kind"]), str(doc["data"]["log_text"])
+            if kind in ("pause", "wait"):
+                if not run.waits:
+                    run.since_s, run.waits_from = self._now_s(), float(doc["time"])
+                run.waits = f"{'paused' if kind == 'pause' else 'waits'}: {text}"
+            elif kind == "go_on":
+                run.waits = ""
+            elif kind == "flag":
+                yield f"{_called(run.start)}: {text}"
+        elif name == "stop":
+            run.waits = ""
+            if run.start.get("planned_keys"):
+                yield f"{_called(run.start)}: {self._ended(run.start, doc)}"
+
+    def _tell_wait(self, uid: str, run: _Run) -> None:
+        """Tell that a run waits, unless that was told: once until it goes on."""
+        told = self._state["waits_told"]
+        if told.get(uid) != run.waits_from:
+            told[uid] = run.waits_from
+            self._state["lines"].append({"text": f"{_called(run.start)} {run.waits}", "tries": 0})
+
+    def _ended(self, start: Document, stop: Mapping[str, Any]) -> str:
+        """Say how a run has ended, and what is to be done now."""
+        (record,) = read_series(self._data, start["series"])
+        stands = record.standing()
+        left = len(stands.missing)
+        if stop.get("exit_status") != "success":
+            reason = " ".join(str(stop.get("reason") or "no reason given").split())
+            rest = f"; `resume` takes the {left} exposures that are left" if left else ""
+            return f"the run has ended ({stop.get('exit_status')}): {reason}{rest}"
+        if not left:
+            return f"the series is complete, {len(stands.accepted)} exposures"
+        (run,) = (one for one in record.runs if one.start["uid"] == start["uid"])
+        taken_deg = {key.phi_deg for key in run.accepted()}
+        if taken_deg and taken_deg.isdisjoint(key.phi_deg for key in stands.missing):
+            next_deg = stands.missing[0].phi_deg
+            return f"this azimuth is done; rotate the sample now, to phi {next_deg:g} deg"
+        return f"the run has ended; {left} exposures are left, `resume` takes them"
+
+    def _deliver(self) -> None:
+        """Hand on the lines in their order; one that does not get through is tried again later."""
+        lines = self._state["lines"]
+        while lines:
+            if not self._tell(lines[0]["text"]):
+                lines[0]["tries"] += 1
+                if lines[0]["tries"] < TRIES:
+                    self._again_s = self._now_s() + RETRY_S
+                    self._save()
+                    return
+                logger.error("not told, given up: %s", lines[0]["text"])
+            lines.pop(0)
+            self._save()
+
+
+def _called(start: Mapping[str, Any]) -> str:
+    """Return what a person calls the measurement."""
+    sample = start.get("sample")
+    name = sample.get("name") if isinstance(sample, Mapping) else sample
+    phi = start.get("phi_deg")
+    return f"{name or start.get('plan_name', 'a run')}" + (
+        "" if phi is None else f", phi {phi:g} deg"
+    )
+
+
+def command_of(argv: Sequence[str]) -> Tell:
+    """Return what hands a line to a command: on its standard input, and for each argument ``{}``."""
+
+    def tell(line: str) -> bool:
+        command = [line if argument == "{}" else argument for argument in argv]
+        try:
+            done = subprocess.run(
+                command,
+                input=line + "\n",
+                text=True,
+                capture_output=True,
+                timeout=COMMAND_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as failure:
+            logger.error("%s: %s", argv[0], failure)
+            return False
+        if done.returncode:
+            said = " ".join(done.stderr.split())[-200:]
+            logger.error("%s: exit code %d: %s", argv[0], done.returncode, said)
+        return done.returncode == 0
+
+    return tell
+
+
+def _print(line: str) -> bool:
+    print(line, flush=True)
+    return True
+
+
+@contextlib.contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    """Hold the data folder for one notifier; the system lets go when the process ends.
+
+    Raises
+    ------
+    RuntimeError
+        If there is another one.
+    """
+    descriptor = os.open(data / f"{STATE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RuntimeError(
+            f"{data}: somebody is notified already; end that notifier first"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def notify(data: Path, argv: Sequence[str], patience_s: float, stop: threading.Event) -> None:
+    """Follow the journal of a data folder until ``stop`` is set.
+
+    Parameters
+    ----------
+    data
+        The data folder.
+    argv
+        Command and its arguments; empty: lines are printed.
+    patience_s
+        A pause or wait that is over sooner is not told, s.
+    stop
+        Ends it when set.
+
+    Raises
+    ------
+    RuntimeError
+        If another notifier follows this data folder.
+    """
+    with _only_one(data):
+        notifier = Notifier(data, command_of(argv) if argv else _print, patience_s)
+        while not stop.is_set():
+            notifier.step()
+            stop.wait(POLL_S)
