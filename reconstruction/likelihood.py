@@ -280,6 +280,7 @@ def _priors(
 ) -> tuple[Prior, Prior]:  # fmt: skip
     """Spectra of delta m and of mu, from the power of the views relative to a uniform film."""
     layers = Support(grid.z_nm, np.ones(grid.shape_zyx[0]))
+    frequencies = Frequencies.of(domain.shape_yx, grid.voxel_nm)
     found = []
     for magnetic in (True, False):
         resampled = []
@@ -300,7 +301,6 @@ def _priors(
                 std_t, one.shift_vu_nm_ht.mean(axis=0), one.series.warp_tvu,
             )  # fmt: skip
             resampled += film_views(linear, grid, domain)
-        frequencies = Frequencies.of(domain.shape_yx, grid.voxel_nm)
         if magnetic:
             planes = extend_views(resampled, support, grid.voxel_nm)
         else:
@@ -309,7 +309,6 @@ def _priors(
             planes = np.stack([v.signal_yx / p for v, p in zip(resampled, part, strict=True)])
         planes = planes.astype(np.float32)
         p_hat = np.asarray(scipy.fft.rfft2(planes, norm="ortho", workers=-1), dtype=np.complex64)
-        frequencies = Frequencies.of(domain.shape_yx, grid.voxel_nm)
         used = support if magnetic else layers
         found.append(statistics(resampled, p_hat, frequencies, used, grid.voxel_nm).prior)
     return found[0], found[1]

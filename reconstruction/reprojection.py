@@ -6,11 +6,12 @@ and for the azimuths of the later series. Between steps the views are laid anew,
 solvers share. The start comes from neighbouring tilts (module `neighbours`), and for a later series from its least
 tilted views turned over those of the first.
 
-**What this cannot say** (the gauge): a move of the whole sample in its plane changes no image; steps leave it where it
-is, and a start from nothing puts the origin where ``sum over views of |shift|^2`` of the first series is smallest.
+**What this cannot say** (the gauge): a move of the whole sample in its plane changes no image; steps leave it where
+it is, and a start from nothing puts the origin where ``sum over views of |shift|^2`` of the first series is smallest.
 Its height follows from where the layers are said to be. Inclination and lean of the axis are found with the azimuths;
 roll and tilt zero are zero. Shifts that go slowly and smoothly with the tilt are known worst: a vector field can make
-up for most of them, unless its length tells (module `uniform_length`). A sample that looks the same when turned, as a vortex does, holds no azimuth.
+up for most of them, unless its length tells (module `uniform_length`). A sample that looks the same when turned, as a
+vortex does, holds no azimuth.
 """
 
 from __future__ import annotations
@@ -66,9 +67,8 @@ class RefinedShifts:
     gauge; zero for what was known. phi_deg_s: azimuth of each series, of the first as it was said; of a sample that
     looks the same when turned they all are, with an infinite standard deviation. axis_deg: inclination and lean of
     the tilt axis, warp_st what they make of the views, as `TiltSeries` takes it; zero and none where the warps of the
-    series stay. last_step_nm: root
-    mean square of the last step, how far from settled the result is. misfit: mean square of what is left of the views
-    in units of what is expected, at most about 1 where model and noise are right.
+    series stay. last_step_nm: root mean square of the last step, how far from settled the result is. misfit: mean
+    square of what is left of the views in units of what is expected, at most about 1 where model and noise are right.
     """
 
     shift_vu_nm_st: tuple[Float64, ...]
