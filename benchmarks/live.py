@@ -1,0 +1,176 @@
+"""The live reconstruction against its limits: how late a volume is after the last frame of an angle, and its memory.
+
+A whole series is measured first, at the simulated beamline under `real` conditions as fast as it goes, and then played
+to the live reconstruction up to one angle before, and up to, those that are looked at. Meanwhile another simulated
+measurement goes on at the pace of a real one on the same cores. By hand, with all angles of the paper:
+``python -m benchmarks.live`` (about half an hour).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+LATENCY_LIMIT_S = 8.0
+MEMORY_LIMIT_GB = 6.0
+SERIES = "live"
+LAYERS_NM = [[-120.0, -40.0], [40.0, 120.0]]
+TILTS, REPEATS, SIZE = 87, 15, "paper"
+
+
+def acquire(data: str, tilts: int, repeats: int, size: str, pace: float = 0.0) -> None:
+    """Measure a series of two azimuths; ``pace``: how long one of its seconds takes, s; 0: as fast as it goes."""
+    from mistral_txm.plans import Measurement
+    from mistral_txm.profile_collection import start
+
+    tilt = {"first_deg": -55.0, "last_deg": 55.0, "step_deg": 110.0 / (tilts - 1)}
+    measurement = Measurement.from_dict(
+        {
+            "sample": {"name": "benchmark", "layers_nm": LAYERS_NM},
+            "tilts": [{**tilt, "exposure_s": 8.0, "repeats": repeats}],
+            "azimuths_deg": [0.0, 102.0],
+            "flats": {"exposure_s": 3.0, "repeats": 10},
+            "darks": {"repeats": 5},
+            "energies_ev": [707.4],
+        }
+    )
+    options: dict[str, Any] = {"data": data, "size": size, "conditions": "real"}
+    with start(simulated=True, time_scale=pace, **options) as session:
+        for name in ("catalog", "live", "monitor"):
+            session.services[name].stop()
+        print("measuring", flush=True)
+        session.RE(session.vector_tomography(session.instrument, measurement, series=SERIES))
+
+
+def latencies(data: str, layers: bool) -> dict[str, Any]:
+    """Play a series to the live reconstruction; return s by the number of angles, the volume's shape, and GB.
+
+    ``layers``: whether it knows where the film is magnetic.
+    """
+    from mistral_txm.reconstruction import read_volume
+    from mistral_txm.services.journal import JournalTail, journal_files
+    from mistral_txm.services.live import LiveReconstruction
+
+    documents = [
+        (tail.run_uid, name, dict(doc))
+        for tail in map(JournalTail, journal_files(Path(data) / "journal"))
+        for name, doc in tail.read()
+    ]
+    streams: dict[str, str] = {}
+    ends: dict[tuple[float, float], int] = {}
+    for number, (_, name, doc) in enumerate(documents):
+        if name == "start" and not layers:
+            doc["sample"] = {**doc["sample"], "layers_nm": None}
+        if name == "descriptor":
+            streams[doc["uid"]] = doc["name"]
+        if name == "event" and streams[doc["descriptor"]] == "primary":
+            ends[doc["data"]["key_phi_deg"], doc["data"]["key_theta_deg"]] = number + 1
+    order = sorted(ends.values())
+    half = len(order) // 2
+    wanted = (half // 4, half - 1, half + half // 4, len(order) - 1)
+    found = {}
+    live, fed = LiveReconstruction(Path(data), SERIES), 0
+    for angle in wanted:
+        for end, timed in ((order[angle - 1], False), (order[angle], True)):
+            for entry in documents[fed:end]:
+                live.add(*entry)
+            fed = end
+            begin_s = time.monotonic()
+            live.update()
+            if timed:
+                found[angle + 1] = time.monotonic() - begin_s
+    volume = read_volume(Path(data) / "live" / SERIES / "volume.h5")
+    status = json.loads((Path(data) / "live" / SERIES / "status.json").read_text())
+    return {
+        "seconds": found,
+        "shape": volume.mx.shape,
+        "memory_gb": _most_memory_gb(),
+        "message": status["message"],
+    }
+
+
+def _most_memory_gb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return float(line.split()[1]) / 1024**2
+    raise OSError("/proc/self/status: no VmHWM")
+
+
+def _command(part: str, *words: object) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.live", part, *map(str, words)]
+
+
+@contextmanager
+def _beside(tilts: int, repeats: int, size: str) -> Iterator[None]:
+    """Let another measurement go on at the pace of a real one."""
+    with TemporaryDirectory() as data:
+        process = subprocess.Popen(
+            _command("acquire", data, tilts, repeats, size, 1.0),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        with process:
+            process.stdout.readline()
+            try:
+                yield
+            finally:
+                process.terminate()
+                process.wait()
+
+
+def live_lines(tilts: int = TILTS, repeats: int = REPEATS, size: str = SIZE) -> Iterator[str]:
+    """Yield the lines of the table, as they come."""
+    with TemporaryDirectory() as data:
+        subprocess.run(
+            _command("acquire", data, tilts, repeats, size),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
+        yield (
+            f"{'a volume after the last frame':36}{'angles: seconds':>36}"
+            f"{'limit':>8}{'memory':>10}{'limit':>8}"
+        )
+        with _beside(tilts, repeats, size):
+            for layers in (1, 0):
+                done = subprocess.run(
+                    _command("latencies", data, layers),
+                    check=True,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                one = json.loads(done.stdout.splitlines()[-1])
+                what = "layers known" if layers else "nothing known"
+                shape = " x ".join(map(str, one["shape"][::-1]))
+                times = ", ".join(f"{n}: {seconds:.1f}" for n, seconds in one["seconds"].items())
+                yield (
+                    f"{f'{shape}, {what}':36}{times:>36}{LATENCY_LIMIT_S:8g}"
+                    f"{one['memory_gb']:7.2f} GB{MEMORY_LIMIT_GB:8g}"
+                )
+                yield f"    {one['message']}"
+
+
+def _main(part: str, data: str, *words: str) -> None:
+    if part == "latencies":
+        print(json.dumps(latencies(data, words[0] == "1")))
+    else:
+        tilts, repeats, size, *pace = words
+        acquire(data, int(tilts), int(repeats), size, *map(float, pace))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _main(*sys.argv[1:])
+    else:
+        for line in live_lines():
+            print(line, flush=True)
