@@ -52,6 +52,8 @@ from mistral_txm.reconstruction.tracks import Tracks, track
 Float64 = npt.NDArray[np.float64]
 Intp = npt.NDArray[np.intp]
 
+FEWEST_TILTS = 2
+"""Of each series: from one direction heights are not seen."""
 CENTRE_FLOOR_NM = 0.1
 """What a centre is wrong by besides noise: 0.01 pixels, the fit's own bias."""
 VIEW_FLOOR_NM = 0.06
@@ -89,11 +91,16 @@ def adjust(
         within_deg: how far the true azimuths of later series may be from what was said.
 
     Raises:
-        InputError: if there are too few fiducials, or constellations do not match.
+        InputError: if there are too few fiducials or tilts, or constellations do not match.
     """
     if not series:
         raise InputError("alignment: no tilt series; give at least one")
     theta = [np.asarray(one.theta_deg_t, dtype=np.float64) for one in series]
+    for one, t in zip(series, theta, strict=True):
+        if len(t) < FEWEST_TILTS:
+            raise InputError(
+                f"phi = {one.phi_deg:g} deg: one view does not tell how high its fiducials are; more tilts are needed"
+            )
     tracks = [track(t, one.found_t) for t, one in zip(theta, series, strict=True)]
     alone = []
     for one, t, tracked in zip(series, theta, tracks, strict=True):

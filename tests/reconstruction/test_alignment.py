@@ -291,6 +291,15 @@ def test_too_few_fiducials_are_said():
         adjust([], PIXEL_NM)
 
 
+def test_a_second_azimuth_of_one_view_is_said():
+    rng = np.random.default_rng(11)
+    points = scattered(rng, 4)
+    first = MarkedSeries(0.0, TILTS, seen(rng, points, 0.0, np.zeros((len(TILTS), 2))))
+    (view, *_) = seen(rng, points, 102.0, np.zeros((len(TILTS), 2)))
+    with pytest.raises(InputError, match="phi = 102 deg: one view does not tell"):
+        adjust([first, MarkedSeries(102.0, TILTS[:1], [view])], PIXEL_NM)
+
+
 @pytest.mark.slow
 def test_poses_of_the_simulated_sample():
     """From frames that the simulation made, through its zone plate with tilted focus, with its noise."""
