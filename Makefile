@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: env
-	$(BIN)/mistral-txm demo --output $(DEMO_OUTPUT) $(DEMO_OPTIONS)
+	$(BIN)/mistral-txm demo --output "$(DEMO_OUTPUT)" $(DEMO_OPTIONS)
 
 # Much of the time tests wait for servers. Those of a file share them, and the first files take longest.
 test: env

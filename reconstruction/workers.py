@@ -125,7 +125,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         worker_dashboard_address=None,
         memory_limit=0,
         env={"NUMBA_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
-        silence_logs=logging.ERROR,
+        silence_logs=logging.CRITICAL,  # what fails is raised here; workers that end complain of it
     ) as cluster:
         yield cluster
 
