@@ -97,7 +97,6 @@ def run(data: Path, series: str | None, stop: threading.Event) -> None:
             documents.put(None)
 
     threading.Thread(target=read, name="journal", daemon=True).start()
-    _compile()
     live = LiveReconstruction(data, series)
     while True:
         try:
@@ -143,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     if options.lifeline:
         watch_parent()
+    _compile()
     print(json.dumps({"ready": True, "data": str(options.data)}), flush=True)
     run(options.data, options.series, stop)
     return 0

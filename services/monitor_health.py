@@ -5,6 +5,8 @@ import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,9 @@ State = Literal["good", "off", "bad"]
 WATCHDOG = "mistral_txm.services.watchdog"
 FEW_HOURS = 2.0
 """So little room on the disk, in hours of measurement, is too little."""
+
+STARTING_S = 180.0
+"""For so long after the start of an acquisition a live reconstruction that never ran may compile its loops."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def health(
     return (
         _acquisition(acquires, holder, pace.measuring),
         _watchdog(acquires, holder),
-        _live(acquires, status, now_s),
+        _live(acquires and _age_s(holder, now_s) > STARTING_S, status, now_s),
         _catalog(acquires, _is_here(holder), data / "catalog", documents),
         _disk(data, pace.bytes_per_s),
     )
@@ -110,10 +115,18 @@ def _is_watchdog(process: psutil.Process) -> bool:
         return False
 
 
-def _live(acquires: bool, status: Mapping[str, Any], now_s: float) -> Health:
+def _age_s(holder: Mapping[str, Any], now_s: float) -> float:
+    """How long the acquisition has been there, s; infinite if it does not say since when."""
+    try:
+        return now_s - datetime.fromisoformat(str(holder.get("since"))).timestamp()
+    except ValueError:
+        return inf
+
+
+def _live(is_expected: bool, status: Mapping[str, Any], now_s: float) -> Health:
     name = "live"
     if not status:
-        return Health(name, "bad" if acquires else "off", "nothing published yet")
+        return Health(name, "bad" if is_expected else "off", "nothing published yet")
     state = str(status.get("state"))
     age_s = stale_s(status, now_s)
     if age_s is not None:

@@ -23,7 +23,9 @@ from mistral_txm.profile_collection.simulation import usable_conditions, usable_
 
 if TYPE_CHECKING:
     from mistral_txm.profile_collection.measured import Measured
+    from mistral_txm.services.lifeline import ServiceProcess
 
+LIVE_READY_TIMEOUT_S = 300.0
 TIME_SCALE = 0.005
 """How long a simulated second lasts, s: an angle takes about as long as an update of the volume, to be watched."""
 
@@ -151,6 +153,17 @@ def _concluded(data: Path, chosen: "Measured") -> bool:
     return concluded == {one.uid for one in chosen.series.values()}
 
 
+def _await_live(live: "ServiceProcess") -> None:
+    """Wait until the live reconstruction follows, so that one sees the volume grow; it is no condition."""
+    from mistral_txm.services.lifeline import ServiceError
+
+    _say("live reconstruction: starts, and where it never ran it compiles its loops for a minute")
+    try:
+        live.wait_ready(LIVE_READY_TIMEOUT_S)
+    except ServiceError as problem:
+        _say(f"{problem}; measuring without it for now")
+
+
 def _measure(
     data: Path,
     simulation: Mapping[str, Any],
@@ -191,6 +204,8 @@ def _measure(
                 )
                 monitor = session.services["monitor"].wait_ready(READY_TIMEOUT_S)
             _say(f"monitor while it runs: {monitor['uri']}")
+            with stage("live reconstruction starts"):
+                _await_live(session.services["live"])
             # libca has read its environment now.
             from mistral_txm.profile_collection.simulated_operator import restoring_light
 

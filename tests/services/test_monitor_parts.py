@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import time
 
 import numpy as np
 import psutil
@@ -58,8 +59,8 @@ def test_curves_leave_open_what_is_not_known():
     assert math.isnan(history_columns(status)["resolution_nm"][0])
 
 
-def told(data, status=None, documents=None, pace=None):
-    found = health(data, status or {}, documents or {}, pace or Pace(False, None), NOW_S)
+def told(data, status=None, documents=None, pace=None, now_s=NOW_S):
+    found = health(data, status or {}, documents or {}, pace or Pace(False, None), now_s)
     return {one.name: (one.state, one.text) for one in found}
 
 
@@ -71,7 +72,8 @@ def test_an_empty_folder_has_nothing_wrong(tmp_path):
 
 def test_an_acquisition_without_its_helpers_is_told(tmp_path):
     with acquisition_lease(tmp_path):
-        found = told(tmp_path)
+        assert told(tmp_path, now_s=time.time() + 60)["live"][0] == "off"  # it may still start
+        found = told(tmp_path, now_s=time.time() + 600)
     assert found["acquisition"][0] == "good"
     assert f"on {socket.gethostname()}" in found["acquisition"][1]
     for name in ("watchdog", "live", "catalog"):
