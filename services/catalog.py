@@ -32,16 +32,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from mistral_txm.services.catalog_folder import (
-    POLL_S,
     CatalogError,
     api_key_of,
     catalog_folder,
+    is_served,
     only_one,
-    read_json,
-    unlocked,
-    write_json,
 )
 from mistral_txm.services.journal import JournalError, JournalTail, journal_files
+from mistral_txm.services.json_files import read_json, write_json
 from mistral_txm.services.lifeline import ServiceError, ServiceProcess, watch_parent
 from mistral_txm.services.volume_copies import live_volumes
 
@@ -59,6 +57,8 @@ PROFILE = "mistral_txm"
 """Name under which databroker finds the catalog."""
 START_S = 90.0
 """Longest time that a server may take to start, s; 3 to 6 are usual, 27 on a very busy machine."""
+POLL_S = 0.05
+"""Time between two looks at the folder, s."""
 VOLUMES_S = 1.0
 """Time between two looks for new volumes, s."""
 RETRY_S = 1.0
@@ -175,7 +175,7 @@ def wait_until_written(data: Path, timeout_s: float) -> bool:
             return True
         if time.monotonic() > deadline_s:
             return False
-        if unlocked(data / "catalog"):
+        if not is_served(data / "catalog"):
             _start_for_this_process(data, START_S)
         time.sleep(POLL_S)
 
@@ -308,7 +308,7 @@ def _running(folder: Path, timeout_s: float) -> str | None:
     starting."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
-        if unlocked(folder):
+        if not is_served(folder):
             return None
         uri = read_json(folder / "address.json").get("uri")
         if uri is not None and _answers(uri):
@@ -348,7 +348,7 @@ def _start_for_this_process(data: Path, timeout_s: float) -> None:
     try:
         service.wait_ready(timeout_s)
     except ServiceError as error:
-        if unlocked(data / "catalog"):
+        if not is_served(data / "catalog"):
             raise CatalogError(str(error)) from error
         # else another process has just started one
 

@@ -1,17 +1,13 @@
-"""The folder of a catalog: who serves it, its key, and the small files that tell of it."""
+"""The folder of a catalog: who serves it, and its key."""
 
 import contextlib
-import fcntl
-import json
 import os
 import secrets
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
-POLL_S = 0.05
-"""Time between two looks at the folder, s."""
+from mistral_txm.services.held_file import held_file, is_held
+from mistral_txm.services.json_files import read_json
 
 
 class CatalogError(RuntimeError):
@@ -39,54 +35,29 @@ def api_key_of(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file at once, so that readers see the old or the new content."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps(content))
-    new.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a file of ours, nothing if it is not there."""
-    try:
-        return cast("dict[str, Any]", json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder for one service; the system drops the lock when the process ends, however it
-    does."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        for _ in range(20):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(POLL_S)  # somebody who only looks holds it for an instant
-        else:
-            address = read_json(folder / "address.json")
-            raise CatalogError(
-                f"{folder}: its catalog is served already, by process "
-                f"{address.get('pid', 'unknown')} at {address.get('uri', 'an unknown address')}; "
-                "use that one"
-            )
+    """Hold the folder for one service.
+
+    Raises
+    ------
+    CatalogError
+        If another one serves it.
+    """
+    with held_file(folder / "lock", lambda: _served(folder), patience_s=1.0):
         yield
-    finally:
-        os.close(descriptor)
 
 
-def unlocked(folder: Path) -> bool:
-    """Return whether no service holds the folder."""
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+def _served(folder: Path) -> CatalogError:
+    """Say who serves the folder, as far as its files tell."""
+    address = read_json(folder / "address.json")
+    return CatalogError(
+        f"{folder}: its catalog is served already, by process "
+        f"{address.get('pid', 'unknown')} at {address.get('uri', 'an unknown address')}; "
+        "use that one"
+    )
+
+
+def is_served(folder: Path) -> bool:
+    """Return whether a service holds the folder."""
+    return is_held(folder / "lock")

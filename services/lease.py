@@ -1,6 +1,5 @@
 """One acquisition per data folder: the lease that a second one is refused by."""
 
-import fcntl
 import getpass
 import json
 import os
@@ -9,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+
+from mistral_txm.services.held_file import held_file, is_held
+from mistral_txm.services.json_files import read_json
 
 
 class LeaseError(RuntimeError):
@@ -19,8 +21,8 @@ class LeaseError(RuntimeError):
 def acquisition_lease(data: Path) -> Iterator[None]:
     """Hold the data folder for one acquisition, until the block ends or the process dies.
 
-    The operating system keeps the lock (``flock``), so a killed acquisition leaves none behind; the
-    file beside it only tells the second operator about the first.
+    A killed acquisition leaves no lock behind; what the file says only tells the second operator
+    about the first.
 
     Raises
     ------
@@ -29,15 +31,7 @@ def acquisition_lease(data: Path) -> Iterator[None]:
     """
     data.mkdir(parents=True, exist_ok=True)
     path = data / "acquisition.lease"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LeaseError(
-                f"{data}: another acquisition is running here ({_holder(path)}); "
-                "end it first, or choose another data folder"
-            ) from None
+    with held_file(path, lambda: _taken(data, path)) as descriptor:
         holder = {
             "user": getpass.getuser(),
             "host": socket.gethostname(),
@@ -47,17 +41,18 @@ def acquisition_lease(data: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _holder(path: Path) -> str:
+def _taken(data: Path, path: Path) -> LeaseError:
     """Say who holds the lease, as far as its file tells."""
     try:
-        holder = json.loads(path.read_text())
-        return "{user} on {host}, process {pid}, since {since}".format(**holder)
-    except (ValueError, KeyError, TypeError):
-        return "its holder has not written its name yet"
+        holder = "{user} on {host}, process {pid}, since {since}".format(**read_json(path))
+    except KeyError:
+        holder = "its holder has not written its name yet"
+    return LeaseError(
+        f"{data}: another acquisition is running here ({holder}); "
+        "end it first, or choose another data folder"
+    )
 
 
 def acquiring(data: Path) -> bool:
@@ -71,15 +66,8 @@ def acquiring(data: Path) -> bool:
         holder = json.loads(path.read_text())
         if holder["host"] == socket.gethostname():
             os.kill(int(holder["pid"]), 0)
-        descriptor = os.open(path, os.O_RDONLY)
+        return is_held(path)
     except (FileNotFoundError, ProcessLookupError, ValueError, KeyError, TypeError):
         return False
     except PermissionError:  # alive, and of another user
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

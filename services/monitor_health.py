@@ -1,6 +1,5 @@
 """How the processes of a measurement are, told from what each leaves on the disk, and from the list of processes."""
 
-import json
 import shutil
 import socket
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import psutil
 
+from mistral_txm.services.json_files import read_json
 from mistral_txm.services.lease import acquiring
 from mistral_txm.services.live_files import stale_s
 
@@ -62,7 +62,7 @@ def health(
         now_s: the time, s since 1970.
     """
     acquires = acquiring(data)
-    holder = _json(data / "acquisition.lease")
+    holder = read_json(data / "acquisition.lease")
     return (
         _acquisition(acquires, holder, pace.measuring),
         _watchdog(acquires, holder),
@@ -144,9 +144,9 @@ def _live(is_expected: bool, status: Mapping[str, Any], now_s: float) -> Health:
 
 def _catalog(acquires: bool, here: bool, folder: Path, documents: Mapping[str, int]) -> Health:
     name = "catalog"
-    runs = _json(folder / "progress.json").get("runs")
+    runs = read_json(folder / "progress.json").get("runs")
     written = runs if isinstance(runs, dict) else {}
-    process = _json(folder / "address.json").get("pid")
+    process = read_json(folder / "address.json").get("pid")
     failed = [
         str(run["failed"])
         for run in written.values()
@@ -181,12 +181,3 @@ def _disk(data: Path, bytes_per_s: float | None) -> Health:
     return Health(
         "disk", "bad" if hours < FEW_HOURS else "good", f"{text}: {told} h of measurement"
     )
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    """Return the object in a file; an empty one where there is none, or it is being written."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -10,10 +10,8 @@ tells nothing twice and leaves nothing out.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import subprocess
 import threading
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_txm.reconstruction.files import replaced_when_complete
+from mistral_txm.services.held_file import held_file
 from mistral_txm.services.journal import Document, JournalError, JournalTail, journal_files
 from mistral_txm.services.verification import read_series
 
@@ -241,27 +240,6 @@ def _print(line: str) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _only_one(data: Path) -> Iterator[None]:
-    """Hold the data folder for one notifier; the system lets go when the process ends.
-
-    Raises
-    ------
-    RuntimeError
-        If there is another one.
-    """
-    descriptor = os.open(data / f"{STATE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise RuntimeError(
-            f"{data}: somebody is notified already; end that notifier first"
-        ) from None
-    finally:
-        os.close(descriptor)
-
-
 def notify(data: Path, argv: Sequence[str], patience_s: float, stop: threading.Event) -> None:
     """Follow the journal of a data folder until ``stop`` is set.
 
@@ -281,7 +259,8 @@ def notify(data: Path, argv: Sequence[str], patience_s: float, stop: threading.E
     RuntimeError
         If another notifier follows this data folder.
     """
-    with _only_one(data):
+    refusal = RuntimeError(f"{data}: somebody is notified already; end that notifier first")
+    with held_file(data / f"{STATE}.lock", lambda: refusal):
         notifier = Notifier(data, command_of(argv) if argv else _print, patience_s)
         while not stop.is_set():
             notifier.step()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mistral_txm.services.held_file import held_file
 from mistral_txm.services.journal import JournalWriter
 from mistral_txm.services.notifier import RETRY_S, STATE, TRIES, Notifier, command_of, notify
 
@@ -172,10 +173,8 @@ def test_a_second_notifier_is_refused(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
     notify(tmp_path, [], 60.0, stop)
-    from mistral_txm.services import notifier
-
     with (
-        notifier._only_one(tmp_path),
+        held_file(tmp_path / "notified.json.lock", AssertionError),
         pytest.raises(RuntimeError, match="somebody is notified already"),
     ):
         notify(tmp_path, [], 60.0, stop)
