@@ -17,6 +17,7 @@ from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.findings import summary
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.live_advice import Advisor
+from mistral_txm.services.live_exposures import ExposureWatch
 from mistral_txm.services.live_files import (
     PAIR,
     STATUS,
@@ -72,6 +73,7 @@ class LiveSeries:
         )
         self._surfaces_nm = surfaces_of(start["sample"])
         self._processor = Processor(float(start["saturation_counts"]), self._pixel_nm)
+        self._exposure_watch = ExposureWatch(self._processor)
         self._seen: dict[tuple[float, float], SeenView] = {}
         self._failures: dict[tuple[float, float], _Failure] = {}
         self._newest: tuple[float, float] | None = None
@@ -107,6 +109,7 @@ class LiveSeries:
             "exposures": summary([]),
             "resolution_nm": None,
             "singularities": [],
+            "newest_exposures": [],
             "views": [],
             "history": self._history.entries,
             "flags": [],
@@ -141,13 +144,22 @@ class LiveSeries:
         failed = self._not_published
         if fresh or (failed and _again(failed)):
             self._not_published = self._publish(begin_s)
+            # said at once, but not yet that it is complete: flags and advice come after it
+            self._tell(runs, rejections, all_there=False)
             if self._not_published is None:
                 self._judge()
+        newest = self._exposures.newest()
+        if newest is not None:
+            self._exposure_watch.prepare(newest)
+            self._exposure_watch.look(newest)
+        self._tell(runs, rejections, all_there=len(finished) == self._exposures.angles_planned)
+
+    def _tell(self, runs: Mapping[str, list[int]], rejections: int, *, all_there: bool) -> None:
+        """Write what is known now for people and for plans."""
         used = sum(
             len(repeats) for one in self._seen.values() for repeats in one.angle.exposures.values()
         )
         stands = self._exposures.standing()
-        angles_planned = self._exposures.angles_planned
         self._status.update(
             runs=runs,
             rejections=rejections,
@@ -155,10 +167,11 @@ class LiveSeries:
             frames_planned=stands.planned,
             lag_frames=len(stands.accepted) - used,
             angles_done=len(self._seen),
-            angles_planned=angles_planned,
+            angles_planned=self._exposures.angles_planned,
             exposures=summary(one.signals for one in self._seen.values()),
+            newest_exposures=self._exposure_watch.entries,
         )
-        self._status.update(self._state(stands, all_there=len(finished) == angles_planned))
+        self._status.update(self._state(stands, all_there=all_there))
         now = {"updated_at": time.time()}
         write_status(self._folder / STATUS, self._status | now)
         advice = {"flags": self._status["flags"], "resolution_nm": self._status["resolution_nm"]}

@@ -34,8 +34,14 @@ DEPTH_WITHOUT_LAYERS = 80
 """Layers of the volume of a film of which nobody said where it is magnetic."""
 NO_LIGHT_STD = 0.5
 """Standard deviation of the signal from which on a pixel says nothing: its light is as weak as its noise."""
+HELICITIES_KEPT = 2
+"""Averages of a helicity that are kept: those of the angle that is being exposed."""
 GROUPS_KEPT = 8
 """Groups of flats of which the average is kept: those of both helicities before and after an angle, twice."""
+
+
+_Frames = tuple[tuple[Exposure, ...], tuple[Exposure, ...], tuple[Exposure, ...]]
+"""Exposures of one helicity, their flats and darks."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Processor:
         self._darks: dict[tuple[Exposure, ...], Dark] = {}
         self._flats: dict[tuple[Exposure, ...], _Flats] = {}
         self._walks: dict[tuple[float, float], NDArray[np.float64] | None] = {}
+        self._averages: dict[_Frames, tuple[Rate, Rate, Findings]] = {}
 
     def signals(self, angle: Angle) -> AngleSignals:
         """Correct, average, take the logarithm and pair the helicities of one angle, and see what marks it.
@@ -75,7 +82,7 @@ class Processor:
         FrameError
             If a frame cannot be read or is damaged.
         """
-        where = f"phi {angle.phi_deg:g} deg, theta {angle.theta_deg:g} deg"
+        where = _where(angle)
         try:
             made = self._signals(angle, where)
         except ProcessingError:
@@ -88,6 +95,33 @@ class Processor:
                 "expose it again"
             )
         return with_marks(made, self._pixel_nm)
+
+    def prepare(self, angle: Angle, helicity: int) -> None:
+        """Average what there is of one helicity; `signals` finds it done if no more of it comes.
+
+        Raises
+        ------
+        ProcessingError, FrameError
+            As `signals` does.
+        """
+        self._rates(angle, helicity, _where(angle))
+
+    def drift_vu(
+        self, angle: Angle, before: Exposure, exposure: Exposure
+    ) -> tuple[float, float] | None:
+        """Return by how many pixels (v, u) the sample moved between two exposures of a helicity; None if one is bad.
+
+        Raises
+        ------
+        ProcessingError, FrameError
+            As `signals` does.
+        """
+        pair = replace(angle, exposures={exposure.key.helicity: (before, exposure)})
+        _, _, found = self._average(pair, exposure.key.helicity, _where(angle))
+        if found.bad or len(found.shift_vu) != 2:
+            return None
+        v, u = found.shift_vu[1] - found.shift_vu[0]
+        return float(v), float(u)
 
     def _signals(self, angle: Angle, where: str) -> AngleSignals:
         if missing := [f"{h:+d}" for h in (1, -1) if not angle.exposures.get(h)]:
@@ -111,6 +145,16 @@ class Processor:
         )
 
     def _rates(self, angle: Angle, helicity: int, where: str) -> tuple[Rate, Rate, Findings]:
+        """Return what `_average` does, and keep it."""
+        flats = angle.flats.get(helicity, ())
+        frames = (angle.exposures[helicity], flats, angle.darks)
+        made = self._averages.pop(frames, None) or self._average(angle, helicity, where)
+        self._averages[frames] = made
+        while len(self._averages) > HELICITIES_KEPT:
+            del self._averages[next(iter(self._averages))]
+        return made
+
+    def _average(self, angle: Angle, helicity: int, where: str) -> tuple[Rate, Rate, Findings]:
         """Return the transmittance of a helicity, 1 with the relative error of its open beam, and what was left out."""
         flats = angle.flats.get(helicity)
         if not flats:
@@ -238,6 +282,10 @@ def surfaces_of(sample: Mapping[str, Any]) -> tuple[float, float] | None:
     """Return the sample's surfaces on which spheres lie, if a start document's ``sample`` states them."""
     surfaces = sample.get("surfaces_nm")
     return None if surfaces is None else (float(surfaces[0]), float(surfaces[1]))
+
+
+def _where(angle: Angle) -> str:
+    return f"phi {angle.phi_deg:g} deg, theta {angle.theta_deg:g} deg"
 
 
 def _counts(exposures: Sequence[Exposure]) -> NDArray[Any]:

@@ -112,11 +112,21 @@ class SeriesExposures:
         }
         places = [place for place, keys in taken_keys.items() if keys]
         places.sort(key=lambda place: max(order[key] for key in taken_keys[place]))
-        references = {run.start["uid"]: _References(run) for run in self.runs}
+        references = self._references()
         return {
             place: self._angle([found.accepted[key] for key in taken_keys[place]], references)
             for place in places
         }
+
+    def newest(self) -> Angle | None:
+        """Return the angle of the exposure that was taken last, with what there is of it so far; None before any."""
+        accepted = self._readable().accepted
+        if not accepted:
+            return None
+        last = next(reversed(accepted))
+        here = (last.phi_deg, last.theta_deg)
+        of_it = [one for key, one in accepted.items() if (key.phi_deg, key.theta_deg) == here]
+        return self._angle(of_it, self._references())
 
     def read(self, angle: Angle, make: Callable[[Angle], T]) -> tuple[Angle, T]:
         """Make something of the frames of a finished angle; return what it was made of, too.
@@ -156,6 +166,9 @@ class SeriesExposures:
             return self.standing()
         readable = self.standing(self._unreadable).accepted
         return self.standing({one for one in self._unreadable if one.key in readable})
+
+    def _references(self) -> "dict[str, _References]":
+        return {run.start["uid"]: _References(run) for run in self.runs}
 
     def _angle(
         self, exposures: Sequence[Exposure], references: Mapping[str, "_References"]
