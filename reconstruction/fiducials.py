@@ -163,27 +163,29 @@ def _candidates(
     return at, best_vu[at[:, 0], at[:, 1]], blur_vu[at[:, 0], at[:, 1]]
 
 
-def _bspline(x: Float64) -> tuple[Float64, Float64]:
-    """Cubic B-spline about 0 on unit knots, and its derivative."""
-    a = np.abs(x)
-    inner, outer = a < 1, (a >= 1) & (a < 2)
-    value = np.where(inner, 2 / 3 - a**2 + a**3 / 2, np.where(outer, (2 - a) ** 3 / 6, 0.0))
-    slope = np.where(
-        inner, -2 * a + 1.5 * a**2, np.where(outer, -((2 - a) ** 2) / 2, 0.0)
-    ) * np.sign(x)
-    return value, slope
-
-
 def _radial_basis(rho: Float64, reach: float) -> tuple[Float64, Float64]:
-    """Even splines in rho up to reach, shape (points, splines), and their derivatives."""
+    """Even cubic B-splines in rho up to reach, shape (points, splines), and their derivatives.
+
+    Of the splines that are mirrored at 0 only that of the second knot reaches across; the first is its own mirror.
+    """
     count = int(np.ceil(reach / KNOT_PIXELS)) + 2
-    x = rho[:, None] / KNOT_PIXELS
-    value, slope = _bspline(x - np.arange(count))
-    # Of the mirrored splines only that of the second knot reaches across the centre; the first is its own mirror.
-    mirrored, mirrored_slope = _bspline(x[:, 0] + 1)
-    value[:, 1] += mirrored
-    slope[:, 1] += mirrored_slope
-    return value, slope / KNOT_PIXELS
+    x = rho / KNOT_PIXELS
+    knot = np.floor(x).astype(np.intp)
+    f = x - knot
+    g = 1 - f
+    # each point lies in the reach of four splines; what is beyond the last goes into a column that is cut off
+    value, slope = np.zeros((2, len(rho), count + 1))
+    point = np.arange(len(rho))
+    for number, (part, its_slope) in enumerate((
+        (g**3 / 6, -(g**2) / 2),
+        (2 / 3 - f**2 + f**3 / 2, 1.5 * f**2 - 2 * f),
+        (2 / 3 - g**2 + g**3 / 2, 2 * g - 1.5 * g**2),
+        (f**3 / 6, f**2 / 2),
+    )):  # fmt: skip
+        column = np.minimum(np.abs(knot + number - 1), count)
+        value[point, column] += part
+        slope[point, column] += its_slope
+    return value[:, :count], slope[:, :count] / KNOT_PIXELS
 
 
 def _least_squares(matrix: Float64, values: Float64) -> tuple[Float64, Float64]:

@@ -19,6 +19,7 @@ nothing changes along it. The posterior with the prior ``0 +- PRIOR_PIXELS`` say
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,16 +95,17 @@ def registered(
     return moved(positive_vu, -half), moved(negative_vu, half)
 
 
-def _contrast(image_vu: Float32, good_vu: Bool) -> Float32:
-    """The image between the two Gaussians, each normalized by the pixels that count."""
+def _contrasts(images_vu: Sequence[Float32], good_vu: Bool) -> list[Float32]:
+    """Each image between the two Gaussians, normalized by the pixels that count."""
     weight = good_vu.astype(np.float32)
-    filled = np.where(good_vu, image_vu, np.float32(0))
-    parts = [
-        scipy.ndimage.gaussian_filter(filled, sigma, truncate=3)
-        / np.maximum(scipy.ndimage.gaussian_filter(weight, sigma, truncate=3), 1e-3)
-        for sigma in (FINEST_PIXELS, COARSEST_PIXELS)
-    ]
-    return np.asarray(parts[0] - parts[1], dtype=np.float32)
+    contrasts: list[Float32] = [np.zeros_like(weight) for _ in images_vu]
+    for sigma, sign in ((FINEST_PIXELS, 1), (COARSEST_PIXELS, -1)):
+        seen = scipy.ndimage.gaussian_filter(weight, sigma, truncate=3)
+        scale = np.float32(sign) / np.maximum(seen, np.float32(1e-3))
+        for contrast, image_vu in zip(contrasts, images_vu, strict=True):
+            filled = np.where(good_vu, image_vu, np.float32(0))
+            contrast += scale * scipy.ndimage.gaussian_filter(filled, sigma, truncate=3)
+    return contrasts
 
 
 def _regression(
@@ -112,8 +114,8 @@ def _regression(
     """N and r of the module's docstring, and the structure of the mean as a part of that of the difference."""
     good = np.isfinite(positive_vu) & np.isfinite(negative_vu) & ~left_out_vu
     half = np.float32(0.5)
-    mean = _contrast(half * (positive_vu + negative_vu), good)
-    difference = _contrast(half * (positive_vu - negative_vu), good)
+    images = (half * (positive_vu + negative_vu), half * (positive_vu - negative_vu))
+    mean, difference = _contrasts(images, good)
     inside = good.copy()
     for edge in (np.s_[:_BORDER], np.s_[-_BORDER:], np.s_[:, :_BORDER], np.s_[:, -_BORDER:]):
         inside[edge] = False
