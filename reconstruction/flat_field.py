@@ -61,7 +61,7 @@ class FlatField:
     @property
     def relative(self) -> Rate:
         """One, with the relative variance of the rate: what is left where this has normalized something."""
-        with np.errstate(invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             known = self.rate.rate_vu > 0
             var_vu = np.where(known, self.rate.var_vu / self.rate.rate_vu**2, np.inf)
         return Rate(np.where(known, 1.0, np.nan), var_vu)
