@@ -20,7 +20,7 @@ from mistral_txm.devices.configuration import Axis, Configuration
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.acquisition import columns, expose_into, whole_run
 from mistral_txm.plans.checks import PlanError, check_metadata, check_range
-from mistral_txm.plans.tomography import stated_azimuth
+from mistral_txm.plans.series_runs import stated_azimuth
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from mistral_txm.reconstruction.binning import centre_moved_pixels
 from mistral_txm.reconstruction.coupling import Coupling
 from mistral_txm.reconstruction.film_poses import FilmPoses
 from mistral_txm.reconstruction.geometry import Grid
 from mistral_txm.reconstruction.layers import Support, layer_coverage
-from mistral_txm.reconstruction.neighbours import Contrast, centre_moved_pixels, prepared
+from mistral_txm.reconstruction.neighbours import Contrast, prepared
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 from mistral_txm.reconstruction.views import (
     Domain,

@@ -19,6 +19,7 @@ than stated. What stays in place while the sample moves (a hot pixel, structure 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ import scipy.ndimage
 
 from mistral_txm.reconstruction.geometry import InputError
 
+Floating = TypeVar("Floating", bound=np.floating)
 Float64 = npt.NDArray[np.float64]
 Complex128 = npt.NDArray[np.complex128]
 
@@ -72,6 +74,20 @@ def translated(image_vu: npt.ArrayLike, shift_vu: npt.ArrayLike) -> Float64:
     return np.asarray(
         scipy.ndimage.shift(
             np.asarray(image_vu, np.float64), np.asarray(shift_vu, np.float64), mode="nearest"
+        )
+    )
+
+
+def stretched(image_vu: npt.NDArray[Floating], ratio: float) -> npt.NDArray[Floating]:
+    """Stretch an image along u about its middle, between pixels on a line; what comes from beyond the border is 0.
+
+    >>> stretched(np.array([[1.0, 2.0, 4.0]]), 2.0)
+    array([[1.5, 2. , 3. ]])
+    """
+    middle = (image_vu.shape[1] - 1) / 2
+    return np.asarray(
+        scipy.ndimage.affine_transform(
+            image_vu, np.array([1.0, 1 / ratio]), np.array([0.0, middle * (1 - 1 / ratio)]), order=1
         )
     )
 

@@ -19,9 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
+from mistral_txm.reconstruction.binning import binned
 from mistral_txm.reconstruction.fiducials import pixel_noise
 from mistral_txm.reconstruction.geometry import InputError
-from mistral_txm.reconstruction.image_shift import NoCommonStructureError, image_shift, translated
+from mistral_txm.reconstruction.image_shift import (
+    NoCommonStructureError,
+    image_shift,
+    stretched,
+    translated,
+)
 from mistral_txm.reconstruction.tilt_series import TiltSeries
 
 Float64 = npt.NDArray[np.float64]
@@ -46,26 +52,6 @@ class Contrast:
     series: tuple[TiltSeries, ...]
     layers_nm: tuple[tuple[float, float], ...]
     scalar: bool = False
-
-
-def binned(image_vu: Float64, binning: int) -> Float64:
-    """Means over squares of pixels, a border left over is cut evenly; NaN where any pixel is."""
-    n_v, n_u = (n // binning for n in image_vu.shape)
-    first_v, first_u = (
-        (n - m * binning) // 2 for n, m in zip(image_vu.shape, (n_v, n_u), strict=True)
-    )
-    cut = image_vu[first_v : first_v + n_v * binning, first_u : first_u + n_u * binning]
-    return np.asarray(cut.reshape(n_v, binning, n_u, binning).mean(axis=(1, 3)))
-
-
-def centre_moved_pixels(shape_vu: Sequence[int], binning: int) -> Float64:
-    """By how many unbinned pixels cutting the border moved the image's centre, (v, u).
-
-    >>> centre_moved_pixels((7, 8), 2)
-    array([-0.5,  0. ])
-    """
-    left = np.array([n % binning for n in shape_vu])
-    return np.asarray(left // 2 - left / 2)
 
 
 def without_background(image_vu: Float64, smooth_pixels: float) -> Float64:
@@ -170,7 +156,7 @@ def _step(
     for images in stacks:
         try:
             step = image_shift(
-                translated(_stretched(images[inner], ratio), -known_nm[0] / pixel_nm),
+                translated(stretched(images[inner], ratio), -known_nm[0] / pixel_nm),
                 translated(images[outer], -known_nm[1] / pixel_nm),
             )
         except NoCommonStructureError:
@@ -181,13 +167,3 @@ def _step(
         return None
     shift = np.average(steps, axis=0, weights=weights)
     return shift * pixel_nm, pixel_nm / np.sqrt(np.sum(weights, axis=0))
-
-
-def _stretched(image_vu: Float64, ratio: float) -> Float64:
-    """Stretch an image along u about its middle."""
-    middle = (image_vu.shape[1] - 1) / 2
-    return np.asarray(
-        scipy.ndimage.affine_transform(
-            image_vu, np.array([1.0, 1 / ratio]), np.array([0.0, middle * (1 - 1 / ratio)]), order=1
-        )
-    )

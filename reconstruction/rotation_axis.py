@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
+from mistral_txm.reconstruction.binning import binned
 from mistral_txm.reconstruction.geometry import MAX_TILT_DEG, InputError
 from mistral_txm.reconstruction.image_shift import NoCommonStructureError, image_shift
 
@@ -233,17 +234,11 @@ def _binned(
 ) -> tuple[Float64, float]:
     """Average whole blocks of pixels, so that about `pixels` rows are left; NaN where all of a block is unknown."""
     times = max(1, view_vu.shape[0] // pixels)
-    rows, columns = (n // times for n in view_vu.shape)
-    first_v, first_u = (
-        (n - kept * times) // 2 for n, kept in zip(view_vu.shape, (rows, columns), strict=True)
-    )
-    kept = np.asarray(view_vu, np.float64)[
-        first_v : first_v + rows * times, first_u : first_u + columns * times
-    ].reshape(rows, times, columns, times)
-    known = np.isfinite(kept)
+    view = np.asarray(view_vu, np.float64)
+    known = np.isfinite(view)
     with np.errstate(invalid="ignore"):
-        mean = np.where(known, kept, 0.0).sum(axis=(1, 3)) / known.sum(axis=(1, 3))
-    return np.asarray(mean, dtype=np.float64), pixel_nm * times
+        mean = binned(np.where(known, view, 0.0), times) / binned(known.astype(np.float64), times)
+    return mean, pixel_nm * times
 
 
 def _columns(theta_deg_t: Float64) -> Float64:

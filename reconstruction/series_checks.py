@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mistral_txm.reconstruction.binning import binned
 from mistral_txm.reconstruction.geometry import Grid, InputError
 from mistral_txm.reconstruction.reconstruct import reconstruct
 from mistral_txm.reconstruction.tilt_series import TiltSeries
@@ -249,11 +250,7 @@ def binned_images(images_tvu: NDArray[np.floating]) -> NDArray[np.float32]:
     """Average over squares of pixels; what has no value counts as nothing."""
     n, height, width = images_tvu.shape
     factor = min(coarse_factor(height, width), height, width)
-    rows, columns = height // factor, width // factor
-    cut = images_tvu[:, : rows * factor, : columns * factor]
-    coarse = np.empty((n, rows, columns), np.float32)
-    for image, blocks in zip(cut, coarse, strict=True):
-        if not np.isfinite(image).all():
-            image = np.nan_to_num(image, posinf=0.0, neginf=0.0)
-        blocks[:] = image.reshape(rows, factor, columns, factor).mean(axis=(1, 3))
+    coarse = np.empty((n, height // factor, width // factor), np.float32)
+    for image, blocks in zip(images_tvu, coarse, strict=True):
+        blocks[:] = binned(np.nan_to_num(image, posinf=0.0, neginf=0.0), factor)
     return coarse

@@ -23,6 +23,8 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.ndimage
 
+from mistral_txm.reconstruction.binning import binned
+from mistral_txm.reconstruction.image_shift import stretched
 from mistral_txm.reconstruction.signal import Signals
 
 Float32 = npt.NDArray[np.float32]
@@ -131,7 +133,7 @@ def coarse_view(signals: Signals, theta_deg: float) -> CoarseView:
     factor = ceil(max(height, width) / LARGEST_COARSE_FIELD)
     cosine = float(np.cos(np.deg2rad(theta_deg)))
     images = [
-        _structure(_stretched(_binned(image_vu, factor), cosine))
+        _structure(stretched(binned(_filled(image_vu), factor), 1 / cosine))
         for image_vu in (signals.dichroic_vu, np.asarray(signals.absorption_vu) * cosine)
     ]
     variance = float(np.nanmedian(signals.std_vu)) ** 2 / factor**2
@@ -269,28 +271,11 @@ def _highest(score: npt.NDArray[np.floating]) -> Float64:
     return np.array(shift)
 
 
-def _binned(image_vu: npt.ArrayLike, factor: int) -> Float32:
-    """Average over squares of pixels, about the middle; what has no value counts as the median."""
+def _filled(image_vu: npt.ArrayLike) -> Float32:
+    """Let what has no value be the median."""
     image = np.asarray(image_vu, dtype=np.float32)
     known = np.isfinite(image)
-    if not known.all():
-        image = np.where(known, image, np.float32(np.median(image[known])))
-    rows, columns = (n // factor for n in image.shape)
-    top, left = (image.shape[0] - rows * factor) // 2, (image.shape[1] - columns * factor) // 2
-    cut = image[top : top + rows * factor, left : left + columns * factor]
-    blocks = cut.reshape(rows, factor, columns, factor)
-    return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
-
-
-def _stretched(image_yu: Float32, cosine: float) -> Float32:
-    """Look up u = x cos(theta) about the middle."""
-    n = image_yu.shape[1]
-    middle = (n - 1) / 2
-    place = middle + (np.arange(n) - middle) * cosine
-    left = np.minimum(place.astype(np.intp), max(n - 2, 0))
-    part = (place - left).astype(np.float32)
-    right = np.minimum(left + 1, n - 1)
-    return np.asarray((1 - part) * image_yu[:, left] + part * image_yu[:, right])
+    return image if known.all() else np.where(known, image, np.float32(np.median(image[known])))
 
 
 def _structure(image_yx: Float32) -> Float32:

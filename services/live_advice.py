@@ -50,10 +50,8 @@ class Advisor:
 
     Parameters
     ----------
-    pixel_nm
-        Pixel on the sample, nm.
-    layers_nm
-        Where the film is magnetic, nm from its middle; empty if nobody said.
+    pixel_nm, layers_nm
+        Of the series, as `live_flags.QualityWatch` takes them.
     wanted_nm
         The resolution at which the measurement wants to stop; None if it does not.
     """

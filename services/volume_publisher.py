@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx
@@ -22,7 +22,7 @@ from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import Asset, DataSource, Management
 
 from mistral_txm.reconstruction.files import sha256_of
-from mistral_txm.services.catalog_writer import REFUSALS, CatalogWriter, Unreachable
+from mistral_txm.services.catalog_writer import REFUSALS, Unreachable
 from mistral_txm.services.volume_copies import (
     FINAL,
     LiveVolume,
@@ -38,6 +38,16 @@ SPECS = [Spec("MagnetizationVolume", "1.0"), Spec("composite")]
 _PREFIX = f"{FINAL}_after_"
 
 logger = logging.getLogger(__name__)
+
+
+class RunWriter(Protocol):
+    """What is needed of what writes the runs (`catalog_writer.CatalogWriter`)."""
+
+    def client(self) -> Any:
+        """Return the connection to the server."""
+
+    def begun(self) -> dict[str, int | None]:
+        """Return for each run how often it has been begun to be written; None for one that was given up."""
 
 
 @dataclass
@@ -62,7 +72,7 @@ class VolumePublisher:
         What writes the runs; its connection is used.
     """
 
-    def __init__(self, data: Path, writer: CatalogWriter) -> None:
+    def __init__(self, data: Path, writer: RunWriter) -> None:
         self._data = data
         self._writer = writer
         self._series: dict[str, _Published] = {}

@@ -33,6 +33,19 @@ def advised(scene: Any, measured: dict[int, dict[str, Any]]) -> None:
     scene._arrive = later
 
 
+@pytest.fixture
+def played(player: MakePlayer, stub_instrument: Instrument) -> Callable[..., Any]:
+    """Plays a tilt series under advice (`advised`)."""
+
+    def play(one: Measurement, measured: dict[int, dict[str, Any]]) -> Any:
+        scene = player()
+        advised(scene, measured)
+        scene.play(tilt_series(stub_instrument, one, 0.0, series="s"))
+        return scene
+
+    return play
+
+
 def tilts(scene: Any) -> list[float]:
     return sorted({key.theta_deg for stream, key in scene.events if stream == "primary"})
 
@@ -50,12 +63,10 @@ def pauses(scene: Any) -> list[str]:
 
 @pytest.mark.parametrize("quality", ["note", "pause"])
 def test_a_new_flag_is_told_once_and_pauses_where_that_is_wanted(
-    player: MakePlayer, stub_instrument: Instrument, tiny: Measurement, quality: str
+    played: Callable[..., Any], tiny: Measurement, quality: str
 ) -> None:
-    scene = player()
-    advised(scene, {6: {"flags": FLAG}})
     one = tiny.model_copy(update={"quality": quality})
-    scene.play(tilt_series(stub_instrument, one, 0.0, series="s"))
+    scene = played(one, {6: {"flags": FLAG}})
     assert tilts(scene) == [-30.0, 0.0, 2.0]
     if quality == "note":
         assert scene.log == [("flag", FLAG)]
@@ -66,21 +77,17 @@ def test_a_new_flag_is_told_once_and_pauses_where_that_is_wanted(
 
 
 def test_what_was_flagged_before_a_run_does_not_pause_it(
-    player: MakePlayer, stub_instrument: Instrument, tiny: Measurement
+    played: Callable[..., Any], tiny: Measurement
 ) -> None:
-    scene = player()
-    advised(scene, {0: {"flags": FLAG}})
     one = tiny.model_copy(update={"quality": "pause"})
-    scene.play(tilt_series(stub_instrument, one, 0.0, series="s"))
+    scene = played(one, {0: {"flags": FLAG}})
     assert not scene.log
 
 
 def test_no_tilt_is_begun_when_the_resolution_is_reached(
-    player: MakePlayer, stub_instrument: Instrument, wanted: Measurement
+    played: Callable[..., Any], wanted: Measurement
 ) -> None:
-    scene = player()
-    advised(scene, {8: {"reached": 1, "resolution_nm": 58.4}})
-    scene.play(tilt_series(stub_instrument, wanted, 0.0, series="s"))
+    scene = played(wanted, {8: {"reached": 1, "resolution_nm": 58.4}})
     assert tilts(scene) == [-30.0, 0.0]
     kind, text = scene.log[-1]
     assert kind == "note"
@@ -91,11 +98,9 @@ def test_no_tilt_is_begun_when_the_resolution_is_reached(
 
 
 def test_who_resumes_a_series_whose_resolution_is_reached_wants_the_rest(
-    player: MakePlayer, stub_instrument: Instrument, wanted: Measurement
+    played: Callable[..., Any], wanted: Measurement
 ) -> None:
-    scene = player()
-    advised(scene, {0: {"reached": 1, "resolution_nm": 58.4}})
-    scene.play(tilt_series(stub_instrument, wanted, 0.0, series="s"))
+    scene = played(wanted, {0: {"reached": 1, "resolution_nm": 58.4}})
     assert tilts(scene) == [-30.0, 0.0, 2.0]
 
 

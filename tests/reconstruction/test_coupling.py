@@ -1,12 +1,10 @@
 """What ties views: derivatives against finite differences, and heights against views laid higher."""
 
-import doctest
-
 import numpy as np
 import pytest
 import scipy.ndimage
 
-from mistral_txm.reconstruction import Grid, InputError, neighbours
+from mistral_txm.reconstruction import Grid, InputError
 from mistral_txm.reconstruction.coupling import Coupling, Window
 from mistral_txm.reconstruction.layers import Support
 from mistral_txm.reconstruction.views import Domain, View
@@ -78,7 +76,3 @@ def test_views_that_share_too_little_are_refused():
     few = [View(0.0, t, np.zeros((N, N), np.float32), seen, 1.0) for t in TILTS]
     with pytest.raises(InputError, match="in common, at least 32"):
         Window.of(few)
-
-
-def test_examples():
-    assert doctest.testmod(neighbours).failed == 0

@@ -11,6 +11,7 @@ from mistral_txm.reconstruction.smooth_prior import MODEL_ERROR, Prior, statisti
 from mistral_txm.reconstruction.views import View, resampled_film
 
 VOXEL = 10.5
+SHAPE = (16, 20)
 
 
 def random_views(shape_yx, count=5, seed=0):
@@ -63,22 +64,31 @@ SUPPORTS = {
 }
 
 
+def solved(support):
+    """Random views, and what is found from them."""
+    views = random_views(SHAPE)
+    return views, solve_direct(views, np.stack([v.signal_yx for v in views]), support, VOXEL)
+
+
+def statistics_of(views, support):
+    """Spectra of the views, their frequencies, and what `statistics` sees in them."""
+    p_hat = np.fft.rfft2([v.signal_yx for v in views], norm="ortho")
+    frequencies = Frequencies.of(SHAPE, VOXEL)
+    seen = statistics(views, p_hat.astype(np.complex64), frequencies, support, VOXEL)
+    return p_hat, frequencies, seen
+
+
 @pytest.mark.parametrize("name", SUPPORTS)
 def test_every_frequency_is_the_posterior_mean(name):
     support = SUPPORTS[name]
-    shape = (16, 20)
-    views = random_views(shape)
-    extended = np.stack([v.signal_yx for v in views])
-    solution = solve_direct(views, extended, support, VOXEL)
+    views, solution = solved(support)
     assert solution.field is not None
     found = np.fft.rfft2(solution.field, norm="ortho")
-    p_hat = np.fft.rfft2(extended, norm="ortho")
-    frequencies = Frequencies.of(shape, VOXEL)
-    seen = statistics(views, p_hat.astype(np.complex64), frequencies, support, VOXEL)
+    p_hat, frequencies, seen = statistics_of(views, support)
     largest = np.abs(found).max()
     # the two bins of real coefficients apart: column 0 and the last are halves of pairs
     for k in range(1, len(frequencies.radius), 7):
-        if frequencies.index_x[k] in (0, shape[1] // 2):
+        if frequencies.index_x[k] in (0, SHAPE[1] // 2):
             continue
         # the prior is taken at the mean |q| of its bin
         radius = frequencies.bin_radius[frequencies.bins[k]]
@@ -97,16 +107,11 @@ def test_every_frequency_is_the_posterior_mean(name):
 @pytest.mark.parametrize("name", SUPPORTS)
 def test_data_fraction_is_the_explained_part_of_the_prior(name):
     support = SUPPORTS[name]
-    shape = (16, 20)
-    views = random_views(shape)
-    extended = np.stack([v.signal_yx for v in views])
-    solution = solve_direct(views, extended, support, VOXEL)
-    p_hat = np.fft.rfft2(extended, norm="ortho")
-    frequencies = Frequencies.of(shape, VOXEL)
-    seen = statistics(views, p_hat.astype(np.complex64), frequencies, support, VOXEL)
+    views, solution = solved(support)
+    p_hat, frequencies, seen = statistics_of(views, support)
     explained = np.zeros(len(support.z_nm))
     for k in range(len(frequencies.radius)):
-        double = 1 if frequencies.index_x[k] in (0, shape[1] // 2) else 2
+        double = 1 if frequencies.index_x[k] in (0, SHAPE[1] // 2) else 2
         q = np.array([frequencies.qx[k], frequencies.qy[k]])
         _, part = posterior_by_definition(
             views, q, p_hat[:, 0, 0], seen.model_noise_b[frequencies.bins[k]] / MODEL_ERROR**2,
@@ -122,14 +127,11 @@ def test_data_fraction_is_the_explained_part_of_the_prior(name):
 @pytest.mark.parametrize("name", SUPPORTS)
 def test_residuals_are_what_the_field_leaves_of_the_views(name):
     support = SUPPORTS[name]
-    shape = (16, 20)
-    views = random_views(shape)
-    extended = np.stack([v.signal_yx for v in views])
-    solution = solve_direct(views, extended, support, VOXEL)
-    p_hat = np.fft.rfft2(extended)
+    views, solution = solved(support)
+    p_hat = np.fft.rfft2([v.signal_yx for v in views])
     m_hat = np.fft.rfft2(solution.field)
-    qy = 2 * np.pi * np.fft.fftfreq(shape[0], VOXEL)[:, None]
-    qx = 2 * np.pi * np.fft.rfftfreq(shape[1], VOXEL)
+    qy = 2 * np.pi * np.fft.fftfreq(SHAPE[0], VOXEL)[:, None]
+    qx = 2 * np.pi * np.fft.rfftfreq(SHAPE[1], VOXEL)
     for i, view in enumerate(views):
         theta, phi = np.deg2rad([view.theta_deg, view.phi_deg])
         along, across = qx * np.cos(phi) - qy * np.sin(phi), qx * np.sin(phi) + qy * np.cos(phi)
@@ -139,7 +141,7 @@ def test_residuals_are_what_the_field_leaves_of_the_views(name):
         band = np.hypot(along / np.cos(theta), across) < 2 * np.pi / 25
         model = band * np.einsum("c,czyx,zyx->yx", w, m_hat, layers)
         # a coefficient that is its own mirror image keeps its real part alone
-        left = np.fft.irfft2(p_hat[i] - model, s=shape)
+        left = np.fft.irfft2(p_hat[i] - model, s=SHAPE)
         rms = np.sqrt(np.mean(left[view.seen_yx] ** 2))
         assert solution.residual_rms_v[i] == pytest.approx(rms, rel=1e-4)
 

@@ -1,16 +1,13 @@
 """Shifts from what a film shows, on grains and magnetized balls whose projections are written out by hand."""
 
+import doctest
+
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction import InputError, TiltSeries
-from mistral_txm.reconstruction.neighbours import (
-    Contrast,
-    binned,
-    centre_moved_pixels,
-    neighbour_shifts,
-    prepared,
-)
+from mistral_txm.reconstruction import InputError, TiltSeries, binning
+from mistral_txm.reconstruction.binning import binned, centre_moved_pixels
+from mistral_txm.reconstruction.neighbours import Contrast, neighbour_shifts, prepared
 from mistral_txm.reconstruction.reprojection import refine_shifts
 
 PIXEL_NM = 10.5
@@ -81,6 +78,10 @@ def test_binning_keeps_places():
     np.testing.assert_array_equal(binned(image, 2)[1], [0, 0, 1, 0])
     # The pixel (3, 4) is 0 below and 0.5 right of the middle, the binned one (1, 2) 0 and 0.5 of its own.
     assert centre_moved_pixels(image.shape, 2).tolist() == [-0.5, 0.0]
+
+
+def test_examples_of_binning():
+    assert doctest.testmod(binning).failed == 0
 
 
 def test_neighbours_find_large_shifts_roughly():

@@ -64,7 +64,7 @@ class Writer:
 
 def test_volumes_on_the_way_are_bounded_and_the_final_one_stays_alone(tmp_path: Path) -> None:
     writer = Writer("one", "two")
-    publisher = VolumePublisher(tmp_path, writer)  # type: ignore[arg-type]
+    publisher = VolumePublisher(tmp_path, writer)
     live(tmp_path, "film", ["one"], 8)
     publisher.step()
     assert [names(run) for run in writer.runs.values()] == [["volume_after_008_angles"], []]
@@ -91,7 +91,7 @@ def test_volumes_on_the_way_are_bounded_and_the_final_one_stays_alone(tmp_path: 
 
 def test_a_server_that_is_away_is_caught_up_and_nothing_is_done_twice(tmp_path: Path) -> None:
     writer = Writer("one", "two")
-    publisher = VolumePublisher(tmp_path, writer)  # type: ignore[arg-type]
+    publisher = VolumePublisher(tmp_path, writer)
     live(tmp_path, "film", ["one", "two"], 9)
     writer.away = True
     with pytest.raises(Unreachable):
@@ -105,14 +105,14 @@ def test_a_server_that_is_away_is_caught_up_and_nothing_is_done_twice(tmp_path: 
     assert told["final"]
     before = {uid: run["volume"] for uid, run in writer.runs.items()}
     publisher.step()
-    VolumePublisher(tmp_path, writer).step()  # type: ignore[arg-type]  # after a restart
+    VolumePublisher(tmp_path, writer).step()  # after a restart
     assert {uid: run["volume"] for uid, run in writer.runs.items()} == before
 
 
 def test_a_run_that_comes_late_or_is_written_anew_gets_its_volume(tmp_path: Path) -> None:
     writer = Writer("one", "two")
     late = writer.runs.pop("two")
-    publisher = VolumePublisher(tmp_path, writer)  # type: ignore[arg-type]
+    publisher = VolumePublisher(tmp_path, writer)
     live(tmp_path, "film", ["one", "two"], 9, complete=True)
     publisher.step()
     assert publisher.progress() == {}
@@ -131,7 +131,7 @@ def test_what_cannot_be_published_is_given_up(
 ) -> None:
     writer = Writer("one", "failed")
     writer.counts["failed"] = None
-    publisher = VolumePublisher(tmp_path, writer)  # type: ignore[arg-type]
+    publisher = VolumePublisher(tmp_path, writer)
     live(tmp_path, "film", ["one", "failed"], 9)
     volume = tmp_path / LIVE / "film" / VOLUME
     volume.write_bytes(b"damaged")
