@@ -123,7 +123,7 @@ class SeriesExposures:
         accepted = self._readable().accepted
         if not accepted:
             return None
-        last = next(reversed(accepted))
+        last = list(accepted)[-1]
         here = (last.phi_deg, last.theta_deg)
         of_it = [one for key, one in accepted.items() if (key.phi_deg, key.theta_deg) == here]
         return self._angle(of_it, self._references())
