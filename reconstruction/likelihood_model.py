@@ -64,6 +64,18 @@ def _keys(f, w):  # type: ignore[no-untyped-def]
     w[3] = (0.5 * f - 0.5) * f * f
 
 
+@numba.njit(inline="always")
+def _first_neighbour(place_k, i, j, wy, wx):  # type: ignore[no-untyped-def]
+    """Index (y, x) in the domain of the first of the 4 x 4 neighbours of the pixel (i, j); fills in their weights."""
+    y = place_k[0] + place_k[2] * i + place_k[3] * j
+    x = place_k[1] + place_k[4] * i + place_k[5] * j
+    y0 = int(np.floor(y))
+    x0 = int(np.floor(x))
+    _keys(y - y0, wy)
+    _keys(x - x0, wx)
+    return y0 - 1, x0 - 1
+
+
 @numba.njit(parallel=True, cache=True)
 def _to_detector(a_vyx, s_vyx, place_hvk, seen_hvij, out_hvij):  # type: ignore[no-untyped-def]
     """``a + h s`` of each view at its pixels (i, j); place: y and x of the first pixel, and per step in i and in j."""
@@ -74,22 +86,16 @@ def _to_detector(a_vyx, s_vyx, place_hvk, seen_hvij, out_hvij):  # type: ignore[
         wx = np.empty(4)
         for h in range(2):
             sign = 1.0 - 2.0 * h
-            p = place_hvk[h, v]
             for i in range(rows):
                 for j in range(columns):
                     if not seen_hvij[h, v, i, j]:
                         continue
-                    y = p[0] + p[2] * i + p[3] * j
-                    x = p[1] + p[4] * i + p[5] * j
-                    y0 = int(np.floor(y))
-                    x0 = int(np.floor(x))
-                    _keys(y - y0, wy)
-                    _keys(x - x0, wx)
+                    y0, x0 = _first_neighbour(place_hvk[h, v], i, j, wy, wx)
                     total = 0.0
                     for b in range(4):
-                        yb = (y0 - 1 + b) % ny
+                        yb = (y0 + b) % ny
                         for c in range(4):
-                            xc = (x0 - 1 + c) % nx
+                            xc = (x0 + c) % nx
                             total += wy[b] * wx[c] * (a_vyx[v, yb, xc] + sign * s_vyx[v, yb, xc])
                     out_hvij[h, v, i, j] = total
 
@@ -104,22 +110,16 @@ def _from_detector(values_hvij, place_hvk, seen_hvij, a_vyx, s_vyx):  # type: ig
         wx = np.empty(4)
         for h in range(2):
             sign = 1.0 - 2.0 * h
-            p = place_hvk[h, v]
             for i in range(rows):
                 for j in range(columns):
                     if not seen_hvij[h, v, i, j]:
                         continue
-                    y = p[0] + p[2] * i + p[3] * j
-                    x = p[1] + p[4] * i + p[5] * j
-                    y0 = int(np.floor(y))
-                    x0 = int(np.floor(x))
-                    _keys(y - y0, wy)
-                    _keys(x - x0, wx)
+                    y0, x0 = _first_neighbour(place_hvk[h, v], i, j, wy, wx)
                     value = values_hvij[h, v, i, j]
                     for b in range(4):
-                        yb = (y0 - 1 + b) % ny
+                        yb = (y0 + b) % ny
                         for c in range(4):
-                            xc = (x0 - 1 + c) % nx
+                            xc = (x0 + c) % nx
                             part = wy[b] * wx[c] * value
                             a_vyx[v, yb, xc] += part
                             s_vyx[v, yb, xc] += sign * part
