@@ -21,7 +21,7 @@ import numpy.typing as npt
 import scipy.ndimage
 from scipy.sparse.linalg import LinearOperator, cg
 
-from benchmarks.tilt_series import PHI_DEG, THETA_DEG, truth_on
+from benchmarks.tilt_series import PHI_DEG, THETA_DEG, angles_deg, magnetic_zyx, truth_on
 from mistral_txm.reconstruction import CountSeries, Grid, TiltSeries, reconstruct
 from mistral_txm.reconstruction.frames import Rate
 from mistral_txm.reconstruction.layers import covered_layers, support_of
@@ -61,21 +61,12 @@ class Case:
     layers_nm: tuple[tuple[float, float], ...]
     delta_per_nm: float
 
-    def angles_deg(self, m_czyx: Float32) -> Float32:
-        """Angle to the truth, deg, [z, y, x]; NaN where nothing is magnetic."""
-        length = np.linalg.norm(m_czyx, axis=0) * np.linalg.norm(self.truth_czyx, axis=0)
-        dot = np.einsum("czyx,czyx->zyx", m_czyx, self.truth_czyx)
-        cosine = np.where(length > 0, dot / np.where(length > 0, length, 1), 0)
-        angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        magnetic = np.linalg.norm(self.truth_czyx, axis=0) > 0.5
-        return np.where(magnetic, angle, np.nan).astype(np.float32)
-
     def errors(self, m_czyx: Float32) -> tuple[float, float]:
         """Correlation with the truth and median angle, deg, over the magnetic voxels."""
-        magnetic = np.linalg.norm(self.truth_czyx, axis=0) > 0.5
+        magnetic = magnetic_zyx(self.truth_czyx)
         a, b = m_czyx[:, magnetic], self.truth_czyx[:, magnetic]
         correlation = float(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b))
-        return correlation, float(np.nanmedian(self.angles_deg(m_czyx)))
+        return correlation, float(np.nanmedian(angles_deg(m_czyx, self.truth_czyx)))
 
 
 @dataclass(frozen=True)

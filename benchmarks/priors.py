@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.tilt_series import Measured, measure
+from benchmarks.tilt_series import Measured, angles_deg, measure
 from mistral_txm.reconstruction import reconstruct
 
 TEXTURES = ("stripes", "vortex", "hopfion", "neel_skyrmions")
@@ -47,7 +47,7 @@ def measured_line(case: Measured, prior: str) -> Line:
     )
     seconds = time.perf_counter() - start
     error, angle_deg = case.errors(result.m_czyx)
-    angles = case.angles_deg(result.m_czyx)
+    angles = angles_deg(result.m_czyx, case.truth_czyx)
     turned = np.isfinite(angles) & (np.abs(case.truth_czyx[2]) < 0.9)
     return Line(
         case.name,

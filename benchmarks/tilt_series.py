@@ -31,6 +31,7 @@ from mistral_txm.simulated_beamline.truth import dichroic_layers_nm, field_at
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
 
 THETA_DEG: Float64 = np.r_[np.arange(-55, -23), np.arange(-22, 23, 2), np.arange(24, 56)].astype(
     float
@@ -41,6 +42,20 @@ EXPOSURES = ((24.5, 15, 8.0), (44.5, 20, 12.0), (90.0, 25, 20.0))
 """(up to this tilt in deg, repeats, seconds each), of the script of 2018."""
 FLATS = (50, 3.0)
 FIDUCIAL_FREE = np.empty((0, 4))
+
+
+def magnetic_zyx(truth_czyx: Float32) -> Bool:
+    """Where the truth is magnetic."""
+    return np.asarray(np.linalg.norm(truth_czyx, axis=0) > 0.5)
+
+
+def angles_deg(m_czyx: Float32, truth_czyx: Float32) -> Float32:
+    """Angle to the truth, deg, [z, y, x]; NaN where nothing is magnetic."""
+    length = np.linalg.norm(m_czyx, axis=0) * np.linalg.norm(truth_czyx, axis=0)
+    dot = np.einsum("czyx,czyx->zyx", m_czyx, truth_czyx)
+    cosine = np.where(length > 0, dot / np.where(length > 0, length, 1), 0)
+    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return np.where(magnetic_zyx(truth_czyx), angle, np.nan).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -60,22 +75,12 @@ class Measured:
     signal_std: float
     noise_std: float
 
-    def angles_deg(self, m_czyx: Float32) -> Float32:
-        """Angle to the truth, deg, [z, y, x]; NaN where nothing is magnetic."""
-        dot = np.einsum("czyx,czyx->zyx", m_czyx, self.truth_czyx)
-        length = np.linalg.norm(m_czyx, axis=0) * np.linalg.norm(self.truth_czyx, axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            cosine = np.where(length > 0, dot / length, 0.0)
-        angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        magnetic = np.linalg.norm(self.truth_czyx, axis=0) > 0.5
-        return np.where(magnetic, angle, np.nan).astype(np.float32)
-
     def errors(self, m_czyx: Float32) -> tuple[float, float]:
         """Relative vector error and median angle, deg, over all magnetic voxels."""
-        magnetic = np.linalg.norm(self.truth_czyx, axis=0) > 0.5
+        magnetic = magnetic_zyx(self.truth_czyx)
         a, b = m_czyx[:, magnetic], self.truth_czyx[:, magnetic]
         error = float(np.linalg.norm(a - b) / np.linalg.norm(b))
-        return error, float(np.nanmedian(self.angles_deg(m_czyx)))
+        return error, float(np.nanmedian(angles_deg(m_czyx, self.truth_czyx)))
 
 
 def truth_on(grid: Grid, name: str) -> Float32:
