@@ -14,16 +14,13 @@ from typing import Any, Protocol
 from ophyd import EpicsSignalRO
 from ophyd.signal import EpicsSignalBase
 
+from mistral_txm.devices.address import Address
 from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.ccd import Ccd
-from mistral_txm.devices.configuration import (
-    Address,
-    ConfigurationError,
-    ControlSystemSettings,
-    ShutterSettings,
-)
 from mistral_txm.devices.configuration import Axis as AxisSettings
+from mistral_txm.devices.configuration import ControlSystemSettings, ShutterSettings
 from mistral_txm.devices.shutter import Shutter
+from mistral_txm.devices.strict_toml import ConfigurationError
 
 
 class ReadableDevice(Protocol):

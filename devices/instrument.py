@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mistral_txm.devices.address import Address
 from mistral_txm.devices.advice import Advice
 from mistral_txm.devices.axis import Axis
 from mistral_txm.devices.budget import Budget
 from mistral_txm.devices.ccd import Ccd
-from mistral_txm.devices.configuration import Address, Configuration
 from mistral_txm.devices.configuration import Axis as AxisSettings
+from mistral_txm.devices.configuration import Configuration
 from mistral_txm.devices.control_systems import CONTROL_SYSTEMS, control_system
 from mistral_txm.devices.light import Light
 from mistral_txm.devices.log import Log

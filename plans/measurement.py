@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mistral_txm.devices.configuration import ConfigurationError, Strict, read_toml
 from mistral_txm.devices.key import Key
+from mistral_txm.devices.strict_toml import ConfigurationError, Strict, read_toml
 
 PRESETS = Path(__file__).with_name("presets")
 """Folder of the packaged measurements."""

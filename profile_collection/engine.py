@@ -5,7 +5,7 @@ from typing import Any
 
 from bluesky import Msg, RunEngine
 
-from mistral_txm.devices.configuration import Strict
+from mistral_txm.devices.strict_toml import Strict
 from mistral_txm.plans import PlanError
 
 

@@ -18,7 +18,8 @@ from bluesky_queueserver import parameter_annotation_decorator
 from pydantic import AfterValidator, ValidationError
 
 from mistral_txm import plans
-from mistral_txm.devices.configuration import explain, load_configuration
+from mistral_txm.devices.configuration import load_configuration
+from mistral_txm.devices.strict_toml import explain
 from mistral_txm.plans import Measurement, PlanError, check_positions, load_measurement
 from mistral_txm.plans.operator import turn_sample
 from mistral_txm.profile_collection.acquire import Ended

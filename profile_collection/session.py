@@ -12,11 +12,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from mistral_txm.devices.configuration import (
-    Configuration,
-    ConfigurationError,
-    load_configuration,
-)
+from mistral_txm.devices.configuration import Configuration, load_configuration
+from mistral_txm.devices.strict_toml import ConfigurationError
 from mistral_txm.profile_collection.channel_access import use_control_server
 from mistral_txm.profile_collection.screen import logging_to
 from mistral_txm.profile_collection.simulation import (

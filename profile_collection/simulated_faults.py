@@ -6,7 +6,7 @@ from typing import Any
 from ophyd import Component, Device, EpicsSignal
 from ophyd.signal import EpicsSignalNoValidation
 
-from mistral_txm.devices.configuration import Address
+from mistral_txm.devices.address import Address
 from mistral_txm.simulated_beamline.faults import FAULTS
 
 UNANSWERED = ("silence", "server_killed")

@@ -19,11 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mistral_txm.devices.configuration import (
-    Configuration,
-    ConfigurationError,
-    load_configuration,
-)
+from mistral_txm.devices.configuration import Configuration, load_configuration
+from mistral_txm.devices.strict_toml import ConfigurationError
 
 POLL_S = 0.5
 """How often it looks whether its parent is still there; the end of standard input is seen at once."""

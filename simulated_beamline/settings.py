@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mistral_txm.devices.configuration import ConfigurationError, Strict, explain, line_of
+from mistral_txm.devices.strict_toml import ConfigurationError, Strict, explain, line_of
 from mistral_txm.simulated_beamline.faults import check
 
 FOLDER = Path(__file__).parent

@@ -115,7 +115,7 @@ def _is_measurement(path: Path) -> bool:
     OSError
         If it cannot be read.
     """
-    from mistral_txm.devices.configuration import kind_of
+    from mistral_txm.devices.strict_toml import kind_of
 
     try:
         return kind_of(tomllib.loads(path.read_text(encoding="utf-8"))) == "a measurement"

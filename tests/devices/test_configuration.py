@@ -5,12 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_txm.devices.configuration import (
-    SIMULATED,
-    Address,
-    ConfigurationError,
-    load_configuration,
-)
+from mistral_txm.devices.address import Address
+from mistral_txm.devices.configuration import SIMULATED, load_configuration
+from mistral_txm.devices.strict_toml import ConfigurationError
 from mistral_txm.plans.measurement import PRESETS
 
 

@@ -13,12 +13,12 @@ from ophyd.status import Status
 
 from mistral_txm.devices.configuration import (
     Configuration,
-    ConfigurationError,
     ControlSystemSettings,
     load_configuration,
 )
 from mistral_txm.devices.control_systems import CONTROL_SYSTEMS, ControlSystem
 from mistral_txm.devices.instrument import Instrument, make_instrument
+from mistral_txm.devices.strict_toml import ConfigurationError
 
 
 class SoftAxis(SoftPositioner):  # type: ignore[misc]  # ophyd is untyped

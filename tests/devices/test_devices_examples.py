@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["configuration"])
+@pytest.mark.parametrize("module", ["address", "configuration", "strict_toml"])
 def test_examples(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"mistral_txm.devices.{module}"))
     assert result.attempted > 0

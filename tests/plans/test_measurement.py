@@ -11,8 +11,9 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_txm.devices.configuration import SIMULATED, ConfigurationError, read_toml
+from mistral_txm.devices.configuration import SIMULATED
 from mistral_txm.devices.key import Key
+from mistral_txm.devices.strict_toml import ConfigurationError, read_toml
 from mistral_txm.plans.measurement import (
     PRESETS,
     Darks,

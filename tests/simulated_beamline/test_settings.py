@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from mistral_txm.devices.configuration import ConfigurationError
+from mistral_txm.devices.strict_toml import ConfigurationError
 from mistral_txm.simulated_beamline.settings import COMPLETE, FOLDER, load_settings, names
 
 
