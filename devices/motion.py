@@ -147,6 +147,14 @@ def move_together(motion: Motion, targets: "Sequence[tuple[AxisDevice, float]]")
     return bool(started)
 
 
+def stop_together(motion: Motion | None, axes: "Sequence[AxisDevice]", *, success: bool) -> None:
+    """Stop the axes that a motion of another device moves where they are; nothing if it has ended."""
+    if motion is not None and not motion.done:
+        motion.interrupt(success=success)
+        for axis in axes:
+            axis.stop(success=success)
+
+
 class Setting(Signal):  # type: ignore[misc]  # ophyd is untyped
     """What a plan or a person sets, at once.
 

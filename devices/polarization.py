@@ -6,7 +6,7 @@ from ophyd import Component, Device
 
 from mistral_txm.devices.configuration import PolarizationPositions
 from mistral_txm.devices.control_systems import AxisDevice
-from mistral_txm.devices.motion import DerivedSignal, Motion, Quantity, move_together
+from mistral_txm.devices.motion import DerivedSignal, Motion, Quantity, move_together, stop_together
 
 
 class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -88,7 +88,6 @@ class Polarization(Device):  # type: ignore[misc]  # ophyd is untyped
 
     def stop(self, *, success: bool = False) -> None:
         """Stop both jaws and the zone plate where they are."""
-        if self._motion is not None and not self._motion.done:
-            self._motion.interrupt(success=success)
-            for axis in (self.jaw_down, self.jaw_up, self.zone_plate_z):
-                axis.stop(success=success)
+        stop_together(
+            self._motion, (self.jaw_down, self.jaw_up, self.zone_plate_z), success=success
+        )

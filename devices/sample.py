@@ -10,7 +10,7 @@ from ophyd.status import DeviceStatus
 from mistral_txm.devices.configuration import SamplePlaces
 from mistral_txm.devices.control_systems import AxisDevice
 from mistral_txm.devices.key import Key
-from mistral_txm.devices.motion import DerivedSignal, Motion, Quantity, move_together
+from mistral_txm.devices.motion import DerivedSignal, Motion, Quantity, move_together, stop_together
 
 
 class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
@@ -66,10 +66,7 @@ class SamplePosition(Device):  # type: ignore[misc]  # ophyd is untyped
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the stages where they are."""
-        if self._motion is not None and not self._motion.done:
-            self._motion.interrupt(success=success)
-            for axis in (self.x, self.y, self.z):
-                axis.stop(success=success)
+        stop_together(self._motion, (self.x, self.y, self.z), success=success)
 
     def _place(self, place: str) -> tuple[tuple[AxisDevice, float], ...]:
         if place == "out":
