@@ -11,24 +11,10 @@ from mistral_txm.simulated_beamline.beamline import Beamline
 from mistral_txm.simulated_beamline.region import Region
 from mistral_txm.simulated_beamline.sample import Sample
 from mistral_txm.simulated_beamline.settings import load_settings
-from mistral_txm.simulated_beamline.state import State
+from tests.simulated_beamline.states import POSITIVE
 
 SHAPE = (64, 64)
 IDEAL = load_settings("ideal")
-POSITIVE = State(
-    theta_deg=0.0,
-    azimuth_deg=0.0,
-    sample_x_um=0.0,
-    sample_y_um=0.0,
-    sample_z_um=0.0,
-    zone_plate_z_um=0.0,
-    jaw_down_mm=1.5,
-    jaw_up_mm=2.5,
-    energy_ev=707.4,
-    shutter_open=True,
-    exposure_s=8.0,
-    region=Region(0, 0, 64, 64),
-)
 NEGATIVE = replace(POSITIVE, jaw_down_mm=-2.5, jaw_up_mm=-1.5, zone_plate_z_um=1.5)
 
 
