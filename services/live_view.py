@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_txm.services.exposures import STREAMS, Exposure, LogEntry, RunExposures
+from mistral_txm.services.exposures import Exposure, LogEntry, RunExposures
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.journal import follow
 from mistral_txm.services.live_files import (
@@ -32,6 +32,7 @@ from mistral_txm.services.live_files import (
 from mistral_txm.services.live_volume import LiveVolume, read_live_volume
 from mistral_txm.services.monitor_curves import FluxPoint, flux_points
 from mistral_txm.services.monitor_health import Health, Pace, health
+from mistral_txm.services.monitor_progress import Progress, progress_of
 from mistral_txm.services.series_exposures import SeriesExposures
 from mistral_txm.services.standing import is_rejection
 
@@ -44,51 +45,14 @@ _HEALTH_S = 2.0
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a series is, from the documents of its runs alone."""
-
-    series: str
-    sample: str
-    planned: int
-    """Exposures planned, over all azimuths, without those that are waived."""
-    taken: int
-    """Exposures of the plan that are recorded and count, each key once."""
-    state: str
-    """"measuring", or the exit status of the newest run: "success", "abort", "fail"."""
-    started_at: float
-    """Start of the newest run, s since 1970."""
-    taken_before: int
-    """Exposures that were there when the newest run started."""
-    newest: Exposure | None
-    of_run: int = 0
-    """Exposures of all streams in the newest run."""
-    held: LogEntry | None = None
-    """Why the newest run pauses or waits, if it does."""
-
-    @property
-    def exposures_per_s(self) -> float | None:
-        """Pace of the newest run, dark and flat fields counted; None before it has one."""
-        if self.newest is None or self.of_run < 2 or self.newest.time <= self.started_at:
-            return None
-        return self.of_run / (self.newest.time - self.started_at)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Time to the end at the pace of the newest run; None before it has one or after its
-        end."""
-        taken = self.taken - self.taken_before
-        if self.newest is None or taken < 2 or self.state != "measuring":
-            return None
-        return (self.newest.time - self.started_at) / taken * (self.planned - self.taken)
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """One look at everything. What is not there yet is None."""
 
     progress: Progress | None = None
     frame_vu: NDArray[np.uint16] | None = None
-    """The newest exposure, counts ``[v, u]``."""
+    """The newest exposure that could be read, counts ``[v, u]``."""
+    frame_of: Exposure | None = None
+    """What is known of it."""
     status: Mapping[str, Any] = field(default_factory=lambda: _NO_STATUS)
     pair: FrameExamples | None = None
     volume: LiveVolume | None = None
@@ -155,7 +119,6 @@ class LiveView:
         self._series: dict[str, SeriesExposures] = {}
         self._series_of: dict[str, str] = {}
         self._newest_series: str | None = None
-        self._taken_before = 0
         self._frame_of: Exposure | None = None
         self._status = _Watched(read_status)
         self._pair = _Watched(read_pair)
@@ -198,11 +161,10 @@ class LiveView:
     def _take(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
             uid = doc["series"]
-            series = self._series.setdefault(uid, SeriesExposures(doc))
+            self._series.setdefault(uid, SeriesExposures(doc))
             self._series_of[run_uid] = uid
             if not is_rejection(doc):
                 self._newest_series = uid
-                self._taken_before = len(series.accepted())
         if run_uid in self._series_of:
             self._series[self._series_of[run_uid]].add(run_uid, name, doc)
 
@@ -239,6 +201,7 @@ class LiveView:
         self.snapshot = Snapshot(
             progress=progress,
             frame_vu=frame_vu,
+            frame_of=self._frame_of,
             status=status,
             pair=self._pair.content,
             volume=self._volume.content,
@@ -258,9 +221,12 @@ class LiveView:
         if time.monotonic() - self._health_at_s >= _HEALTH_S:
             with self._lock:
                 documents = dict(self._documents)
-            pace = Pace(progress is not None and progress.state == "measuring", None)
-            if progress is not None and progress.exposures_per_s and frame_vu is not None:
-                pace = Pace(pace.measuring, progress.exposures_per_s * frame_vu.nbytes)
+            pace = Pace(False, None)
+            if progress is not None:
+                bytes_per_s = None
+                if progress.pace_s and frame_vu is not None:
+                    bytes_per_s = frame_vu.nbytes / progress.pace_s
+                pace = Pace(progress.state == "measuring", bytes_per_s, progress.taken)
             self._health = health(self._data, status, documents, pace, time.time())
             self._health_at_s = time.monotonic()
         return self._health
@@ -272,22 +238,7 @@ class LiveView:
             if self._newest_series is None or documents == self._told.documents:
                 return self._told
             series = self._series[self._newest_series]
-            run = series.runs[-1]
-            exposures = [exposure for stream in STREAMS for exposure in run.stream(stream)]
-            stands = series.standing()
-            sample = run.start.get("sample", "")
-            progress = Progress(
-                series=series.uid,
-                sample=str(sample.get("name", "") if isinstance(sample, Mapping) else sample),
-                planned=stands.planned,
-                taken=len(stands.accepted),
-                state=str(run.stop["exit_status"]) if run.stop is not None else "measuring",
-                started_at=float(run.start["time"]),
-                taken_before=self._taken_before,
-                newest=max(exposures, key=lambda exposure: exposure.time, default=None),
-                of_run=len(exposures),
-                held=_held(run),
-            )
+            progress = progress_of(series)
             return _Told(documents, progress, flux_points(series.runs), _log(series.runs))
 
     def _folder(self, series: str | None) -> Path | None:
@@ -299,15 +250,6 @@ class LiveView:
             return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
         except OSError:
             return None
-
-
-def _held(run: RunExposures) -> LogEntry | None:
-    """The last entry of a log, if it says that the run pauses or waits, and the run has not gone on since."""
-    last = max(run.log, key=lambda entry: entry.time, default=None)
-    taken = max((exposure.time for exposure in run.in_order()), default=0.0)
-    if last is None or last.kind not in ("pause", "wait") or run.stop is not None:
-        return None
-    return last if last.time >= taken else None
 
 
 def _log(runs: Iterable[RunExposures]) -> tuple[LogEntry, ...]:

@@ -1,6 +1,6 @@
 """The volume that the live reconstruction published last, as those who watch need it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ class LiveVolume:
     """Heights of the magnetic layers, lower and upper edge; empty where they are not known."""
     data_fraction: float | None
     """How much of a voxel comes from the data, on average over the magnetic layers, 0 to 1."""
+    azimuths: int = 0
+    """How many it was made from; 0 where that is not told."""
 
     @property
     def in_layers_z(self) -> NDArray[np.bool_]:
@@ -39,8 +41,10 @@ def read_live_volume(path: Path) -> LiveVolume:
         ValueError: the file is missing, damaged or no volume.
     """
     volume = read_volume(path)
-    read = LiveVolume(field_of(volume), volume.method, volume.prior, volume.layers_nm, None)
+    azimuths = len(volume.residuals)
+    read = LiveVolume(
+        field_of(volume), volume.method, volume.prior, volume.layers_nm, None, azimuths
+    )
     if volume.data_fraction is None:
         return read
-    fraction = float(np.mean(volume.data_fraction[read.in_layers_z]))
-    return LiveVolume(read.field, volume.method, volume.prior, volume.layers_nm, fraction)
+    return replace(read, data_fraction=float(np.mean(volume.data_fraction[read.in_layers_z])))

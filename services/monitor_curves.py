@@ -14,6 +14,8 @@ from mistral_txm.services.exposures import Exposure, RunExposures
 
 VIEW_NUMBERS = ("phi_deg", "theta_deg", "sharpness", "contrast")
 HISTORY_NUMBERS = ("angles", "residual", "change", "resolution_nm", "latency_s")
+DRIFTS = ("v_plus", "v_minus", "u_plus", "u_minus")
+"""Of one exposure against the one before: the axis of the image, and the helicity."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,11 @@ def view_columns(status: Mapping[str, Any]) -> dict[str, list[float]]:
         name: [] for name in (*VIEW_NUMBERS, "drift_v_pixels", "drift_u_pixels")
     }
     for view in entries(status, "views"):
-        drift = view.get("drift_vu_pixels")
-        v, u = drift if isinstance(drift, list) and len(drift) == 2 else (None, None)
+        v, u = pair(view.get("drift_vu_pixels"))
         for name in VIEW_NUMBERS:
             columns[name].append(number(view.get(name)))
-        columns["drift_v_pixels"].append(number(v))
-        columns["drift_u_pixels"].append(number(u))
+        columns["drift_v_pixels"].append(v)
+        columns["drift_u_pixels"].append(u)
     return columns
 
 
@@ -70,6 +71,41 @@ def history_columns(status: Mapping[str, Any]) -> dict[str, list[float]]:
     """Return what a status tells of each published volume, by column: `HISTORY_NUMBERS`."""
     history = entries(status, "history")
     return {name: [number(one.get(name)) for one in history] for name in HISTORY_NUMBERS}
+
+
+def exposure_columns(status: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return how far exposures lie from those before of the same angle and helicity, by column, in time.
+
+    Columns: ``time`` (s since 1970), and of each of v and u with each helicity, say ``v_plus``, the drift in pixels,
+    which is nan in the rows of the other helicity, and its limits of one standard deviation, ``v_plus_low`` and
+    ``v_plus_high``. Those without a time are left out.
+    """
+    columns: dict[str, list[float]] = {"time": []}
+    for name in DRIFTS:
+        columns |= {f"{name}{end}": [] for end in ("", "_low", "_high")}
+    for one in entries(status, "newest_exposures"):
+        if math.isnan(number(one.get("time"))):
+            continue
+        columns["time"].append(number(one.get("time")))
+        side = {1.0: "plus", -1.0: "minus"}.get(number(one.get("helicity")))
+        drift, std = pair(one.get("drift_vu_pixels")), pair(one.get("std_vu_pixels"))
+        for name in DRIFTS:
+            axis = "vu".index(name[0])
+            shift = drift[axis] if name[2:] == side else math.nan
+            columns[name].append(shift)
+            columns[f"{name}_low"].append(shift - std[axis])
+            columns[f"{name}_high"].append(shift + std[axis])
+    return columns
+
+
+def pair(value: object) -> tuple[float, float]:
+    """Return two numbers as they are, and nan for everything else.
+
+    >>> pair([1, 2.5]), pair(None), pair([1])
+    ((1.0, 2.5), (nan, nan), (nan, nan))
+    """
+    v, u = value if isinstance(value, list) and len(value) == 2 else (None, None)
+    return number(v), number(u)
 
 
 def entries(status: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

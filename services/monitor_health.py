@@ -33,6 +33,8 @@ class Health:
     state: State
     text: str
     """What it does, or what is wrong and what to do."""
+    brief: str = ""
+    """What of it is worth being seen at once."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Pace:
     """Whether it has a start and no end."""
     bytes_per_s: float | None
     """Frames on the disk, at the pace of the run; None before it has one."""
+    taken: int | None = None
+    """Exposures of its series that count."""
 
 
 def health(
@@ -66,7 +70,7 @@ def health(
     return (
         _acquisition(acquires, holder, pace.measuring),
         _watchdog(acquires, holder),
-        _live(acquires and _age_s(holder, now_s) > STARTING_S, status, now_s),
+        _live(acquires and _age_s(holder, now_s) > STARTING_S, status, pace.taken, now_s),
         _catalog(acquires, _is_here(holder), data / "catalog", documents),
         _disk(data, pace.bytes_per_s),
     )
@@ -123,7 +127,19 @@ def _age_s(holder: Mapping[str, Any], now_s: float) -> float:
         return inf
 
 
-def _live(is_expected: bool, status: Mapping[str, Any], now_s: float) -> Health:
+def frames_behind(status: Mapping[str, Any], taken: int | None) -> int | None:
+    """Return how many exposures are not in the volume, also those that the live process has not come to count yet.
+
+    >>> frames_behind({"lag_frames": 6, "frames_seen": 20}, 23)
+    9
+    """
+    lag, seen = status.get("lag_frames"), status.get("frames_seen")
+    if not isinstance(lag, int):
+        return None
+    return max(0, taken - (seen - lag)) if taken is not None and isinstance(seen, int) else lag
+
+
+def _live(is_expected: bool, status: Mapping[str, Any], taken: int | None, now_s: float) -> Health:
     name = "live"
     if not status:
         return Health(name, "bad" if is_expected else "off", "nothing published yet")
@@ -133,13 +149,14 @@ def _live(is_expected: bool, status: Mapping[str, Any], now_s: float) -> Health:
         return Health(
             name, "bad", "silent: see logs/live.log, or start `mistral-txm live`; nothing is lost"
         )
-    lag, update_s = status.get("lag_frames"), status.get("update_s")
+    lag, update_s = frames_behind(status, taken), status.get("update_s")
     words = [state]
-    if isinstance(lag, int):
+    if lag is not None:
         words.append(f"{lag} frames behind")
     if isinstance(update_s, int | float):
         words.append(f"a volume takes {update_s:.1f} s")
-    return Health(name, "bad" if state == "error" else "good", ", ".join(words))
+    brief = f"{lag} frames behind" if lag else ""
+    return Health(name, "bad" if state == "error" else "good", ", ".join(words), brief)
 
 
 def _catalog(acquires: bool, here: bool, folder: Path, documents: Mapping[str, int]) -> Health:
@@ -158,14 +175,19 @@ def _catalog(acquires: bool, here: bool, folder: Path, documents: Mapping[str, i
     behind = sum(max(0, count - int(done.get(uid, 0))) for uid, count in documents.items())
     if not isinstance(process, int):
         state: State = "bad" if acquires else "off"
-        return Health(name, state, "its server does not run" + _behind(behind))
+        return Health(name, state, "its server does not run" + _behind(behind), _brief(behind))
     if here and not psutil.pid_exists(process):
         return Health(name, "bad", f"process {process} is gone; the journal has everything")
-    return Health(name, "good", f"process {process}" + (_behind(behind) or ", all is written"))
+    text = f"process {process}" + (_behind(behind) or ", all is written")
+    return Health(name, "good", text, _brief(behind))
+
+
+def _brief(documents: int) -> str:
+    return f"{documents} documents behind" if documents else ""
 
 
 def _behind(documents: int) -> str:
-    return f", {documents} documents behind" if documents else ""
+    return f", {_brief(documents)}" if documents else ""
 
 
 def _disk(data: Path, bytes_per_s: float | None) -> Health:
@@ -175,9 +197,8 @@ def _disk(data: Path, bytes_per_s: float | None) -> Health:
         return Health("disk", "bad", f"cannot be asked: {cause.strerror}")
     text = f"{free / 1e9:.1f} GB free"
     if not bytes_per_s:
-        return Health("disk", "good", text)
+        return Health("disk", "good", text, text)
     hours = free / bytes_per_s / 3600
     told = "more than 1000" if hours > 1000 else f"{hours:.0f}" if hours >= 10 else f"{hours:.1f}"
-    return Health(
-        "disk", "bad" if hours < FEW_HOURS else "good", f"{text}: {told} h of measurement"
-    )
+    told += " h of measurement"
+    return Health("disk", "bad" if hours < FEW_HOURS else "good", f"{text}: {told}", told)

@@ -27,6 +27,7 @@ from mistral_txm.services.monitor_words import (
     frame_words,
     head_html,
     log_html,
+    returns_html,
     side_html,
 )
 
@@ -104,15 +105,16 @@ class Page:
         self._pixel_nm = _ASSUMED_PIXEL_NM
         self.head = Div(name="head", stylesheets=[_HEAD_STYLE], margin=0)
         self.side = Div(name="side", stylesheets=[_TEXT_STYLE], margin=0)
+        self.returns = Div(name="returns", stylesheets=[_TEXT_STYLE], margin=0)
         self.log = Div(name="log", stylesheets=[_TEXT_STYLE], margin=0)
         size = _IMAGE_PIXELS
         self.frame = ImagePanel(
-            "frame", "newest frame", ("u", "v"), "gray", height=size, width=size
+            "frame", "newest frame\n ", ("u", "v"), "gray", height=size, width=size
         )
         self.frame.label("1000 counts", 1e-3)
         self.dichroic = ImagePanel(
             "dichroic",
-            "dichroic signal",
+            "dichroic signal\n ",
             ("u", "v"),
             SIGNED_MAP,
             "absorbance",
@@ -126,7 +128,14 @@ class Page:
     def add_to(self, document: Document) -> None:
         """Put the page into a document and keep it up to date."""
         document.title = "MISTRAL measurement"
-        roots = [self.head, self.side, self.log, self.frame.figure, self.dichroic.figure]
+        roots = [
+            self.head,
+            self.side,
+            self.returns,
+            self.log,
+            self.frame.figure,
+            self.dichroic.figure,
+        ]
         roots += [panel.figure for panel in self.slices.panels.values()]
         roots += [self.slices.component, *self.slices.sliders.values(), *self.plots.figures]
         with document.models.freeze():  # else Bokeh counts all models again with each
@@ -161,6 +170,7 @@ class Page:
         made = self._shared.made
         self.head.text = made("head", (snapshot,), lambda: head_html(snapshot, time.time()))
         self.side.text = made("side", (snapshot,), lambda: _side(snapshot))
+        self.returns.text = made("returns", (snapshot,), lambda: returns_html(snapshot))
         self.log.text = made(
             "log",
             (snapshot.log, snapshot.health, snapshot.status),
@@ -170,6 +180,10 @@ class Page:
             self._show_volume(snapshot, another=snapshot.volume is not shown.volume)
         if snapshot.frame_vu is not shown.frame_vu:
             self._show_frame(snapshot)
+        if snapshot.frame_vu is not None and snapshot.frame_of is not None:
+            told = frame_words(snapshot.frame_of, snapshot.frame_vu.size, snapshot.status)
+            if self.frame.figure.title.text != told:
+                self.frame.figure.title.text = told
         if snapshot.pair is not shown.pair:
             self._show_pair(snapshot)
         if snapshot.flux is not shown.flux:
@@ -200,8 +214,6 @@ class Page:
             "frame", (frame_vu,), lambda: _frame(frame_vu, self._pixel_nm)
         )
         self.frame.show(image, pixel_nm, limits)
-        if snapshot.progress is not None and snapshot.progress.newest is not None:
-            self.frame.figure.title.text = frame_words(snapshot.progress.newest)
 
     def _show_pair(self, snapshot: Snapshot) -> None:
         pair = snapshot.pair
@@ -213,7 +225,7 @@ class Page:
         limit = symmetric_limit(image)
         self.dichroic.show(image, pixel_nm, (-limit, limit))
         where = angle_words(pair.phi_deg, pair.theta_deg)
-        self.dichroic.figure.title.text = f"dichroic signal, {where}"
+        self.dichroic.figure.title.text = f"dichroic signal, {where}\nof the last complete pair"
 
 
 def _frame(

@@ -1,46 +1,73 @@
-"""The curves of the monitor's page: flux, drift, sharpness, contrast, convergence, resolution."""
+"""The curves of the monitor's page: flux, drifts, sharpness, contrast, convergence, resolution."""
 
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from bokeh.models import ColumnDataSource, DatetimeTickFormatter
+from bokeh.models import ColumnDataSource, DatetimeTickFormatter, Whisker
 from bokeh.plotting import figure
 
 from mistral_txm.services.drawing import LINE_COLOURS
-from mistral_txm.services.monitor_curves import FluxPoint, history_columns, view_columns
+from mistral_txm.services.monitor_curves import (
+    FluxPoint,
+    exposure_columns,
+    history_columns,
+    view_columns,
+)
 from mistral_txm.services.monitor_images import SMALL, TITLE_SIZE
 
 _TITLES = {
-    "flux plot": "flux per mA s (counts less dark)",
-    "drift plot": "drift (pixels)",
+    "flux plot": "flux (counts less dark, per mA s)",
+    "exposures plot": "drift of each exposure (pixels)",
+    "drift plot": "drift of each angle (pixels)",
     "sharpness plot": "sharpness (1: the median)",
-    "contrast plot": "dichroic contrast (in units of its noise)",
+    "contrast plot": "dichroic contrast (over its noise)",
     "convergence plot": "residual, and change of the volume",
-    "resolution plot": "resolution (nm)",
+    "resolution plot": "resolution of the volume (nm)",
 }
 _BLUE, _ORANGE, _GREEN = LINE_COLOURS[:3]
 
 
 class Plots:
-    """Six plots, and the sources of their data."""
+    """The plots, and the sources of their data."""
 
     def __init__(self) -> None:
         self.flux = ColumnDataSource(_flux_columns(()), name="flux")
+        self.exposures = ColumnDataSource(_exposures({}), name="exposures")
         self.views = ColumnDataSource(_with_fill(view_columns({})), name="views")
         self.history = ColumnDataSource(history_columns({}), name="history")
         flux = _plot("flux plot", "time", time_axis=True)
         for name, colour, marker in (
-            ("helicity +", _BLUE, "circle"),
-            ("helicity −", _ORANGE, "square"),
-            ("open beam +", _BLUE, "triangle"),
-            ("open beam −", _ORANGE, "inverted_triangle"),
+            ("sample +", _BLUE, "circle"),
+            ("sample −", _ORANGE, "square"),
+            ("open +", _BLUE, "triangle"),
+            ("open −", _ORANGE, "inverted_triangle"),
         ):
             column = _COLUMNS[name]
             flux.scatter(
                 "time", column, source=self.flux, marker=marker, size=5, color=colour,
                 fill_alpha=0 if name.startswith("open") else 1, legend_label=name,
+            )  # fmt: skip
+        exposures = _plot(
+            "exposures plot", "time; to the one before of the same angle and helicity", True
+        )
+        for label, column, colour, marker in (
+            ("v, +", "v_plus", _BLUE, "circle"),
+            ("v, −", "v_minus", _BLUE, "circle"),
+            ("u, +", "u_plus", _ORANGE, "square"),
+            ("u, −", "u_minus", _ORANGE, "square"),
+        ):
+            exposures.add_layout(
+                Whisker(
+                    base="time", lower=f"{column}_low", upper=f"{column}_high",
+                    source=self.exposures, line_color=colour, line_alpha=0.5,
+                    upper_head=None, lower_head=None,
+                )
+            )  # fmt: skip
+            exposures.scatter(
+                "time", column, source=self.exposures, marker=marker, size=6, line_color=colour,
+                fill_color="white" if column.endswith("minus") else colour, legend_label=label,
             )  # fmt: skip
         drift = self._of_views("drift plot", {
             "v": ("drift_v_pixels", _BLUE, "circle"), "u": ("drift_u_pixels", _ORANGE, "square"),
@@ -50,7 +77,7 @@ class Plots:
             "contrast plot",
             {"": ("contrast", _GREEN, "circle")},
         )
-        convergence = _plot("convergence plot", "angles")
+        convergence = _plot("convergence plot", "angles", y_axis_type="log")
         for name, column, colour, marker in (
             ("residual", "residual", _BLUE, "circle"), ("change", "change", _ORANGE, "square"),
         ):  # fmt: skip
@@ -62,8 +89,8 @@ class Plots:
         resolution = _plot("resolution plot", "angles")
         resolution.line("angles", "resolution_nm", source=self.history, color=_GREEN)
         resolution.scatter("angles", "resolution_nm", source=self.history, color=_GREEN, size=5)
-        self.figures = [flux, drift, sharpness, contrast, convergence, resolution]
-        for plot in (flux, drift, convergence):
+        self.figures = [flux, exposures, drift, sharpness, contrast, convergence, resolution]
+        for plot in (flux, exposures, drift, convergence):
             plot.legend.orientation = "horizontal"
             plot.legend.label_text_font_size = SMALL
             plot.legend.padding, plot.legend.margin, plot.legend.spacing = 1, 1, 6
@@ -78,8 +105,9 @@ class Plots:
         self._say_what_is_known()
 
     def show_status(self, status: Mapping[str, Any]) -> None:
-        """Show what a status tells of its views and volumes."""
+        """Show what a status tells of its exposures, views and volumes."""
         for source, columns in (
+            (self.exposures, _exposures(status)),
             (self.views, _with_fill(view_columns(status))),
             (self.history, history_columns(status)),
         ):
@@ -112,7 +140,9 @@ class Plots:
         return plot
 
 
-def _plot(name: str, x_label: str, time_axis: bool = False) -> Any:
+def _plot(
+    name: str, x_label: str, time_axis: bool = False, y_axis_type: Literal["auto", "log"] = "auto"
+) -> Any:
     plot = figure(
         name=name,
         title=_TITLES[name],
@@ -123,6 +153,7 @@ def _plot(name: str, x_label: str, time_axis: bool = False) -> Any:
         active_drag=None,
         x_axis_label=x_label,
         x_axis_type="datetime" if time_axis else "auto",
+        y_axis_type=y_axis_type,
         min_border=2,
         min_border_left=40,
     )
@@ -133,19 +164,19 @@ def _plot(name: str, x_label: str, time_axis: bool = False) -> Any:
     plot.yaxis.ticker.desired_num_ticks = 4
     plot.hover.tooltips = [("x", "$x{0.0}"), ("y", "$y")]
     if time_axis:
-        plot.hover.tooltips = [("flux", "$y")]
+        plot.hover.tooltips = [("y", "$y")]
         plot.xaxis.formatter = DatetimeTickFormatter(
             seconds="%H:%M:%S", minsec="%H:%M:%S", minutes="%H:%M", hourmin="%H:%M", hours="%H:%M"
         )
-        plot.xaxis.ticker.desired_num_ticks = 4
+        plot.xaxis.ticker.desired_num_ticks = 3
     return plot
 
 
 _COLUMNS = {
-    "helicity +": "primary_plus",
-    "helicity −": "primary_minus",
-    "open beam +": "flat_plus",
-    "open beam −": "flat_minus",
+    "sample +": "primary_plus",
+    "sample −": "primary_minus",
+    "open +": "flat_plus",
+    "open −": "flat_minus",
 }
 
 
@@ -161,6 +192,11 @@ def _flux_columns(points: Sequence[FluxPoint]) -> dict[str, list[float]]:
             for point in points
         ]
     return columns
+
+
+def _exposures(status: Mapping[str, Any]) -> dict[str, list[float]]:
+    columns = exposure_columns(status)
+    return columns | {"time": [_day_ms(time_s) for time_s in columns["time"]]}
 
 
 def _day_ms(time_s: float) -> float:

@@ -9,13 +9,21 @@ from typing import Any
 from mistral_txm.services.drawing import plain
 from mistral_txm.services.exposures import Exposure, LogEntry
 from mistral_txm.services.live_files import stale_s
-from mistral_txm.services.live_view import Progress, Snapshot
+from mistral_txm.services.live_view import Snapshot
 from mistral_txm.services.live_volume import LiveVolume
-from mistral_txm.services.monitor_curves import entries, number
-from mistral_txm.services.monitor_health import Health
+from mistral_txm.services.monitor_curves import entries, number, pair
+from mistral_txm.services.monitor_health import Health, frames_behind
+from mistral_txm.services.monitor_progress import Place, Progress
 
+_HOLDS = {"pause": "paused", "wait": "waits"}
+_SAME_S = 0.01
+"""Exposures of one helicity that end so close together are one, s."""
+_STREAMS = {"primary": "", "flat": "open beam at ", "dark": "dark frame at ", "zero": "back at "}
+_FRAMES = {"primary": "frame", "flat": "open beam", "dark": "dark frame", "zero": "return to zero"}
 _SIGNS = {"good": "✓", "off": "–", "bad": "✗"}
 MOST_LOG_LINES = 100
+FEW_SATURATED = 0.001
+"""So much of a frame are hot pixels and cosmic rays; where more is saturated, a plan takes it again."""
 MOST_FLAGS = 3
 """So many flags stand at the top, the newest; below stand all."""
 
@@ -30,10 +38,10 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
     progress, status = snapshot.progress, snapshot.status
     badges = []
     if progress is not None:
-        kinds = {"measuring": "busy", "success": "good"}
-        badges.append(_badge(progress.state, kinds.get(progress.state, "bad")))
+        state = "broken off" if _is_broken_off(snapshot) else progress.state
+        badges.append(_badge(state, {"measuring": "busy", "success": "good"}.get(state, "bad")))
         if progress.held is not None:
-            held = {"pause": "paused", "wait": "waits"}[progress.held.kind]
+            held = _HOLDS[progress.held.kind]
             badges.append(_badge(f"{held} for {duration(now_s - progress.held.time)}", "bad"))
     state = str(status.get("state", "nothing published yet"))
     badges.append(
@@ -50,7 +58,7 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
     if progress is not None:
         title = progress.sample or f"series {progress.series[:8]}"
         fraction = progress.taken / progress.planned if progress.planned else 0.0
-        details = _progress_words(progress, now_s)
+        details = _progress_words(progress, now_s, goes_on=not _is_broken_off(snapshot))
     clock = time.strftime("%H:%M:%S", time.localtime(now_s))
     chips = "".join(_chip(one) for one in snapshot.health)
     return (
@@ -61,11 +69,19 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
     )
 
 
+def _is_broken_off(snapshot: Snapshot) -> bool:
+    """Whether the acquisition is gone, though its run has no end."""
+    return any(one.name == "acquisition" and one.state == "bad" for one in snapshot.health)
+
+
 def _lines(snapshot: Snapshot) -> Iterable[str]:
     """What to know and to do, the worst first."""
     status, progress = snapshot.status, snapshot.progress
     if progress is not None and progress.held is not None:
-        yield f'<div class="flag">⏸ {escape(progress.held.text)}</div>'
+        yield f'<div class="flag">‖ {_HOLDS[progress.held.kind]}: {escape(progress.held.text)}</div>'
+    for one in snapshot.health:
+        if one.state == "bad":
+            yield f'<div class="problem">✗ {escape(f"{one.name}: {one.text}")}</div>'
     flags = [": ".join(one) for one in _flags(status)]
     for flag in flags[: -MOST_FLAGS - 1 : -1]:
         yield f'<div class="flag">⚑ {escape(flag)}</div>'
@@ -83,43 +99,85 @@ def _lines(snapshot: Snapshot) -> Iterable[str]:
         yield f'<div class="quiet">{escape(str(status["message"]))}</div>'
 
 
-def _progress_words(progress: Progress, now_s: float) -> str:
+def _progress_words(progress: Progress, now_s: float, *, goes_on: bool) -> str:
     words = [f"{progress.taken} of {progress.planned} exposures"]
     if progress.planned:
         words.append(f"{progress.taken / progress.planned:.0%}")
     newest = progress.newest
     if newest is not None:
-        helicity = newest.key.helicity
-        side = f"helicity {helicity:+d}" if helicity else "no helicity"
-        words.append(
-            f"{newest.stream}: {angle_words(newest.key.phi_deg, newest.key.theta_deg)}, "
-            f"{side}, repeat {newest.key.repeat + 1}"
-        )
+        words.append(_exposure_words(newest, progress.place))
         if progress.state == "measuring":
             words.append(f"newest frame {duration(now_s - newest.time)} ago")
-    left_s = progress.seconds_left
-    if left_s is not None:
-        ends = time.strftime("%a %H:%M", time.localtime(now_s + left_s))
-        words.append(f"about {duration(left_s)} left, ends {ends}")
+    ends_at = progress.ends_at(now_s)
+    if ends_at is not None and goes_on:
+        # How long people take to go on, or to mount the sample anew, nobody knows.
+        azimuths = 0 if progress.place is None else progress.place.azimuths - progress.place.azimuth
+        sure = progress.held is None and azimuths == 0
+        when = time.strftime("%a %H:%M", time.localtime(ends_at))
+        words.append(
+            f"about {duration(ends_at - now_s)} left, ends {'' if sure else 'not before '}{when}"
+        )
     return " · ".join(words)
 
 
-def frame_words(newest: Exposure) -> str:
-    """How bright a frame is, and how much of it is saturated."""
-    bright = "" if newest.mean_counts is None else f" mean {newest.mean_counts:.0f},"
-    warning = "⚠ " if newest.saturated_fraction > 0 else ""
-    return f"frame:{bright} {warning}{100 * newest.saturated_fraction:.2g} % saturated"
+def _exposure_words(newest: Exposure, place: Place | None) -> str:
+    """What is exposed, and where in the plan that is."""
+    key = newest.key
+    what = _STREAMS.get(newest.stream, newest.stream)
+    side = f"helicity {key.helicity:+d}" if key.helicity else "no helicity"
+    if place is None:
+        return f"{what}{angle_words(key.phi_deg, key.theta_deg)}, {side}, repeat {key.repeat + 1}"
+    return (
+        f"{what}φ {plain(key.phi_deg)}° ({place.azimuth}/{place.azimuths}), θ {plain(key.theta_deg)}° "
+        f"({place.tilt}/{place.tilts}), {side}, repeat {key.repeat + 1}/{place.repeats}"
+    )
+
+
+def frame_words(frame_of: Exposure, pixels: int, status: Mapping[str, Any]) -> str:
+    """Say how bright a frame is, how much of it is saturated, and how far it drifted, in two lines.
+
+    Args:
+        frame_of: what is known of it.
+        pixels: how many it has.
+        status: of the live reconstruction, which finds the drift.
+    """
+    bright = "" if frame_of.mean_counts is None else f"mean {frame_of.mean_counts:.0f}, "
+    fraction = frame_of.saturated_fraction
+    n = round(fraction * pixels)
+    full = f"{n or 'no'} pixel{'' if n == 1 else 's'} saturated"
+    if fraction > FEW_SATURATED:
+        full = f"⚠ {100 * fraction:.2g} % saturated"
+    what = _FRAMES.get(frame_of.stream, frame_of.stream)
+    return f"{what}: {bright}{full}\n{_drift_words(frame_of, status)}"
+
+
+def _drift_words(frame_of: Exposure, status: Mapping[str, Any]) -> str:
+    if frame_of.stream != "primary":
+        return " "
+    for one in entries(status, "newest_exposures"):
+        same_side = number(one.get("helicity")) == frame_of.key.helicity
+        if same_side and abs(number(one.get("time")) - frame_of.time) < _SAME_S:
+            v, u = pair(one.get("drift_vu_pixels"))
+            if math.isfinite(v + u):
+                return f"drift v {_signed(v)}, u {_signed(u)} pixels"
+            return "no drift told" if frame_of.key.repeat else "the first of its angle: no drift"
+    return "drift not known yet"
+
+
+def _signed(pixels: float) -> str:
+    return f"{pixels:+.2f}".replace("-", "−")
 
 
 def side_html(snapshot: Snapshot, now_s: float) -> str:
     """Numbers of the live reconstruction and its singularities as HTML tables, escaped."""
-    status = snapshot.status
+    status, progress = snapshot.status, snapshot.progress
+    taken = None if progress is None else progress.taken
     updated_at = number(status.get("updated_at"))
     age = f"{duration(now_s - updated_at)} ago" if math.isfinite(updated_at) else "never"
     rows = [
         ("angles", _of(status, "angles_done", "angles_planned")),
         ("frames seen", _of(status, "frames_seen", "frames_planned")),
-        ("frames behind", _unit(status.get("lag_frames"), "")),
+        ("frames behind", _unit(frames_behind(status, taken), "")),
         ("newest angle", angle_words(status.get("phi_deg"), status.get("theta_deg"))),
         ("updated", age),
         ("an update takes", _unit(status.get("update_s"), "s")),
@@ -143,27 +201,34 @@ def side_html(snapshot: Snapshot, now_s: float) -> str:
     return (
         _table("Live reconstruction", rows)
         + _table(f"Singularities: x, y, z (nm), {what}", found)
-        + f"<p>{escape(_what_the_data_say(snapshot.volume, status))}</p>"
+        + _origin_html(snapshot.volume, status)
     )
 
 
-def _what_the_data_say(volume: LiveVolume | None, status: Mapping[str, Any]) -> str:
-    """One honest line: what is measured, and what follows from an assumption."""
+_PRIORS = {
+    "none": "Nothing is assumed: what the views do not see is missing.",
+    "layers": "Prior: only the layers are magnetic.",
+    "norm": "Prior: unit length in the layers.",
+}
+
+
+def _origin_html(volume: LiveVolume | None, status: Mapping[str, Any]) -> str:
+    """What is measured, and what follows from an assumption."""
+    caption = "What the data say"
     if volume is None:
-        return "No volume yet."
-    share = (
-        "" if volume.data_fraction is None else f"{volume.data_fraction:.0%} of a voxel, on average"
+        return _table(caption, [("no volume yet", "")])
+    share = volume.data_fraction
+    rows = []
+    if share is not None:
+        other = "not seen" if volume.prior == "none" else "from the prior"
+        rows = [("from the data", f"{share:.0%}"), (other, f"{1 - share:.0%}")]
+    prior = _PRIORS.get(volume.prior, f"Prior: {volume.prior}.")
+    blind = "One azimuth alone: one component in the plane is not seen. "
+    text = (
+        f"{blind if volume.azimuths == 1 else ''}{prior} Method {volume.method}, "
+        f"{_of(status, 'angles_done', 'angles_planned')} views."
     )
-    assumption = {
-        "none": "nothing is assumed: what the views do not see is missing",
-        "layers": "the rest follows from the prior that only the layers are magnetic",
-        "norm": "the rest follows from the prior of unit length in the layers",
-    }.get(volume.prior, f"the rest follows from the prior “{volume.prior}”")
-    views = _of(status, "angles_done", "angles_planned")
-    return (
-        f"Method {volume.method}, prior {volume.prior}, {views} views. From the data: "
-        f"{share or 'what the views see'}; {assumption}."
-    )
+    return _table(caption, rows) + f"<p>{escape(text)}</p>"
 
 
 def _flags(status: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -175,6 +240,22 @@ def _flags(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
         for flag in entries(status, "flags")
     ]
+
+
+def returns_html(snapshot: Snapshot) -> str:
+    """What each return to zero tilt told, azimuth by azimuth, as an HTML table, escaped; empty where there are none."""
+    planned = () if snapshot.progress is None else snapshot.progress.returns_at
+    told = dict.fromkeys(planned, "not taken yet")
+    for one in entries(snapshot.status, "returns"):
+        stated_deg = number(one.get("phi_deg"))  # about what was planned
+        phi_deg = min(planned, key=lambda each: abs(each - stated_deg), default=stated_deg)
+        told[phi_deg] = str(one.get("text"))
+    rows = [
+        (f"φ {plain(phi_deg)}°", text) for phi_deg, text in told.items() if math.isfinite(phi_deg)
+    ]
+    if not rows:
+        return ""
+    return f'<div class="health">{_table("Return to zero tilt", rows)}</div>'
 
 
 def log_html(log: Sequence[LogEntry], health: Iterable[Health], status: Mapping[str, Any]) -> str:
@@ -207,8 +288,7 @@ def _badge(text: str, kind: str) -> str:
 
 
 def _chip(one: Health) -> str:
-    text = one.text.rsplit(": ", 1)[-1] if one.name == "disk" else ""
-    label = f"{one.name} {text}".strip()
+    label = f"{one.name} {one.brief}".strip()
     return (
         f'<span class="chip {one.state}" title="{escape(one.text)}">'
         f"{_SIGNS[one.state]} {escape(label)}</span>"

@@ -12,7 +12,8 @@ import pytest
 from mistral_txm.reconstruction.volume_file import Volume, write_volume
 from mistral_txm.services.journal import JournalWriter
 from mistral_txm.services.live_files import read_pair, read_status, stale_s
-from mistral_txm.services.live_view import LiveView, Progress
+from mistral_txm.services.live_view import LiveView
+from mistral_txm.services.monitor_progress import Place
 from mistral_txm.services.monitor_words import head_html
 
 SERIES = "a-series"
@@ -146,11 +147,13 @@ def test_progress_is_told_from_the_journal(tmp_path):
     with LiveView(tmp_path, poll_s=0.01) as view:
         followed(view, lambda snapshot: snapshot.progress is not None)
         assert view.snapshot.progress.planned == 8
-        assert view.snapshot.progress.seconds_left is None
+        assert view.snapshot.progress.ends_at(1000.0) is None
         run.expose(0, 1010.0, +1, 0)
         run.expose(1, 1020.0, +1, 1)
         followed(view, lambda snapshot: snapshot.progress.taken == 2)
-        assert view.snapshot.progress.seconds_left == pytest.approx(60)
+        assert view.snapshot.progress.ends_at(1022.0) == pytest.approx(1080)
+        assert view.snapshot.progress.ends_at(1036.0) == pytest.approx(1086)  # the third is late
+        assert view.snapshot.progress.place == Place(1, 2, 1, 1, 2)
         followed(
             view,
             lambda snapshot: snapshot.frame_vu is not None and snapshot.frame_vu[0, 0] == 12,
@@ -158,7 +161,7 @@ def test_progress_is_told_from_the_journal(tmp_path):
         assert np.array_equal(view.snapshot.frame_vu, run.frames[1])
         run.journal("stop", {"uid": "stop", "run_start": run.uid, "exit_status": "abort"})
         followed(view, lambda snapshot: snapshot.progress.state == "abort")
-        assert view.snapshot.progress.seconds_left is None
+        assert view.snapshot.progress.ends_at(1022.0) is None
 
 
 def test_a_run_that_pauses_says_why_until_it_goes_on(tmp_path):
@@ -177,24 +180,24 @@ def test_a_run_that_pauses_says_why_until_it_goes_on(tmp_path):
         assert view.snapshot.progress.held.text == "the shutter sticks"
         assert "paused for 60 s" in head_html(view.snapshot, 1071.0)
         assert "the shutter sticks" in head_html(view.snapshot, 1071.0)
+        assert view.snapshot.progress.ends_at(1071.0) is None
         log(2, 1080.0, "go_on", "")
         followed(view, lambda s: s.progress.held is None)
         assert [entry.kind for entry in view.snapshot.log] == ["start", "pause", "go_on"]
 
 
 def test_a_resumed_series_goes_on_where_it_was(tmp_path):
-    """The pace is that of the newest run: 1 exposure of 6 left in 10 s leaves 50 s."""
+    """The pace is that of the newest run, between its exposures: four are left, 5 s each."""
     run = Run(tmp_path, "run-1", started_at=1000.0)
     run.expose(0, 1010.0, +1, 0)
     run.expose(1, 1020.0, +1, 1)
     run.journal("stop", {"uid": "stop", "run_start": run.uid, "exit_status": "abort"})
     run = Run(tmp_path, "run-2", started_at=5000.0)
     run.expose(0, 5010.0, -1, 0)
-    run.expose(1, 5020.0, -1, 1)
+    run.expose(1, 5015.0, -1, 1)
     with LiveView(tmp_path, poll_s=0.01) as view:
         followed(view, lambda s: s.progress is not None and s.progress.taken == 4)
-        assert view.snapshot.progress.taken_before == 2
-        assert view.snapshot.progress.seconds_left == pytest.approx(40)
+        assert view.snapshot.progress.ends_at(5015.0) == pytest.approx(5035)
 
 
 def test_a_damaged_frame_is_a_problem_and_no_picture(tmp_path):
@@ -250,11 +253,6 @@ def test_rejected_exposures_are_not_counted_and_their_series_does_not_come_to_th
         reject("reject-2", "old")
         followed(view, lambda s: view._series["old"].rejections == 1)
         assert view.look().progress.series == SERIES
-
-
-def test_no_pace_before_the_second_exposure():
-    progress = Progress(SERIES, "a film", 8, 1, "measuring", 1000.0, 0, None)
-    assert progress.seconds_left is None
 
 
 def test_a_pair_that_holds_no_images_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import http.client
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from dataclasses import replace
 
@@ -13,11 +14,18 @@ import pytest
 from mistral_txm.devices.key import Key
 from mistral_txm.services.exposures import Exposure, LogEntry
 from mistral_txm.services.lifeline import ServiceProcess
-from mistral_txm.services.live_view import Progress, Snapshot
+from mistral_txm.services.live_view import Snapshot
 from mistral_txm.services.monitor_door import is_loopback
 from mistral_txm.services.monitor_health import Health
 from mistral_txm.services.monitor_images import LARGEST_IMAGE, rgba, smaller
-from mistral_txm.services.monitor_words import frame_words, head_html, log_html, side_html
+from mistral_txm.services.monitor_progress import Place, Progress
+from mistral_txm.services.monitor_words import (
+    frame_words,
+    head_html,
+    log_html,
+    returns_html,
+    side_html,
+)
 
 MODULE = "mistral_txm.services.monitor"
 NOW_S = 2000.0
@@ -44,14 +52,27 @@ def exposure(tmp_path, stream: str = "primary") -> Exposure:
 
 
 def test_progress_in_words(tmp_path):
-    progress = Progress("a-series", "a film", 40, 10, "measuring", 1890.0, 0, exposure(tmp_path))
+    progress = Progress(
+        "a-series", "a film", 40, 10, "measuring", exposure(tmp_path), Place(2, 2, 3, 9, 5), 10.0
+    )
     text = head_html(Snapshot(progress=progress), NOW_S)
     assert "a film" in text
     assert "10 of 40 exposures · 25%" in text
-    assert "φ 102°, θ −31°, helicity -1, repeat 5" in text
+    assert "φ 102° (2/2), θ −31° (3/9), helicity -1, repeat 5/5" in text
     assert "newest frame 10 s ago" in text
-    assert "about 5 min left" in text
+    ends = time.strftime("%a %H:%M", time.localtime(1990.0 + 30 * 10))
+    assert f"about 4 min left, ends {ends}" in text
     assert "width:25.0%" in text
+    dead = Health("acquisition", "bad", "has ended: `resume` takes the rest")
+    text = head_html(Snapshot(progress=progress, health=(dead,)), NOW_S)
+    assert "✗ acquisition: has ended: `resume` takes the rest" in text
+    assert "broken off" in text
+    assert "measuring" not in text
+    assert "ends" not in text
+    held = replace(progress, held=LogEntry(1995.0, "pause", "turn the sample"))
+    assert "about 5 min left, ends not before" in head_html(Snapshot(progress=held), NOW_S)
+    first = replace(progress, place=Place(1, 2, 3, 9, 5))
+    assert "ends not before" in head_html(Snapshot(progress=first), NOW_S)
 
 
 def test_what_is_stale_is_called_stale():
@@ -64,12 +85,13 @@ def test_what_is_stale_is_called_stale():
     assert "3 s ago" in side_html(Snapshot(status=fresh), NOW_S)
 
 
-@pytest.mark.parametrize("render", [head_html, side_html])
+@pytest.mark.parametrize("render", [head_html, side_html, lambda *given: returns_html(given[0])])
 def test_every_text_is_escaped(render):
-    progress = Progress(HOSTILE, HOSTILE, 1, 0, HOSTILE, 0.0, 0, None)
+    progress = Progress(HOSTILE, HOSTILE, 1, 0, HOSTILE, None)
     status = dict.fromkeys(
         ("state", "message", "angles_done", "angles_planned", "residual", "phi_deg"), HOSTILE
     )
+    status["returns"] = [{"phi_deg": 0.0, "text": HOSTILE}]
     text = render(Snapshot(progress=progress, status=status, problems=(HOSTILE,)), NOW_S)
     assert "<script" not in text
 
@@ -139,10 +161,33 @@ def test_of_many_flags_the_newest_stand_at_the_top_and_all_below():
     assert all(f"flag {number}" in log_html([], [], status) for number in range(9))
 
 
-def test_a_saturated_frame_is_marked(tmp_path):
-    assert frame_words(exposure(tmp_path)) == "frame: 0 % saturated"
-    lit = replace(exposure(tmp_path), mean_counts=812.4, saturated_fraction=0.002)
-    assert frame_words(lit) == "frame: mean 812, ⚠ 0.2 % saturated"
+def test_a_frame_tells_its_saturation_and_its_drift(tmp_path):
+    taken = replace(exposure(tmp_path), time=1.7e9, mean_counts=812.4, saturated_fraction=1e-5)
+    told = {"helicity": -1, "repeat": 5, "time": 1.7e9, "drift_vu_pixels": [0.125, -1.5]}
+    others = [
+        told | one | {"drift_vu_pixels": [9, 9]} for one in ({"helicity": 1}, {"time": 1.7e9 - 1})
+    ]
+    status = {"newest_exposures": [*others, told, None, {"time": "late"}]}
+    assert frame_words(taken, 100_000, status).splitlines() == [
+        "frame: mean 812, 1 pixel saturated", "drift v +0.12, u −1.50 pixels",
+    ]  # fmt: skip
+    bright = replace(taken, saturated_fraction=0.002)
+    assert "⚠ 0.2 % saturated" in frame_words(bright, 100_000, status)
+    assert "not known yet" in frame_words(replace(taken, time=1.7e9 + 1), 100_000, status)
+    first = replace(taken, key=Key(102.0, -31.0, -1, 0))
+    status = {"newest_exposures": [told | {"repeat": 1, "drift_vu_pixels": None}]}
+    assert "the first of its angle" in frame_words(first, 100_000, status)
+
+
+def test_returns_to_zero_are_told_where_the_series_has_them():
+    progress = Progress("a-series", "a film", 40, 10, "measuring", None)
+    assert returns_html(Snapshot(progress=progress)) == ""
+    progress = replace(progress, returns_at=(0.0, 102.0))
+    status = {"returns": [{"phi_deg": 0.25, "text": "as it was"}, "garbage"]}
+    assert "<th>φ 0.2°</th><td>as it was</td>" in returns_html(Snapshot(status=status))
+    text = returns_html(Snapshot(progress=progress, status=status))
+    assert "<th>φ 0°</th><td>as it was</td>" in text
+    assert "<th>φ 102°</th><td>not taken yet</td>" in text
 
 
 def test_the_log_has_the_newest_first_and_all_is_escaped():

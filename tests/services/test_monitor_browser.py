@@ -69,7 +69,9 @@ def close(shown: list[Any], expected: Any) -> bool:
 
 def test_numbers_on_the_page_are_those_in_the_files(page, folder):
     status, m_czyx = folder.status, folder.m_czyx
-    assert "φ 0°, θ −30°, helicity -1, repeat 2" in page.text  # the journal's newest exposure
+    assert (
+        "φ 0° (1/1), θ −30° (1/2), helicity -1, repeat 2/2" in page.text
+    )  # the journal's newest exposure
     assert "3 of 4" in page.text
     assert f"{status['residual']:.3g}" in page.text
     assert "+1 (90%)" in page.text
@@ -115,10 +117,15 @@ def test_it_changes_without_being_loaded_again_when_the_live_process_starts_anew
     page.says("silent for 5 min")
     folder.put_status(angles_done=4, state="complete", residual=0.0625, updated_at=time.time())
     folder.status["singularities"][0]["x_nm"] = -36.75
-    folder.put_status()
+    seen = {"time": 1.7e9, "helicity": -1, "repeat": 2, "drift_vu_pixels": [0.25, -0.5]}
+    back = {"phi_deg": 0.0, "text": "the sample is as it was"}
+    folder.put_status(newest_exposures=[seen], returns=[back])
     folder.put_volume(2 * folder.m_czyx)
     page.says("0.0625")
     page.says("live: complete")
+    page.says("the sample is as it was")
+    assert page.column("exposures", "v_minus") == [0.25]
+    assert page.column("exposures", "u_minus") == [-0.5]
     z = folder.index(folder.status["singularities"][0]["z_nm"], "z")
     page.until(
         lambda: close(page.column("xy component image", "image"), folder.m_czyx[2, z]),

@@ -17,7 +17,12 @@ from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.live_view import LiveView
 from mistral_txm.services.live_volume import LiveVolume
-from mistral_txm.services.monitor_curves import flux_points, history_columns, view_columns
+from mistral_txm.services.monitor_curves import (
+    exposure_columns,
+    flux_points,
+    history_columns,
+    view_columns,
+)
 from mistral_txm.services.monitor_health import Pace, health
 from mistral_txm.services.monitor_page import Page, Shared
 from mistral_txm.services.monitor_scene import MOST_ARROWS, arrows, scene
@@ -57,6 +62,17 @@ def test_curves_leave_open_what_is_not_known():
     assert np.array_equal(views["drift_u_pixels"], [math.nan, math.nan], equal_nan=True)
     assert history_columns(status)["angles"] == [2]
     assert math.isnan(history_columns(status)["resolution_nm"][0])
+
+
+def test_drifts_stand_with_their_helicity_and_one_standard_deviation():
+    nothing = {"time": 3.0, "helicity": 1, "drift_vu_pixels": None, "std_vu_pixels": None}
+    seen = {"time": 4.0, "helicity": -1, "drift_vu_pixels": [0.5, -2], "std_vu_pixels": [0.25, 1]}
+    columns = exposure_columns({"newest_exposures": [nothing, "garbage", {"time": None}, seen]})
+    assert columns["time"] == [3, 4]
+    for name, value, low, high in (("v_minus", 0.5, 0.25, 0.75), ("u_minus", -2, -3, -1)):
+        ends = [columns[f"{name}{end}"] for end in ("", "_low", "_high")]
+        assert np.array_equal(ends, [[math.nan, one] for one in (value, low, high)], equal_nan=True)
+    assert np.isnan(columns["v_plus"] + columns["u_plus"]).all()
 
 
 def told(data, status=None, documents=None, pace=None, now_s=NOW_S):
@@ -99,8 +115,9 @@ def test_the_watchdog_is_found_among_the_children_of_the_acquisition(tmp_path, m
 def test_a_silent_live_process_and_a_catalog_that_is_behind_are_told(tmp_path):
     status = {"state": "following", "updated_at": NOW_S - 300}
     assert told(tmp_path, status)["live"][0] == "bad"
-    status["updated_at"] = NOW_S - 3
-    assert told(tmp_path, status)["live"][0] == "good"
+    status |= {"updated_at": NOW_S - 3, "frames_seen": 20, "lag_frames": 6}
+    state, text = told(tmp_path, status, pace=Pace(True, None, taken=23))["live"]
+    assert (state, "9 frames behind" in text) == ("good", True)
     catalog = tmp_path / "catalog"
     catalog.mkdir()
     (catalog / "address.json").write_text(json.dumps({"pid": psutil.Process().pid}))
