@@ -161,7 +161,7 @@ def check_clearance(
     for phi_deg in measurement.azimuths_deg:
         states = [
             Pose(step.theta_deg, inside.x_um, inside.z_um)
-            if step.stream == "primary"
+            if step.shows_sample
             else Pose(step.theta_deg, outside.out_x_um, outside.out_z_um)
             for step in steps(measurement, phi_deg)
             if step.stream != "dark"

@@ -125,7 +125,7 @@ def _leg(
             Estimate(
                 exposure_s=exposure_s,
                 readout_s=frames * (ccd.readout_time_s + usual.frame_overhead_s),
-                sample_exposure_s=exposure_s if step.stream == "primary" else 0.0,
+                sample_exposure_s=exposure_s if step.shows_sample else 0.0,
                 frames=frames,
                 bytes=FILE_BYTES + frames * (2 * pixels + FRAME_BYTES),
             )

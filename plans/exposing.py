@@ -264,5 +264,8 @@ def _name(stream: str, key: Key) -> str:
     side = f"helicity {key.helicity:+d}" if key.helicity else "no helicity"
     if stream == "dark":
         return f"dark frame {key.repeat + 1}"
-    place = "flat" if stream == "flat" else f"phi {key.phi_deg:g} deg, theta {key.theta_deg:g} deg"
+    back = "back at " if stream == "zero" else ""
+    place = f"phi {key.phi_deg:g} deg, {back}theta {key.theta_deg:g} deg"
+    if stream == "flat":
+        place = "flat"
     return f"{place}, {side}, repeat {key.repeat + 1}"

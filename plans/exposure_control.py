@@ -87,7 +87,7 @@ class Seen:
         The brightness is that of the last view of the same helicity and energy at the nearest tilt, for each
         mA in the ring: from one tilt to the next it changes little. Before the first, the plan's exposure holds.
         """
-        if step.stream != "primary" or control is None:
+        if not step.shows_sample or control is None:
             return step.exposure_s
         by_tilt = self._bright_per_ma_s.get((step.energy_ev, step.helicity))
         if not by_tilt:
@@ -147,6 +147,8 @@ class Seen:
             bright_per_s = max(frame.bright_counts - dark, 0.0) / exposure_s
             self._bright_per_ma_s[place][step.theta_deg] = bright_per_s / frame.ring_current_ma
         self._dose_ma_s[step.energy_ev] += frame.ring_current_ma * exposure_s
+        if step.stream == "zero":  # it does not add to the view that it looks at again
+            return Spent(photons, math.sqrt(photons), self._dose_ma_s[step.energy_ev])
         self._photons[_view(step)][repeat] = photons
         return Spent(photons, self._signal_to_noise(step), self._dose_ma_s[step.energy_ev])
 

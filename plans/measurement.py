@@ -79,6 +79,15 @@ class Darks(Strict):
     repeats: _Count
 
 
+class ReturnToZero(Strict):
+    """After the last tilt of each azimuth the one nearest zero is exposed again, `repeats` times in each helicity.
+
+    It shows what happened to the sample meanwhile, and is no part of the volume.
+    """
+
+    repeats: _Count
+
+
 class Focus(Strict):
     """Where the zone plate focuses each helicity; without it, where the instrument says."""
 
@@ -183,6 +192,7 @@ class Measurement(Strict):
     first_helicity: Literal[1, -1] = 1
     flats: Flats
     darks: Darks
+    return_to_zero: ReturnToZero | None = None
     focus: Focus | None = None
     exposure_control: ExposureControl | None = None
     stop: Stop | None = None

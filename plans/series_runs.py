@@ -234,7 +234,7 @@ def _leg(
         looked_deg: dict[float, float] = {}
         enough: set[float] = set()
         for step in taken:
-            begins = step.stream == "primary" and step.theta_deg != tilt_deg
+            begins = step.shows_sample and step.theta_deg != tilt_deg
             if begins and order.is_over(time.monotonic() - began_s):
                 text = order.told_over(f"theta {step.theta_deg:g} deg", order.why_over())
                 yield from in_run(step.energy_ev, note(instrument, "note", text))
@@ -249,7 +249,7 @@ def _leg(
                         yield from in_run(step.energy_ev, note(instrument, "note", text))
             if step.energy_ev in enough:
                 continue
-            tilt_deg = step.theta_deg if step.stream == "primary" else None
+            tilt_deg = step.theta_deg if step.shows_sample else None
             if step.energy_ev != now_ev:
                 change = partial(change_energy, instrument, step.energy_ev)
                 what = f"{step.energy_ev:g} eV"
@@ -287,12 +287,13 @@ def _metadata(
     """Return what the start document of a run says of its measurement, which has one photon energy."""
     description, ccd = measurement.to_dict(), instrument.configuration.ccd
     planned = sum(len(step.repeats) for step in taken if step.stream == "primary")
+    with_sample = any(step.shows_sample for step in taken)
     return {
         "energy_ev": measurement.energies_ev[0],
         "measurement": description,
         "sample": description["sample"],
         "n_planned": planned,
-        **({"planned_keys": manifest(measurement)} if planned else {}),
+        **({"planned_keys": manifest(measurement)} if with_sample else {}),
         "pixel_nm": ccd.pixel_nm,
         "saturation_counts": ccd.saturation_counts,
         "hints": {"dimensions": [[["theta"], "primary"]]},

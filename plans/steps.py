@@ -7,6 +7,7 @@ from typing import Literal
 
 from mistral_txm.devices.key import Key
 from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.return_to_zero import return_keys
 
 NOTHING: Mapping[float, Collection[Key]] = {}
 """Nothing is done yet, at any photon energy."""
@@ -16,13 +17,18 @@ NOTHING: Mapping[float, Collection[Key]] = {}
 class Step:
     """Exposures that belong together: of one state of the beamline, into one file."""
 
-    stream: Literal["dark", "flat", "primary"]
+    stream: Literal["dark", "flat", "primary", "zero"]
     phi_deg: float
     theta_deg: float
     helicity: int
     energy_ev: float
     exposure_s: float
     repeats: tuple[int, ...]
+
+    @property
+    def shows_sample(self) -> bool:
+        """Whether the sample is in the beam."""
+        return self.stream in ("primary", "zero")
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -39,6 +45,8 @@ class Step:
         'phi_102_theta_-55_minus'
         >>> Step("dark", 0.0, 0.0, 0, 707.4, 8.5, (0,)).file_name
         'phi_0_dark_8.5s'
+        >>> Step("zero", 0.0, 0.0, 1, 707.4, 8.0, (3, 4, 5)).file_name
+        'phi_0_zero_0_plus'
         """
         phi = f"phi_{self.phi_deg:g}"
         if self.stream == "dark":
@@ -46,7 +54,8 @@ class Step:
         side = "plus" if self.helicity > 0 else "minus"
         if self.stream == "flat":
             return f"{phi}_flat_{side}"
-        return f"{phi}_theta_{self.theta_deg:g}_{side}"
+        tilt = "zero" if self.stream == "zero" else "theta"
+        return f"{phi}_{tilt}_{self.theta_deg:g}_{side}"
 
 
 def edge_series(series: str, measurement: Measurement, energy_ev: float) -> str:
@@ -67,14 +76,15 @@ def steps(
     """Return what one azimuth takes, in order; nothing at all if all its exposures are to skip.
 
     For each photon energy dark frames come first, then flats of both helicities, then the tilts from
-    the lowest upwards, with flats between them and at the end if the measurement says so. With
-    interleaved edges each tilt takes one helicity at all energies, then the other in reverse order,
-    so that neither slit nor monochromator moves more than it must.
+    the lowest upwards, with flats between them and at the end if the measurement says so, and the
+    return to zero tilt before those at the end. With interleaved edges each tilt takes one helicity
+    at all energies, then the other in reverse order, so that neither slit nor monochromator moves
+    more than it must.
 
     Parameters
     ----------
     skip
-        By photon energy, the keys that are done already.
+        By photon energy, the keys that are done already, those of returns included.
 
     Raises
     ------
@@ -116,23 +126,30 @@ def _azimuth(
         for index, theta_deg in enumerate(measurement.angles_deg)
         if (views := tuple(_views(measurement, phi_deg, theta_deg, index, done)))
     ]
-    if not tilts:
+    # It begins at the helicity of the view before.
+    before = tilts[-1][-1].helicity if tilts else measurement.first_helicity
+    back = tuple(_return(measurement, phi_deg, before, done))
+    if not tilts and not back:
         return
+    exposed = [view for of_tilt in (*tilts, back) for view in of_tilt]
     left_ev = [
         energy_ev
         for energy_ev in energies_ev
-        if any(view.energy_ev == energy_ev for views in tilts for view in views)
+        if any(view.energy_ev == energy_ev for view in exposed)
     ]
     flats, taken = measurement.flats, 0
-    yield from _darks(measurement, phi_deg, left_ev, [view for views in tilts for view in views])
+    yield from _darks(measurement, phi_deg, left_ev, exposed)
     # Flats end at the helicity of the view that follows, and begin at that of the view before.
-    yield from _flats(measurement, phi_deg, -tilts[0][0].helicity, left_ev, taken)
-    for count, views in enumerate(tilts, start=1):
-        yield from views
-        between = flats.every_tilts and count % flats.every_tilts == 0 and count < len(tilts)
-        if between or (flats.at_end and count == len(tilts)):
+    yield from _flats(measurement, phi_deg, -exposed[0].helicity, left_ev, taken)
+    for count, of_tilt in enumerate(tilts, start=1):
+        yield from of_tilt
+        if flats.every_tilts and count % flats.every_tilts == 0 and count < len(tilts):
             taken += flats.repeats
-            yield from _flats(measurement, phi_deg, views[-1].helicity, left_ev, taken)
+            yield from _flats(measurement, phi_deg, of_tilt[-1].helicity, left_ev, taken)
+    yield from back
+    if flats.at_end:
+        taken += flats.repeats
+        yield from _flats(measurement, phi_deg, exposed[-1].helicity, left_ev, taken)
 
 
 def _darks(
@@ -174,17 +191,44 @@ def _views(
     index: int,
     done: Mapping[float, frozenset[Key]],
 ) -> Iterator[Step]:
-    exposed = measurement.exposures_at(theta_deg)
-    first, second = measurement.helicities_at(index)
+    repeats = measurement.exposures_at(theta_deg).repeats
+    wanted = [
+        Key(phi_deg, theta_deg, helicity, repeat)
+        for helicity in (1, -1)
+        for repeat in range(repeats)
+    ]
+    first, _ = measurement.helicities_at(index)
+    yield from _pair(measurement, "primary", wanted, first, done)
+
+
+def _return(
+    measurement: Measurement,
+    phi_deg: float,
+    first_helicity: int,
+    done: Mapping[float, frozenset[Key]],
+) -> Iterator[Step]:
+    wanted = [key for key in return_keys(measurement) if key.phi_deg == phi_deg]
+    yield from _pair(measurement, "zero", wanted, first_helicity, done)
+
+
+def _pair(
+    measurement: Measurement,
+    stream: Literal["primary", "zero"],
+    wanted: Sequence[Key],
+    first_helicity: int,
+    done: Mapping[float, frozenset[Key]],
+) -> Iterator[Step]:
+    """Yield what is left of the exposures of one tilt, in both helicities, at all energies."""
     energies_ev = tuple(done)
-    for helicity, those_ev in ((first, energies_ev), (second, energies_ev[::-1])):
+    for helicity, those_ev in (
+        (first_helicity, energies_ev),
+        (-first_helicity, energies_ev[::-1]),
+    ):
+        of_it = [key for key in wanted if key.helicity == helicity]
         for energy_ev in those_ev:
-            repeats = tuple(
-                repeat
-                for repeat in range(exposed.repeats)
-                if Key(phi_deg, theta_deg, helicity, repeat) not in done[energy_ev]
-            )
-            if repeats:
-                yield Step(
-                    "primary", phi_deg, theta_deg, helicity, energy_ev, exposed.exposure_s, repeats
-                )
+            left = [key for key in of_it if key not in done[energy_ev]]
+            if left:
+                phi_deg, theta_deg, *_ = left[0]
+                exposure_s = measurement.exposures_at(theta_deg).exposure_s
+                repeats = tuple(key.repeat for key in left)
+                yield Step(stream, phi_deg, theta_deg, helicity, energy_ev, exposure_s, repeats)

@@ -12,6 +12,7 @@ from mistral_txm.devices.key import Key
 from mistral_txm.plans.checks import PlanError
 from mistral_txm.plans.exposure_control import Looked
 from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.return_to_zero import return_keys
 from mistral_txm.plans.series_runs import check, order_of, stated_azimuth, take_azimuths, take_runs
 from mistral_txm.plans.steps import NOTHING, steps
 
@@ -144,7 +145,9 @@ def retake(
         raise PlanError(f"retake: {key} is not a key (phi, theta, helicity, repeat) of the series")
     if not wanted:
         raise PlanError("retake: expected at least one key (phi, theta, helicity, repeat)")
-    skip = dict.fromkeys(measurement.energies_ev, planned - wanted)
+    skip = dict.fromkeys(
+        measurement.energies_ev, (planned - wanted).union(return_keys(measurement))
+    )
     check(instrument, measurement, md or {})
     order = order_of(measurement, series, md, skip=skip, whole=True)
     uids = yield from take_azimuths(instrument, [order])
@@ -192,6 +195,7 @@ def dichroic_projection(
         "tilts": [alone.model_dump()],
         "azimuths_deg": [phi_deg],
     }
+    description.pop("return_to_zero", None)
     one = Measurement.from_dict(description)
     order = order_of(one, None, md, plan_name="dichroic_projection")
     uids = yield from take_runs(instrument, order, steps(one, phi_deg))

@@ -7,8 +7,11 @@ from typing import Any
 
 from mistral_txm.devices.key import Key
 from mistral_txm.plans import Measurement
+from mistral_txm.plans.return_to_zero import return_keys
+from mistral_txm.services.exposures import RETURN, Exposure
 from mistral_txm.services.series_exposures import SeriesExposures
-from mistral_txm.services.verification import read_series, verify
+from mistral_txm.services.standing import assigned
+from mistral_txm.services.verification import Verification, read_series, verify
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Measured:
     def keys(self) -> dict[Key, None]:
         """All keys of all its series, in the order of the plan."""
         return dict.fromkeys(key for one in self.series.values() for key in one.manifest)
+
+    @property
+    def planned(self) -> int:
+        """How many exposures of the sample there are in all, those of the returns to zero tilt included."""
+        return self.left({})
 
     def missing(self) -> dict[float, int]:
         """Return how many exposures are missing, by energy, from the journal alone."""
@@ -43,8 +51,8 @@ class Measured:
         return newest
 
     def left(self, skip: Mapping[float, frozenset[Key]]) -> int:
-        """Return how many exposures there are without those to skip."""
-        keys = frozenset(self.keys)
+        """Return how many exposures there are without those to skip, returns to zero tilt included."""
+        keys = frozenset((*self.keys, *return_keys(self.measurement)))
         return sum(len(keys - skip.get(each, frozenset())) for each in self.measurement.energies_ev)
 
     def verified(self, data: Path) -> dict[float, frozenset[Key]]:
@@ -52,8 +60,32 @@ class Measured:
         done = {}
         for energy_ev, one in self.series.items():
             (found,) = verify(data, one.uid)
-            done[energy_ev] = found.done
+            done[energy_ev] = found.done | self._returned(one, found)
         return done
+
+    def _returned(self, series: SeriesExposures, found: Verification) -> frozenset[Key]:
+        """Return the keys of returns that are not to be taken: they were, or the sample was turned since then."""
+        if not (planned := return_keys(self.measurement)):
+            return frozenset()
+        damaged = {one for one, _ in found.damaged}
+        good = {
+            one.key
+            for one in series.exposures
+            if one.stream == RETURN and assigned(one) and one not in damaged
+        }
+        last = max(
+            (one for each in self.series.values() for one in each.exposures if _shows_sample(one)),
+            key=lambda one: one.time,
+            default=None,
+        )
+        unfinished = {key.phi_deg for key in found.missing}
+        if last is not None:
+            unfinished.add(last.key.phi_deg)
+        return frozenset(key for key in planned if key in good or key.phi_deg not in unfinished)
+
+
+def _shows_sample(exposure: Exposure) -> bool:
+    return exposure.stream in ("primary", RETURN)
 
 
 def measured(data: Path) -> list[Measured]:

@@ -317,7 +317,8 @@ def _measurement(what: Measurement | str | Path) -> Measurement:
 
 def print_dry_run(found: DryRun, exposures: Mapping[str, int], devices: Sequence[str]) -> None:
     """Print what a plan would expose, ask and move, of the devices that an operator moves."""
-    kinds = [("sample", "primary"), ("open beam", "flat"), ("dark", "dark")]
+    kinds = [("sample", "primary"), ("return to zero tilt", "zero"), ("open beam", "flat")]
+    kinds.append(("dark", "dark"))
     counts = ", ".join(f"{exposures[name]} {kind}" for kind, name in kinds if exposures.get(name))
     print(f"exposures: {counts or 'none'}; runs: {found.commands['open_run']}")
     if questions := found.commands["input"]:

@@ -5,6 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from mistral_txm.devices.key import Key
+from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.return_to_zero import return_keys
+from mistral_txm.services.exposures import RETURN
 from mistral_txm.services.standing import (
     Contribution,
     Standing,
@@ -43,6 +46,8 @@ class Run:
         self.again = again
         """Whether it takes other exposures than those that were missing."""
         self.exposed: list[Exposed] = []
+        self.returned: set[Key] = set()
+        """Keys of the return to zero tilt that were exposed."""
         self.references_s = 0.0
         """Estimated time of the darks and flats that were taken."""
         self.ended = False
@@ -61,6 +66,8 @@ class Run:
         if stream == "primary":
             key = _key(data, "key")
             self.exposed.append(Exposed(self._keys.get(key, key), int(data["polarization"])))
+        elif stream == RETURN:
+            self.returned.add(_key(data, "key"))
         elif stream == "waived":
             self._waived.append(_key(data, "waived"))
         elif stream in ("dark", "flat"):
@@ -80,6 +87,7 @@ class Series:
         self.manifest = planned_keys(start)
         self.runs: dict[str, Run] = {}
         self._keys = {key: key for key in self.manifest}
+        self._returns = _returns(start)
 
     def begin(self, run_uid: str, start: Document) -> None:
         """Begin a run; one that was known before is told anew."""
@@ -87,6 +95,7 @@ class Series:
         if keys := planned_keys(start):
             self.start, self.manifest = start, keys
             self._keys = {key: key for key in keys}
+            self._returns = _returns(start)
         azimuths = {key.phi_deg for key in self.manifest}
         # As planned: what a person says of the sample may differ a little.
         azimuth_deg = min(azimuths, key=lambda each: abs(each - start.get("phi_deg", each)))
@@ -105,15 +114,24 @@ class Series:
 
     def left_s(self, seconds: Seconds) -> float:
         """Estimate what is left of it; where exposures are taken again, of those alone."""
-        left = frozenset(self._again() if self.takes_again else self.standing().missing)
+        left = frozenset(self._again() if self.takes_again else self._missing())
         azimuths = {key.phi_deg for key in left}
         taken_s = sum(
             run.references_s
             for run in self.runs.values()
             if run.azimuth_deg in azimuths and not run.ended
         )
-        needless = frozenset(self.manifest) - left
+        needless = frozenset((*self.manifest, *self._returns)) - left
         return max(seconds(self.start, needless) - taken_s, 0.0)
+
+    def _missing(self) -> list[Key]:
+        """Return what is missing, with the returns to zero tilt of the azimuths where something is, or a run."""
+        missing = list(self.standing().missing)
+        azimuths = {key.phi_deg for key in missing}
+        azimuths |= {run.azimuth_deg for run in self.runs.values() if not run.ended}
+        done = {key for run in self.runs.values() for key in run.returned}
+        missing += [key for key in self._returns if key.phi_deg in azimuths and key not in done]
+        return missing
 
     def _again(self) -> list[Key]:
         """Return as many keys as will be taken again: which ones is not told, so those after the last."""
@@ -129,6 +147,12 @@ class Series:
     def place(self, key: Key) -> str:
         """Say where in the series a key is."""
         azimuths = list(dict.fromkeys(each.phi_deg for each in self.manifest))
+        if key in self._returns:
+            again = [each.repeat for each in self._returns if each[:3] == key[:3]]
+            return (
+                f"phi {azimuths.index(key.phi_deg) + 1}/{len(azimuths)}, back at theta {key.theta_deg:g} deg, "
+                f"helicity {key.helicity:+d}, repeat {again.index(key.repeat) + 1}/{len(again)}"
+            )
         tilts = list(
             dict.fromkeys(each.theta_deg for each in self.manifest if each.phi_deg == key.phi_deg)
         )
@@ -214,7 +238,7 @@ class Progress:
                 self._waits = "" if data["log_kind"] == "go_on" else data["log_text"]
         elif stream in ("dark", "flat"):
             self._waits = ""
-        elif stream == "primary":
+        elif stream in ("primary", RETURN):
             self._waits = ""
             self._last = self._series[self._series_of[run_uid]], _key(doc["data"], "key")
 
@@ -284,6 +308,12 @@ class Progress:
         """Return of how many photon energies no series was begun."""
         some = next(iter(self._series.values()))
         return max(len(some.start.get("edges", {}).get("energies_ev", ())) - len(self._series), 0)
+
+
+def _returns(start: Document) -> tuple[Key, ...]:
+    """Return the keys of the returns to zero tilt that a start document plans."""
+    described = start.get("measurement")
+    return return_keys(Measurement.from_dict(described)) if described is not None else ()
 
 
 def measurement_of(start: Document) -> str:

@@ -17,7 +17,9 @@ from mistral_txm.services.standing import (
     rejected_keys,
 )
 
-STREAMS = ("dark", "flat", "primary")
+RETURN = "zero"
+"""Stream of the sample at the return to zero tilt, which is no part of its series."""
+STREAMS = ("dark", "flat", "primary", RETURN)
 """Streams whose Events are exposures, where they carry keys."""
 
 

@@ -21,7 +21,7 @@ from mistral_txm.reconstruction.nxtomo import (
     TomoEntry,
     write_nxtomo,
 )
-from mistral_txm.services.exposures import STREAMS, Exposure, RunExposures
+from mistral_txm.services.exposures import RETURN, STREAMS, Exposure, RunExposures
 from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.runs import energy_ev
 
@@ -153,7 +153,7 @@ _MARKS = {"dark": "BG_", "flat": "FF_", "primary": ""}
 
 
 def _as_martapp(journal: Path, output: Path) -> None:
-    """Write MARTApp's first stage; what the jaws spoiled has no place in it."""
+    """Write MARTApp's first stage; what the jaws spoiled, and returns to zero tilt, have no place in it."""
     run = _tilt_series(journal)
     if output.exists():
         raise FileExistsError(f"{output}: exists; name a new folder for the images")
@@ -167,7 +167,7 @@ def _as_martapp(journal: Path, output: Path) -> None:
             helicity = 1 if one.stream == "dark" else one.key.helicity
             if one.stream != "dark" and one.polarization != helicity:
                 continue
-            if one.stream == "primary" and one not in kept:
+            if one.stream in ("primary", RETURN) and one not in kept:
                 continue
             taken = datetime.fromtimestamp(one.time, UTC)
             counts_vu = one.read()

@@ -1,13 +1,14 @@
 """A series as it is being measured: which exposures it has, and which angles are finished."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, TypeVar
 
 from mistral_txm.devices.key import Key
-from mistral_txm.services.exposures import Exposure, RunExposures, UnreadableExposure
-from mistral_txm.services.standing import Standing, planned_keys, standing
+from mistral_txm.services.exposures import RETURN, Exposure, RunExposures, UnreadableExposure
+from mistral_txm.services.standing import Standing, last_of_each, planned_keys, standing
 
 T = TypeVar("T")
 
@@ -30,6 +31,11 @@ class Angle:
     darks: tuple[Exposure, ...]
     stated_phi_deg: float
     """The azimuth that a person stated when the sample was mounted, which the reconstruction uses."""
+
+    @property
+    def is_return(self) -> bool:
+        """Whether it is a return to zero tilt: the same tilt again, after the last one."""
+        return any(one.stream == RETURN for of_it in self.exposures.values() for one in of_it)
 
 
 class SeriesExposures:
@@ -128,8 +134,33 @@ class SeriesExposures:
         of_it = [one for key, one in accepted.items() if (key.phi_deg, key.theta_deg) == here]
         return self._angle(of_it, self._references())
 
+    def returns(self) -> dict[tuple[float, float], Angle]:
+        """Return the finished returns to zero tilt, one for each azimuth, by ``(phi, theta)`` as planned.
+
+        One is finished when every planned exposure is there, or its run has ended with some of both helicities.
+        """
+        taken_keys = last_of_each(
+            one for run in self.runs for one in run.stream(RETURN) if one not in self._unreadable
+        )
+        places: dict[tuple[float, float], list[Exposure]] = {}
+        for key, one in taken_keys.items():
+            places.setdefault((key.phi_deg, key.theta_deg), []).append(one)
+        references = self._references()
+        return {
+            place: self._angle(exposures, references)
+            for place, exposures in places.items()
+            if self._is_whole(exposures)
+        }
+
+    def _is_whole(self, exposures: Sequence[Exposure]) -> bool:
+        run = self._runs[exposures[-1].run_uid]
+        planned = run.start.get("measurement", {}).get("return_to_zero", {}).get("repeats", 1)
+        least = planned if run.stop is None else 1
+        counts = Counter(one.key.helicity for one in exposures)
+        return min(counts[1], counts[-1]) >= least
+
     def read(self, angle: Angle, make: Callable[[Angle], T]) -> tuple[Angle, T]:
-        """Make something of the frames of a finished angle; return what it was made of, too.
+        """Make something of the frames of a finished angle or return; give back what it was made of, too.
 
         Of a key whose last frame cannot be read, the exposure before it is used, if there is one.
 
@@ -143,7 +174,8 @@ class SeriesExposures:
                 return angle, make(angle)
             except UnreadableExposure as problem:
                 self._unreadable.add(problem.exposure)
-                other = self.finished()[angle.phi_deg, angle.theta_deg]
+                found = self.returns() if angle.is_return else self.finished()
+                other = found.get((angle.phi_deg, angle.theta_deg), angle)
                 if other == angle:
                     raise
                 angle = other
@@ -231,7 +263,7 @@ class _References:
 
 
 def _without_sample(exposure: Exposure) -> bool:
-    return exposure.stream != "primary"
+    return exposure.stream in ("dark", "flat")
 
 
 def _by_helicity(exposures: Iterable[Exposure]) -> dict[int, tuple[Exposure, ...]]:

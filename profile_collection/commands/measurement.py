@@ -125,7 +125,7 @@ def _resume(arguments: argparse.Namespace) -> None:
         raise CommandFailed(
             f"series {chosen.uid} was measured at a beamline: resume it from a session there, with RE(resume())"
         )
-    planned = len(chosen.keys) * len(chosen.measurement.energies_ev)
+    planned = chosen.planned
     _say(
         f"series {chosen.uid}: {planned - chosen.left(done)} of {planned} exposures need not be taken any more"
     )

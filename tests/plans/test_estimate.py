@@ -87,11 +87,12 @@ def test_energies_by_turns_cost_the_way_of_monochromator_and_zone_plate() -> Non
 
 
 def test_the_dose_is_told_in_units_of_the_paper() -> None:
-    """Twice 2 x (25 tilts of 15 x 8 s, 40 of 20 x 12 s, 22 of 20 x 20 s)."""
+    """Twice 2 x (25 tilts of 15 x 8 s, 40 of 20 x 12 s, 22 of 20 x 20 s); and 3 x 8 s at the return to zero tilt."""
     paper_s = 2 * 2 * (25 * 15 * 8 + 40 * 20 * 12 + 22 * 20 * 20)
     for name, repeats in (("paper", None), ("medium", 3)):
         found = estimate(load_measurement(name), load_configuration(), (256, 256))
         dose_s = paper_s if repeats is None else 2 * 2 * 3 * (25 * 8 + 40 * 12 + 22 * 20)
+        dose_s += 2 * 2 * 3 * 8
         assert found.sample_exposure_s == pytest.approx(dose_s)
         assert found.relative_dose == pytest.approx(dose_s / paper_s)
 

@@ -20,6 +20,7 @@ from mistral_txm.plans.measurement import (
     ExposureControl,
     Flats,
     Measurement,
+    ReturnToZero,
     Sample,
     Tilts,
     load_measurement,
@@ -31,7 +32,7 @@ from mistral_txm.plans.measurement import (
 from mistral_txm.plans.steps import edge_series, manifest, steps
 
 measurements = st.builds(
-    lambda tilts, azimuths, first, low, high, at_end, every, energies, edges: Measurement(
+    lambda tilts, azimuths, first, low, high, at_end, every, energies, edges, again: Measurement(
         sample=Sample(name="film"),
         tilts=tuple(
             Tilts(
@@ -48,6 +49,7 @@ measurements = st.builds(
         first_helicity=first,
         energies_ev=tuple(energies),
         edges=edges,
+        return_to_zero=again and ReturnToZero(repeats=again),
     ),
     st.sets(st.integers(-60, 60).map(float), min_size=1, max_size=8),
     st.lists(st.sampled_from([0.0, 90.0, 102.0, -45.0]), min_size=1, max_size=3, unique=True),
@@ -58,6 +60,7 @@ measurements = st.builds(
     st.one_of(st.none(), st.integers(1, 4)),
     st.lists(st.sampled_from([707.4, 720.5, 778.1]), min_size=1, max_size=3, unique=True),
     st.sampled_from(["in_turn", "interleaved"]),
+    st.one_of(st.none(), st.integers(1, 3)),
 )
 
 

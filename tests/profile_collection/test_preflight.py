@@ -37,16 +37,16 @@ def test_the_paper_measurement_is_summed_up_as_by_hand(configuration):
     # Tilts up to 24 deg: 25, to 44: 40, to 55: 22; 15, 20 and 20 exposures of 8, 12 and 20 s.
     exposures = 2 * 2 * (25 * 15 + 40 * 20 + 22 * 20)
     assert found["exposures"] == exposures
-    flats, darks = 2 * 2 * 2 * 50, 2 * 4 * 10
-    assert found["frames_with_flats_and_darks"] == exposures + flats + darks
-    pixels_gb = (exposures + flats + darks) * 2 * 1024**2 / 1e9
+    flats, darks, returned = 2 * 2 * 2 * 50, 2 * 4 * 10, 2 * 2 * 3
+    assert found["frames_with_flats_and_darks"] == exposures + flats + darks + returned
+    pixels_gb = (exposures + flats + darks + returned) * 2 * 1024**2 / 1e9
     assert pixels_gb < found["data_GB"] < 1.005 * pixels_gb
     seconds = 2 * 2 * (25 * 15 * 8 + 40 * 20 * 12 + 22 * 20 * 20) + flats * 3
-    seconds += 2 * 10 * (3 + 8 + 12 + 20)
+    seconds += 2 * 10 * (3 + 8 + 12 + 20) + returned * 8
     assert found["exposure_h"] == round(seconds / 3600, 2)
     assert found["duration_h"] > found["exposure_h"]
     assert found["sample_in_light_h"] == round((seconds - flats * 3 - 2 * 10 * 43) / 3600, 2)
-    assert found["dose_relative_to_the_paper"] == 1.0
+    assert found["dose_relative_to_the_paper"] == 1.001  # 96 s more than 85 600
 
 
 def test_nothing_stands_in_the_way_of_the_small_measurement(configuration, tmp_path):
@@ -211,7 +211,9 @@ def test_a_dry_run_moves_nothing_and_finds_what_would_fail(preflight_here, instr
     preflight_here.simulate(tilt_series(instrument, small(), 0.0))
     out = capsys.readouterr().out
     # 23 tilts x 2 x 3, flats 2 x 10, darks 4 x 5
-    assert out.startswith(f"exposures: {23 * 2 * 3} sample, 20 open beam, 20 dark; runs: 1\n")
+    assert out.startswith(
+        f"exposures: {23 * 2 * 3} sample, 6 return to zero tilt, 20 open beam, 20 dark; runs: 1\n"
+    )
     assert ["theta", "-55", "55"] in [
         [words[0], *words[-2:]] for words in map(str.split, out.splitlines())
     ]

@@ -33,7 +33,7 @@ def start(series="s", **more):
 def documents(run, *events, **more):
     """Return those of a run; an event is what follows its name and stream."""
     yield "start", start(**more)
-    for stream in ("primary", "flat", "log", "waived"):
+    for stream in ("primary", "zero", "flat", "log", "waived"):
         yield "descriptor", {"uid": f"{run} {stream}", "name": stream}
     for stream, data in events:
         yield "event", {"descriptor": f"{run} {stream}", "data": data}
@@ -55,8 +55,8 @@ def exposed(phi, theta, helicity, repeat, polarization=None):
 class Told:
     """A progress, told of the begin of a run of each of some series."""
 
-    def __init__(self, *starts, earlier=()):
-        self.progress = Progress("s", seconds, readout_s=1.0, earlier=earlier)
+    def __init__(self, *starts, earlier=(), estimate=seconds):
+        self.progress = Progress("s", estimate, readout_s=1.0, earlier=earlier)
         for doc in starts or [start()]:
             run = f"run of {doc['series']}"
             for name, each in documents(run, **doc):
@@ -231,3 +231,37 @@ def test_an_edge_that_was_finished_before_is_not_to_come():
     told.progress.pass_time(4000.0)
     # 16 + 4 of 32; 4000 of 16200 s in 4000 s
     assert told.line().endswith("repeat 2/2, 62 %, ends Sat 06:23")
+
+
+def returning(**more):
+    """Begin a run of a measurement that goes back to -5 deg, once in each helicity."""
+    described = {
+        "sample": {"name": "film"},
+        "tilts": [{"first_deg": -5.0, "last_deg": 5.0, "step_deg": 10.0, "exposure_s": 9.0, "repeats": 2}],
+        "energies_ev": [707.4],
+        "flats": {"exposure_s": 3.0, "repeats": 1},
+        "darks": {"repeats": 1},
+        "return_to_zero": {"repeats": 1},
+    }  # fmt: skip
+    return start(measurement=described, **more)
+
+
+def seconds_with_returns(start, needless):
+    """As `seconds`, and 1000 s for each exposure of a return."""
+    returns = [(phi, -5.0, helicity, 2) for phi in (0.0, 102.0) for helicity in (1, -1)]
+    return seconds(start, needless) + 1000.0 * len([key for key in returns if key not in needless])
+
+
+def test_a_return_to_zero_is_named_and_its_time_counts_where_it_will_be_taken():
+    before = [("before", documents("before", *AZIMUTH))]  # turned since, and no return was taken
+    told = Told(returning(phi_deg=102.0), earlier=before, estimate=seconds_with_returns)
+    for _, data in AZIMUTH:
+        told.event("primary", **{**data, "key_phi_deg": 102.0})
+    told.progress.pass_time(4050.0)
+    # 8100 of 10100 s in 4050 s
+    assert told.line().endswith("100 %, ends Sat 03:16")
+    told.expose(102.0, -5.0, -1, 2, stream="zero")
+    told.progress.pass_time(4550.0)
+    assert told.line() == (
+        "phi 2/2, back at theta -5 deg, helicity -1, repeat 1/1, 100 %, ends 03:08:20"
+    )

@@ -4,7 +4,7 @@ tests."""
 import os
 import uuid
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -372,7 +372,7 @@ class WrittenSeries:
         photons = np.zeros(self.SHAPE)
         if stream != "dark":
             absorbance = 0.0
-            if stream == "primary":
+            if stream in ("primary", "zero"):
                 dichroic = helicity * self.dichroic(phi_deg, theta_deg)
                 absorbance = self.absorption(theta_deg) + dichroic
             structure = 1 + 0.2 * np.sin(np.arange(self.SHAPE[1]) / 5)
@@ -387,6 +387,7 @@ class WrittenSeries:
         phi_deg: float,
         *,
         keys: list[tuple[float, float, int, int]] | None = None,
+        returned: Sequence[tuple[float, float, int, int]] = (),
         flats_at_end: bool = False,
         stop: bool = True,
         stated_phi_deg: float | None = None,
@@ -395,8 +396,9 @@ class WrittenSeries:
     ) -> list[tuple[str, dict[str, Any]]]:
         """Write the frames of one run and return its documents.
 
-        ``keys``: what of the plan it takes, by default all of its azimuth. ``alter`` may change the
-        data of an Event. ``waived``: repeats that are not needed from there on.
+        ``keys``: what of the plan it takes, by default all of its azimuth. ``returned``: what it takes at
+        the return to zero tilt. ``alter`` may change the data of an Event. ``waived``: repeats that are not
+        needed from there on.
         """
         self.runs += 1
         run_uid = f"{self.uid}-run{self.runs}"
@@ -422,11 +424,15 @@ class WrittenSeries:
                         "name": "uniform film",
                         "layers_nm": [[-self.THICKNESS_NM / 2, self.THICKNESS_NM / 2]],
                     },
-                    "measurement": {"energy_ev": 707.4},
+                    "measurement": {
+                        "energy_ev": 707.4,
+                        **({"return_to_zero": {"repeats": 2}} if returned else {}),
+                    },
                 },
             )
         ]
-        for stream in ("dark", "flat", "primary"):
+        streams = ("dark", "flat", "primary", "zero") if returned else ("dark", "flat", "primary")
+        for stream in streams:
             documents.append(
                 (
                     "descriptor",
@@ -438,7 +444,7 @@ class WrittenSeries:
                     },
                 )
             )
-        seq_nums = dict.fromkeys(("dark", "flat", "primary"), 0)
+        seq_nums = dict.fromkeys(streams, 0)
 
         def take(stream: str, taken: list[tuple[float, float, int, int]], name: str) -> None:
             path = self.data / "frames" / f"{run_uid}-{name}.h5"
@@ -510,6 +516,8 @@ class WrittenSeries:
         for theta, helicity in dict.fromkeys(key[1:3] for key in keys):
             group = [key for key in keys if key[1:3] == (theta, helicity)]
             take("primary", group, f"{theta:g}_{helicity:+d}")
+        for helicity in dict.fromkeys(key[2] for key in returned):
+            take("zero", [key for key in returned if key[2] == helicity], f"zero_{helicity:+d}")
         if flats_at_end:
             flats(4)
         documents += self._waived(run_uid, waived)

@@ -137,3 +137,18 @@ def test_a_run_without_exposures_is_refused(series, tmp_path, format):
     with pytest.raises(ValueError, match="run count: it has no exposures"):
         export_run(series.data, "count", format, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_return_to_zero_is_in_the_table_and_in_no_tilt_series(series, tmp_path):
+    back = [(102.0, -30.0, helicity, 2) for helicity in (1, -1)]
+    made = series.run(102.0, returned=back)
+    series.record(made)
+    for format in ("csv", "nxtomo", "martapp"):
+        export_run(series.data, "written", format, tmp_path / format)
+    with (tmp_path / "csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["stream"] for row in rows[-2:]] == ["zero", "zero"]
+    assert len(rows) == 4 + 8 + 8 + 2
+    entries = read_nxtomo(tmp_path / "nxtomo")
+    assert sum(np.sum(entry.image_key == PROJECTION) for entry in entries.values()) == 8
+    assert len(list((tmp_path / "martapp").iterdir())) == 4 + 8 + 8

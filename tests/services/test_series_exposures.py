@@ -220,3 +220,47 @@ def test_whole_runs_are_taken_like_their_documents(series):
     assert collected.finished() == collect(documents).finished()
     assert taken(collected.runs) == {"written-run1": [20, 1]}
     assert taken(collect(documents[:-1]).runs) == {"written-run1": [20, 0]}
+
+
+BACK = [(0.0, -20.0, helicity, repeat) for helicity in (-1, 1) for repeat in (2, 3)]
+
+
+def test_a_return_to_zero_is_no_part_of_the_series_and_has_an_angle_of_its_own(series):
+    without, with_it = collect(series.run(0.0)), collect(series.run(0.0, returned=BACK))
+    assert (with_it.planned, with_it.angles_planned) == (16, 4)
+    assert list(with_it.accepted()) == list(without.accepted())
+    assert list(with_it.finished()) == list(without.finished())
+    assert without.returns() == {}
+    (angle,) = with_it.returns().values()
+    assert angle.is_return
+    assert not with_it.finished()[0.0, -20.0].is_return
+    found = {
+        helicity: [one.key.repeat for one in each] for helicity, each in angle.exposures.items()
+    }
+    assert found == {1: [2, 3], -1: [2, 3]}
+    assert {one.stream for each in angle.exposures.values() for one in each} == {"zero"}
+    assert {helicity: len(each) for helicity, each in angle.flats.items()} == {1: 4, -1: 4}
+    assert len(with_it.exposures) == len(without.exposures) + 4  # each frame is verified
+    assert taken(with_it.runs) == {"written-run2": [24, 1]}
+
+
+def test_a_return_is_finished_with_its_last_exposure_or_with_its_run(series):
+    assert collect(series.run(0.0, returned=BACK[:3], stop=False)).returns() == {}
+    assert list(collect(series.run(0.0, returned=BACK, stop=False)).returns()) == [(0.0, -20.0)]
+    assert list(collect(series.run(0.0, returned=BACK[:3])).returns()) == [(0.0, -20.0)]
+    assert collect(series.run(0.0, returned=BACK[:2])).returns() == {}
+    rest = collect(series.run(0.0, returned=BACK[:1]), series.run(0.0, keys=[], returned=BACK[1:]))
+    (angle,) = rest.returns().values()
+    assert {helicity: len(each) for helicity, each in angle.exposures.items()} == {1: 2, -1: 2}
+    assert {one.run_uid for one in angle.darks} == {"written-run6"}
+
+
+def test_a_frame_of_a_return_that_cannot_be_read_is_left_out(series):
+    documents = series.run(0.0, returned=BACK)
+    collected = collect(documents)
+    series.damage(documents)  # the last file is that of helicity +1
+    used, values = collected.read(
+        collected.returns()[0.0, -20.0],
+        lambda angle: [one.read()[0, 0] for one in angle.exposures[1]],
+    )
+    assert ([one.key.repeat for one in used.exposures[1]], len(values)) == ([3], 1)

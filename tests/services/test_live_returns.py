@@ -1,0 +1,152 @@
+"""What a return to zero tilt tells, against what the simulated beamline really did meanwhile, and Monte Carlo."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from mistral_txm.reconstruction.image_shift import ImageShift
+from mistral_txm.reconstruction.signal import Signals
+from mistral_txm.services.angle_signals import AngleSignals
+from mistral_txm.services.live_returns import ReturnToZero, compare, entry, told
+from mistral_txm.simulated_beamline.sample import PIXEL_NM
+from mistral_txm.simulated_beamline.settings import load_settings
+from mistral_txm.simulated_beamline.source import BendingMagnet
+from tests.services.simulated_views import developed, render
+
+PIXELS = 128
+
+
+def seen(texture, seed, altered=None):
+    """A view of a sample with six gold spheres at zero tilt: before the azimuth, or altered at its end."""
+    rendered = render(texture, 6, [0.0], PIXELS, azimuths_deg=(0.0,), altered=altered)
+    (signals,) = developed(rendered, seed)
+    return rendered[0].poses, signals
+
+
+def hours_later(hours, narrower_mm=0.0):
+    """Let the sample drift so long, and both jaws stand nearer to the plane of the orbit: less circular light."""
+
+    def altered(state):
+        up = np.sign(state.jaw_up_mm) * narrower_mm
+        return replace(
+            state,
+            time_s=state.time_s + 3600 * hours,
+            jaw_down_mm=state.jaw_down_mm - up,
+            jaw_up_mm=state.jaw_up_mm - up,
+        )
+
+    return altered
+
+
+def degree(narrower_mm):
+    settings = load_settings("real")
+    magnet = BendingMagnet(settings.ring, settings.beam)
+    _, circular = magnet.accepted(707.4, 1.5 - narrower_mm, 2.5 - narrower_mm)
+    return circular
+
+
+@pytest.mark.parametrize("texture", ["stripes", "vortex"])
+@pytest.mark.parametrize(("hours", "narrower_mm"), [(6.0, 0.0), (6.0, 0.5)])
+def test_shift_and_signal_are_those_of_the_beamline(texture, hours, narrower_mm):
+    """Also of a vortex, of which zero tilt shows the core alone, and more of its edge than of its magnetization."""
+    poses, before = seen(texture, 1)
+    later_poses, after = seen(texture, 2, hours_later(hours, narrower_mm))
+    true_vu = np.mean(
+        [
+            (later.shift_v_nm - pose.shift_v_nm, later.shift_u_nm - pose.shift_u_nm)
+            for pose, later in zip(poses, later_poses, strict=True)
+        ],
+        axis=0,
+    )
+    assert np.hypot(*true_vu) > 4 * PIXEL_NM
+    found = compare(before, after)
+    assert found.shift.shift_vu == pytest.approx(true_vu / PIXEL_NM, abs=0.12)
+    true = degree(narrower_mm) / degree(0.0)
+    assert found.dichroic == pytest.approx(true, abs=3 * found.std_dichroic)
+    assert found.std_dichroic < 0.02
+    text = told(found, 0.0, 0.0, PIXEL_NM)
+    assert ("magnetization changed" in text) == (narrower_mm > 0)
+    assert text.endswith("unchanged") == (narrower_mm == 0)
+
+
+def film(rng, ratio, noise, of_flats, flats_vu, shift_vu=(0.0, 0.0)):
+    """A view of domains and spots with so much noise, a part of it that of flats which other views share."""
+    n = len(flats_vu)
+    v, u = np.mgrid[:n, :n].astype(float)
+    domains = scipy.ndimage.gaussian_filter(0.05 * np.sign(np.sin(u / 6 + np.sin(v / 9) / 2)), 1.5)
+    spots = sum(
+        np.exp(-((v - a) ** 2 + (u - b) ** 2) / 30) for a, b in [(20, 70), (60, 25), (75, 80)]
+    )
+    dichroic, absorption = (
+        scipy.ndimage.shift(image, shift_vu, mode="nearest")
+        for image in (ratio * domains, spots + 0.5)
+    )
+    std = np.hypot(noise, of_flats)
+    images = (
+        absorption + rng.normal(0, std, (n, n)),
+        dichroic + flats_vu + rng.normal(0, noise, (n, n)),
+    )
+    signals = Signals(*(np.float32(image) for image in (*images, np.full((n, n), std))))
+    return AngleSignals(0.0, 0.0, signals, shared_part=(of_flats / std) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shift_vu"), [(1.0, (0.0, 0.0)), (0.8, (1.3, -0.6)), (-1.0, (0.0, 0.0))]
+)
+def test_the_ratio_is_free_of_bias_and_its_error_is_told(ratio, shift_vu):
+    """Noise of the earlier view, and flats that both views share, would make it too small and too large."""
+    rng, ratios, stds = np.random.default_rng(5), [], []
+    for _ in range(25):
+        flats_vu = rng.normal(0, 0.06, (96, 96))
+        before = film(rng, 1.0, 0.1, 0.06, flats_vu)
+        found = compare(before, film(rng, ratio, 0.1, 0.06, flats_vu, shift_vu))
+        ratios.append(found.dichroic)
+        stds.append(found.std_dichroic)
+    std = np.mean(stds)
+    assert np.mean(ratios) == pytest.approx(ratio, abs=3 * std / 5)
+    assert 0.5 * std < np.std(ratios) < 1.3 * std
+
+
+def test_a_view_in_which_nothing_is_seen_again_is_said():
+    rng = np.random.default_rng(3)
+    nothing = np.full((48, 48), 0.5, np.float32)
+    empty = [
+        AngleSignals(
+            0.0,
+            0.0,
+            Signals(*(np.float32(nothing + rng.normal(0, 0.1, (48, 48))) for _ in range(3))),
+        )
+        for _ in range(2)
+    ]
+    made = entry(*empty, 0.0, 12.0, PIXEL_NM)
+    assert made["shift_vu_pixels"] is made["std_vu_pixels"] is made["dichroic"] is None
+    assert "nothing of the first view is seen again" in made["text"]
+
+
+def test_images_of_another_size_are_refused():
+    flats = np.zeros((96, 96))
+    rng = np.random.default_rng(0)
+    small = film(rng, 1.0, 0.1, 0.0, flats[:64, :64])
+    with pytest.raises(ValueError, match=r"\(64, 64\) pixels, expected \(96, 96\)"):
+        compare(film(rng, 1.0, 0.1, 0.0, flats), small)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "change", "off_pixels", "words"),
+    [
+        (0.96, 0.02, 20.0, "phi 102: back at 0 deg the sample lies 20.0 pixels off, dichroic signal 0.96 +- 0.01 of"),
+        (0.90, 0.00, 0.0, "damaged or its magnetization changed"),
+        (1.10, 0.00, 0.0, "damaged or its magnetization changed"),
+        (-0.99, 0.00, 0.0, "its sign is turned over"),
+        (1.00, 0.08, 0.0, "it absorbs +8 %"),
+        (1.00, 0.00, 40.0, "check that it holds"),
+    ],
+)  # fmt: skip
+def test_what_is_told(ratio, change, off_pixels, words):
+    shift = ImageShift(np.array([0.0, off_pixels]), np.full(2, 0.1))
+    text = told(ReturnToZero(shift, ratio, 0.01, change), 102.0, 0.0, PIXEL_NM)
+    assert words in text
+    assert text.endswith("unchanged") == (ratio == 0.96)
+    assert "\n" not in text
