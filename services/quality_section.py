@@ -35,6 +35,9 @@ def quality_section(subject: Subject) -> Section | None:
         section.paragraphs.append(
             "No flag was raised: contrast, sign, place and focus of every view agree with the others."
         )
+    if returns := status.get("returns"):
+        rows = [(f"azimuth {_angle(one, 'phi_deg')}", str(one.get("text", ""))) for one in returns]
+        section.tables.append(Table("Return to zero tilt", rows))
     if found.get("repeats_left_out"):
         section.tables.append(_left_out(found["repeats_left_out"]))
     if measured is not None:

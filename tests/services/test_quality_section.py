@@ -37,6 +37,7 @@ STATUS_OF_ALL: dict[str, Any] = {
     "flags": [
         {"kind": "focus", "phi_deg": 0.0, "theta_deg": 10.0, "text": "out of focus: refocus"}
     ],
+    "returns": [{"phi_deg": 102.0, "theta_deg": 0.0, "text": "phi 102: back at 0 deg: unchanged"}],
     "views": VIEWS,
     "history": [{"angles": 1, "residual": 0.05, "change": None}, {"angles": 2, "residual": 0.04}],
 }
@@ -73,6 +74,7 @@ def test_everything_that_is_known_is_told() -> None:
     assert ["angles in the volume", "3 of 4"] in tables["Volume"]
     assert ["resolution, estimated (nm)", "61"] in tables["Volume"]
     assert tables["Flags"] == [["focus, azimuth 0°, tilt 10°", "out of focus: refocus"]]
+    assert tables["Return to zero tilt"] == [["azimuth 102°", "phi 102: back at 0 deg: unchanged"]]
     assert tables["Repeats left out"] == [["1", "phi 0 deg, repeat 2: too dark"]]
     assert [row[1] for row in tables["What happened"]] == [
         "pause: no light",
