@@ -206,6 +206,17 @@ def test_who_stops_one_of_its_axes_stops_it_in_the_same_way(
     assert slit["zone_plate_z"].axis.position != 1.5
 
 
+def test_who_stops_it_stops_what_moves(
+    polarization: Polarization, slit: dict[str, Mechanism]
+) -> None:
+    slit["zone_plate_z"].stalled = True
+    status = polarization.set(-1)
+    assert slit["zone_plate_z"].commanded.wait(1)
+    polarization.stop(success=True)
+    assert slit["zone_plate_z"].axis.motor_stop.get() == 1
+    status.wait(2)
+
+
 def test_the_helicity_is_read_from_where_the_jaws_stand(
     polarization: Polarization, slit: dict[str, Mechanism]
 ) -> None:
