@@ -154,9 +154,10 @@ def told(found: ReturnToZero, phi_deg: float, theta_deg: float, pixel_nm: float)
             "frames, then at the sample"
         )
     off_pixels = float(np.hypot(*found.shift.shift_vu))
+    digits = 2 if found.std_dichroic >= 0.0095 else 3
     seen = (
-        f"{where} the sample lies {off_pixels:.1f} pixels off, dichroic signal {found.dichroic:.2f} +- "
-        f"{found.std_dichroic:.2f} of before"
+        f"{where} the sample lies {off_pixels:.1f} pixels off, dichroic signal {found.dichroic:.{digits}f} +- "
+        f"{found.std_dichroic:.{digits}f} of before"
     )
     wrong = []
     if found.dichroic < -CHANGED and found.dichroic < -SURE * found.std_dichroic:

@@ -33,6 +33,7 @@ TINY = {
     "azimuths_deg": [0.0, 102.0],
     "flats": {"exposure_s": 1.0, "repeats": 2},
     "darks": {"repeats": 2},
+    "return_to_zero": {"repeats": 1},
     "energies_ev": [707.4],
 }
 DISTURBANCES = {
@@ -178,6 +179,19 @@ def log_lines(data: Path) -> list[str]:
     return lines
 
 
+def returns_of(data: Path) -> dict[Any, list[int]]:
+    """Return the checksums of the frames at the returns to zero tilt by key, every one that was recorded."""
+    from mistral_txm.services.exposures import RETURN
+    from mistral_txm.services.verification import read_series
+
+    (record,) = read_series(data)
+    found: dict[Any, list[int]] = {}
+    for one in record.exposures:
+        if one.stream == RETURN:
+            found.setdefault(one.key, []).append(one.crc32)
+    return found
+
+
 def compare(quiet: Path, disturbed: Path) -> dict[str, Any]:
     """Compare all frames that count, by key, and say what the logs and the verification tell."""
     from mistral_txm.services.runs import list_runs
@@ -192,6 +206,8 @@ def compare(quiet: Path, disturbed: Path) -> dict[str, Any]:
             for key, exposure in expected.accepted.items()
             if key in found.accepted
         ),
+        "returns": len(returns_of(quiet)),
+        "returns_are_equal": returns_of(quiet) == returns_of(disturbed),
         "missing": len(found.missing),
         "damaged": len(found.damaged),
         "repeated": len(found.repeated),

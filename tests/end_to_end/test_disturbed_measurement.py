@@ -30,6 +30,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_exposure_equals_that_of_the_undisturbed_measurement(result: dict[str, Any]) -> None:
     assert result["planned"] == 2 * 4 * 2 * 2
     assert result["equal"] == result["planned"]
+    assert result["returns"] == 2 * 2
+    assert result["returns_are_equal"]
 
 
 def test_it_is_complete_and_nothing_was_exposed_in_vain(result: dict[str, Any]) -> None:
