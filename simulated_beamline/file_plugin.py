@@ -5,12 +5,11 @@ import errno
 import os
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from caproto import ChannelData
@@ -23,6 +22,7 @@ from mistral_txm.simulated_beamline.area_detector import (
     Array,
     add_constants,
 )
+from mistral_txm.simulated_beamline.array_queue import ArrayQueue, Numbered
 from mistral_txm.simulated_beamline.array_records import ArrayRecords
 from mistral_txm.simulated_beamline.channels import (
     Database,
@@ -38,15 +38,8 @@ from mistral_txm.simulated_beamline.file_names import FileNames
 from mistral_txm.simulated_beamline.frame_file import FrameFile
 from mistral_txm.simulated_beamline.plugin_records import add_plugin_records
 
-QUEUE_SIZE = 20
-
 _CANNOT_WRITE = (OSError, ValueError, RuntimeError)
 """What h5py and the operating system raise."""
-
-
-class _Numbered(NamedTuple):
-    array_vu: Array
-    unique_id: int
 
 
 class HDF5FilePlugin:
@@ -73,25 +66,20 @@ class HDF5FilePlugin:
         self._worker = worker
         self._faults = faults
         self._file: FrameFile | None = None
-        self._memory: list[_Numbered] = []
-        self._last: _Numbered | None = None
+        self._memory: list[Numbered] = []
+        self._last: Numbered | None = None
         self._capture_ended = asyncio.Event()
         self._capture_ended.set()
         self._writing = asyncio.Lock()
-        self._queue: deque[_Numbered] = deque()
-        self._in_work = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._draining: asyncio.Task[None] | None = None
 
         def pair(name: str, make: Callable[..., ChannelData], *args: object) -> ChannelData:
             return with_readback(database, prefix + name, make, *args)
 
+        self._queue = ArrayQueue(database, prefix, self._process)
         self._arrays = ArrayRecords(database, prefix, FILE_PORT)
         self._names = FileNames(database, prefix)
         self._enable = pair("EnableCallbacks", menu, DISABLE_ENABLE, 1)
         self._blocking = pair("BlockingCallbacks", menu, NO_YES, 1)
-        self._queue_size = pair("QueueSize", integer, QUEUE_SIZE)
         pair("DroppedArrays", integer)
         self._dropped = database[f"{prefix}DroppedArrays_RBV"]
         pair("DataType", menu, tuple(DATA_TYPES), 3)
@@ -114,8 +102,6 @@ class HDF5FilePlugin:
         self._write_status = menu(("Write OK", "Write error"))
         self._write_message = long_string()
         self._execution_time_ms = double(units="ms")
-        self._queue_free = integer(QUEUE_SIZE)
-        self._queue_use = integer()
         add_plugin_records(database, prefix, shape_vu)
         add_constants(
             database,
@@ -128,8 +114,6 @@ class HDF5FilePlugin:
                 "WriteStatus": self._write_status,
                 "WriteMessage": self._write_message,
                 "ExecutionTime_RBV": self._execution_time_ms,
-                "QueueFree": self._queue_free,
-                "QueueUse": self._queue_use,
             },
         )
 
@@ -141,11 +125,11 @@ class HDF5FilePlugin:
     @property
     def pending(self) -> int:
         """How many arrays have come and are not in their file yet: NumQueuedArrays."""
-        return len(self._queue) + self._in_work
+        return self._queue.pending
 
     async def wait_until_idle(self) -> None:
         """Wait until no array is pending."""
-        await self._idle.wait()
+        await self._queue.wait_until_idle()
 
     async def receive(self, array_vu: Array, unique_id: int) -> tuple[str, int] | None:
         """Take one array from the camera.
@@ -155,39 +139,17 @@ class HDF5FilePlugin:
         """
         if self._enable.value != "Enable":
             return None
-        arrived = _Numbered(array_vu, unique_id)
+        arrived = Numbered(array_vu, unique_id)
         if await self._faults.spend("ccd_dropped_frame"):
             await post(self._dropped, int(self._dropped.value) + 1)
             return None
         if self._blocking.value == "Yes":
             return await self._process(arrived)
-        if len(self._queue) >= int(self._queue_size.value):
+        if not await self._queue.add(arrived):
             await post(self._dropped, int(self._dropped.value) + 1)
-            return None
-        self._queue.append(arrived)
-        self._idle.clear()
-        await self._show_queue()
-        if self._draining is None or self._draining.done():
-            self._draining = asyncio.get_running_loop().create_task(self._drain())
         return None
 
-    async def _drain(self) -> None:
-        try:
-            while self._queue:
-                arrived = self._queue.popleft()
-                self._in_work = 1
-                await self._show_queue()
-                await self._process(arrived)
-                self._in_work = 0
-        finally:
-            self._in_work = 0
-            self._idle.set()
-
-    async def _show_queue(self) -> None:
-        await post(self._queue_use, len(self._queue))
-        await post(self._queue_free, int(self._queue_size.value) - len(self._queue))
-
-    async def _process(self, arrived: _Numbered) -> tuple[str, int] | None:
+    async def _process(self, arrived: Numbered) -> tuple[str, int] | None:
         began_s = time.monotonic()
         written = None
         async with self._writing:
@@ -207,7 +169,7 @@ class HDF5FilePlugin:
         await post(self._execution_time_ms, 1000 * (time.monotonic() - began_s))
         return written
 
-    async def _write_single(self, arrived: _Numbered) -> tuple[str, int] | None:
+    async def _write_single(self, arrived: Numbered) -> tuple[str, int] | None:
         await post(self._write_file_readback, 1)
         try:
             await self._write_all([arrived])
@@ -218,7 +180,7 @@ class HDF5FilePlugin:
         await post(self._captured, 1)
         return str(self._names.last), 0
 
-    async def _remember(self, arrived: _Numbered) -> None:
+    async def _remember(self, arrived: Numbered) -> None:
         wanted = int(self._number_to_capture.value)
         if len(self._memory) < wanted:
             self._memory.append(arrived)
@@ -238,7 +200,7 @@ class HDF5FilePlugin:
         await post(self._captured, 0)
         await post(self._write_file_readback, 0)
 
-    async def _write_all(self, arrays: list[_Numbered]) -> None:
+    async def _write_all(self, arrays: list[Numbered]) -> None:
         """Write arrays into the next file, and close it."""
         await self._report(None)
         file = None
@@ -251,7 +213,7 @@ class HDF5FilePlugin:
         if file is not None:
             await self._close(file, FrameFile.complete)
 
-    async def _stream(self, arrived: _Numbered) -> tuple[str, int] | None:
+    async def _stream(self, arrived: Numbered) -> tuple[str, int] | None:
         written = None
         await self._report(None)
         try:
@@ -286,7 +248,7 @@ class HDF5FilePlugin:
         await post(self._swmr_active, int(swmr))
         return file
 
-    async def _append(self, file: FrameFile, arrived: _Numbered) -> int:
+    async def _append(self, file: FrameFile, arrived: Numbered) -> int:
         await asyncio.sleep(max(self._faults.amount("storage_delay"), 0.0))
         self._check_storage(file.path)
         index: int = await self._work(partial(file.append, *arrived))
