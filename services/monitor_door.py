@@ -1,5 +1,8 @@
 """Who may see the page: on loopback everybody on the machine, else who has the token.
 
+On loopback the page answers to the names of loopback alone: a site elsewhere whose name is made to lead to this machine
+(DNS rebinding) is told nothing.
+
 The token comes once with the address that the operator opens. The page answers with a cookie and sends the browser on
 to an address without it, so that it stands neither in a bookmark nor in a log; the cookie is what the web socket shows.
 """
@@ -52,9 +55,11 @@ class GuardedTornado(BokehTornado):  # type: ignore[misc]  # the base class is n
         self._cookie = cookie
 
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
-        """Return what answers a request; of one without the token only a refusal, whatever it asks for."""
+        """Return what answers a request; only a refusal of one without the token or by another name."""
         if self._secret is None:
-            return super().find_handler(request, **options)
+            if is_loopback(request.host_name.strip("[]")):
+                return super().find_handler(request, **options)
+            return self.get_handler_delegate(request, _Refuse)
         offered = request.query_arguments.get("token")
         if offered is not None and request.path == "/" and _same(offered[-1], self._secret):
             return self.get_handler_delegate(
@@ -85,7 +90,7 @@ class _Refuse(RequestHandler):
 
     def prepare(self) -> None:
         self.set_status(403)
-        self.finish("403: open the address with the token that the monitor printed when it started")
+        self.finish("403: open the address that the monitor printed when it started")
 
 
 def _same(offered: bytes, secret: str) -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -252,6 +253,18 @@ def test_pages_of_other_sites_cannot_listen_in(monitor, origin, status):
     connection.request("GET", "/ws", headers=headers)
     assert connection.getresponse().status == status
     connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "status"), [("evil.example", 403), ("localhost", 200), ("[::1]", 200)]
+)
+def test_it_answers_to_the_names_of_loopback_alone(monitor, name, status):
+    """Through a tunnel the port may be another; a foreign name that leads here is DNS rebinding."""
+    _, uri = monitor
+    with closing(http.client.HTTPConnection(uri[7:].strip("/"), timeout=120)) as connection:
+        connection.request("GET", "/", headers={"Host": f"{name}:1234"})
+        assert connection.getresponse().status == status
 
 
 @pytest.mark.slow
