@@ -8,8 +8,13 @@ import scipy.ndimage
 
 from mistral_txm.reconstruction.image_shift import ImageShift
 from mistral_txm.reconstruction.signal import Signals
-from mistral_txm.services.angle_signals import AngleSignals
+from mistral_txm.services import return_watch
+from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.live_returns import ReturnToZero, compare, entry, told
+from mistral_txm.services.live_views import SeenView
+from mistral_txm.services.processing import Processor
+from mistral_txm.services.return_watch import ReturnWatch
+from mistral_txm.services.series_exposures import SeriesExposures
 from mistral_txm.simulated_beamline.sample import PIXEL_NM
 from mistral_txm.simulated_beamline.settings import load_settings
 from mistral_txm.simulated_beamline.source import BendingMagnet
@@ -150,3 +155,61 @@ def test_what_is_told(ratio, change, off_pixels, words):
     assert words in text
     assert text.endswith("unchanged") == (ratio == 0.96)
     assert "\n" not in text
+
+
+def test_a_return_is_compared_when_it_is_there_and_again_when_it_is_another(
+    written_series, tmp_path, monkeypatch
+):
+    series = written_series(tmp_path, azimuths_deg=(0.0,), tilts_deg=(-20.0, 20.0))
+    back = [(0.0, -20.0, helicity, repeat) for helicity in (-1, 1) for repeat in (2, 3)]
+    documents = series.run(0.0, returned=back, flats_at_end=True, stop=False)
+    (flats_at,) = [
+        n for n, (_, doc) in enumerate(documents) if str(doc.get("uid")).endswith("flat+1-4")
+    ]
+    exposures = SeriesExposures(documents[0][1])
+    processor = Processor(65000.0, series.PIXEL_NM)
+    watch = ReturnWatch(exposures, processor, series.PIXEL_NM)
+    compared = []
+    monkeypatch.setattr(
+        return_watch,
+        "entry",
+        lambda own, back, theta_deg, time, pixel_nm: compared.append(own) or {"time": time},
+    )
+    for name, doc in documents[:flats_at]:
+        exposures.add("written-run1", name, doc)
+    place = (0.0, -20.0)
+    watch.look({})
+    assert watch.entries == []  # nothing to compare it with
+
+    def seen():
+        angle = exposures.finished()[place]
+        made = needed_for_volume(processor.signals(angle), series.PIXEL_NM)
+        return {place: SeenView.of(angle, made, series.PIXEL_NM)}
+
+    for _ in range(2):
+        watch.look(seen())
+    last = [doc["time"] for name, doc in documents[:flats_at] if name == "event"][-1]
+    assert (len(compared), watch.entries) == (1, [{"time": last}])
+    for name, doc in documents[flats_at:]:  # it is normalised by the flats after it, too
+        exposures.add("written-run1", name, doc)
+    exposures.add("written-run1", "stop", {"exit_status": "success"})
+    watch.look(seen())
+    assert (len(compared), len(watch.entries)) == (2, 1)
+    watch.look({})  # its view was rejected
+    assert watch.entries == []
+
+
+def test_a_return_that_cannot_be_used_is_left_out(written_series, tmp_path, caplog):
+    series = written_series(tmp_path, azimuths_deg=(0.0,), tilts_deg=(-20.0, 20.0))
+    documents = series.run(0.0, returned=[(0.0, -20.0, helicity, 2) for helicity in (1, -1)])
+    series.damage(documents)
+    exposures = SeriesExposures(documents[0][1])
+    for name, doc in documents:
+        exposures.add("written-run1", name, doc)
+    processor = Processor(65000.0, series.PIXEL_NM)
+    angle = exposures.finished()[0.0, -20.0]
+    made = needed_for_volume(processor.signals(angle), series.PIXEL_NM)
+    watch = ReturnWatch(exposures, processor, series.PIXEL_NM)
+    watch.look({(0.0, -20.0): SeenView.of(angle, made, series.PIXEL_NM)})
+    assert watch.entries == []
+    assert "checksum" in caplog.text
