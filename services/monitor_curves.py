@@ -77,24 +77,18 @@ def exposure_columns(status: Mapping[str, Any]) -> dict[str, list[float]]:
     """Return how far exposures lie from those before of the same angle and helicity, by column, in time.
 
     Columns: ``time`` (s since 1970), and of each of v and u with each helicity, say ``v_plus``, the drift in pixels,
-    which is nan in the rows of the other helicity, and its limits of one standard deviation, ``v_plus_low`` and
-    ``v_plus_high``. Those without a time are left out.
+    which is nan in the rows of the other helicity. Those without a time are left out.
     """
-    columns: dict[str, list[float]] = {"time": []}
-    for name in DRIFTS:
-        columns |= {f"{name}{end}": [] for end in ("", "_low", "_high")}
+    columns: dict[str, list[float]] = {name: [] for name in ("time", *DRIFTS)}
     for one in entries(status, "newest_exposures"):
         if math.isnan(number(one.get("time"))):
             continue
         columns["time"].append(number(one.get("time")))
         side = {1.0: "plus", -1.0: "minus"}.get(number(one.get("helicity")))
-        drift, std = pair(one.get("drift_vu_pixels")), pair(one.get("std_vu_pixels"))
+        drift = dict(zip("vu", pair(one.get("drift_vu_pixels")), strict=True))
         for name in DRIFTS:
-            axis = "vu".index(name[0])
-            shift = drift[axis] if name[2:] == side else math.nan
-            columns[name].append(shift)
-            columns[f"{name}_low"].append(shift - std[axis])
-            columns[f"{name}_high"].append(shift + std[axis])
+            axis, of = name.split("_")
+            columns[name].append(drift[axis] if of == side else math.nan)
     return columns
 
 

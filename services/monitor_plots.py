@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from bokeh.models import ColumnDataSource, DatetimeTickFormatter, Whisker
+from bokeh.models import ColumnDataSource, DatetimeTickFormatter
 from bokeh.plotting import figure
 
 from mistral_txm.services.drawing import LINE_COLOURS
@@ -58,13 +58,6 @@ class Plots:
             ("u, +", "u_plus", _ORANGE, "square"),
             ("u, −", "u_minus", _ORANGE, "square"),
         ):
-            exposures.add_layout(
-                Whisker(
-                    base="time", lower=f"{column}_low", upper=f"{column}_high",
-                    source=self.exposures, line_color=colour, line_alpha=0.5,
-                    upper_head=None, lower_head=None,
-                )
-            )  # fmt: skip
             exposures.scatter(
                 "time", column, source=self.exposures, marker=marker, size=6, line_color=colour,
                 fill_color="white" if column.endswith("minus") else colour, legend_label=label,
