@@ -23,6 +23,11 @@ of the views at that |q|: voxels, layer borders and residual misalignment make e
 and without that term the strongest frequencies would be trusted beyond what the model can describe. On a striped
 trilayer with 3 % noise, any value between 0.03 and 0.3 came within 5 % of the best vector error.
 
+**A view to come.** Everything but the data of a view is known before it is exposed. With it as one more row of the
+factor, the same solution tells what it will show if nothing is new, a m, and the gain g, by which each coefficient of
+the field follows what is: ``m + g (p - a m)`` is the most probable field with the new view, under the prior and noise
+found without it (`Response`; it is the measurement step of a Kalman filter). It takes a Fourier transform per layer.
+
 **Edges.** The views end, the film does not: module `extension` continues them.
 """
 
@@ -52,19 +57,70 @@ Intp = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
+class ViewToCome:
+    """Azimuth and tilt of a view that is not there yet, as `views.View` has them, and the noise to expect of a pixel."""
+
+    phi_deg: float
+    theta_deg: float
+    std_signal: float
+
+
+@dataclass(frozen=True)
+class Response:
+    """How the field follows a view that is still to come.
+
+    By groups of frequencies: predicted_gl, the coefficients that are expected of the view; gain_gkl, of the field by
+    what the view shows beyond them; left_gl, the part of it that the field then leaves. place_gl: where they lie in a
+    plane.
+    """
+
+    predicted_gl: Complex64
+    left_gl: Float32
+    gain_gkl: Complex64
+    place_gl: Intp
+
+    def follow(self, extended_yx: Float32) -> tuple[Float32, Float32]:
+        """Change of the field by the extended view, float32 [3, layers of the support, y, x], and what it leaves."""
+        spectrum = scipy.fft.rfft2(extended_yx, norm="ortho")
+        new = np.empty((len(self.place_gl), 1, self.place_gl.shape[1]), np.complex64)
+        gather(spectrum.reshape(1, -1), self.place_gl, new)
+        new[:, 0] -= self.predicted_gl
+
+        def plane(values_g1l: Complex64, elsewhere: Complex64) -> Float32:
+            filled = elsewhere.copy()
+            scatter(values_g1l, 0, self.place_gl, filled.reshape(-1))
+            return np.asarray(scipy.fft.irfft2(filled, s=extended_yx.shape, norm="ortho"))
+
+        layers = self.gain_gkl.shape[1]
+        change = np.empty((layers, *extended_yx.shape), np.float32)
+        nothing = np.zeros_like(spectrum)
+
+        def of_layer(k: int) -> None:
+            change[k] = plane(self.gain_gkl[:, k : k + 1] * new, nothing)
+
+        with ThreadPoolExecutor(numba.get_num_threads()) as threads:
+            list(threads.map(of_layer, range(layers)))
+        left = plane(self.left_gl[:, None] * new, spectrum)
+        return change.reshape(3, -1, *extended_yx.shape), left
+
+
+@dataclass(frozen=True)
 class DirectSolution:
     """Field float32 [3, layers of the support, y, x] on the domain, signal per nm; what it leaves of the seen pixels of
-    each view, root mean square; and its statistics. Without a field (None) there are no residuals (empty)."""
+    each view, root mean square; and its statistics. Without a field (None) there are no residuals (empty).
+
+    response: to the view to come, if there is one and the support is symmetric, as the factor of one row needs it."""
 
     field: Float32 | None
     residual_rms_v: Float64
     prior: Prior
     data_fraction_z: Float64
+    response: Response | None = None
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all groups of frequencies have in common."""
+    """What all groups of frequencies have in common; `ahead`: the last view is one to come."""
 
     tan_v: Float64
     cos_phi_v: Float64
@@ -75,6 +131,7 @@ class _Shared:
     roots: Roots
     support: Support
     voxel_nm: float
+    ahead: bool
 
 
 @dataclass(frozen=True)
@@ -88,9 +145,11 @@ class _Part:
     sample_g: Intp
 
 
-def _solve_part(part: _Part, shared: _Shared) -> tuple[Complex64, Complex64, Float64]:
-    """Field (groups, 3 layers, lanes) and residual (groups, views, lanes) of some groups, and what their samples say of
-    the posterior."""
+def _solve_part(
+    part: _Part, shared: _Shared
+) -> tuple[Complex64, Complex64, Complex64, Float32, Complex64, Float64]:
+    """Field (groups, 3 layers, lanes) and residual (groups, views, lanes) of some groups; of a view to come prediction
+    and what is left (groups, lanes), and gain (groups, 3 layers, lanes); and what the samples say of the posterior."""
     roots, support, voxel_nm = shared.roots, shared.support, shared.voxel_nm
     layers, half = len(support.z_nm), len(roots.mirror)
     position = np.round(support.z_nm / voxel_nm, 6)
@@ -99,6 +158,10 @@ def _solve_part(part: _Part, shared: _Shared) -> tuple[Complex64, Complex64, Flo
     m_gkl = np.zeros((len(part.bin_g), 3 * layers, part.qy_gl.shape[1]), np.complex64)
     explained = np.zeros((int(part.sample_g.max(initial=-1)) + 1, layers))
     filled = np.isfinite(part.qy_gl)
+    groups = len(part.bin_g) if shared.ahead else 0
+    predicted_gl = np.zeros((groups, part.qy_gl.shape[1]), np.complex64)
+    left_gl = np.ones((groups, part.qy_gl.shape[1]), np.float32)
+    gain_gkl = np.zeros((groups, *m_gkl.shape[1:]), np.complex64)
     # overwritten, unless it came from elsewhere and must not be
     p_gvl = np.require(part.p_gvl, requirements="W")
     solve_groups(
@@ -107,8 +170,9 @@ def _solve_part(part: _Part, shared: _Shared) -> tuple[Complex64, Complex64, Flo
         roots.even.ravel(), roots.odd.ravel(), roots.even.shape[1], roots.columns_b, support.z_nm[:half],
         steps[:half], voxel_nm, cover, roots.mirror, support.centre_nm, not support.symmetric,
         2 * np.pi * ZONE_PLATE_CUTOFF_PER_NM, 8 * numba.get_num_threads(), part.sample_g, m_gkl, explained,
+        predicted_gl, left_gl, gain_gkl,
     )  # fmt: skip
-    return m_gkl, p_gvl, explained
+    return m_gkl, p_gvl, predicted_gl, left_gl, gain_gkl, explained
 
 
 def solve_direct(
@@ -118,6 +182,7 @@ def solve_direct(
     voxel_nm: float,
     *,
     fraction_only: bool = False,
+    ahead: ViewToCome | None = None,
     spread: Spread = in_process,
 ) -> DirectSolution:
     """Most probable field of the extended views.
@@ -128,18 +193,24 @@ def solve_direct(
         support: layers that may hold magnetization.
         voxel_nm: voxel edge.
         fraction_only: solve no more than the data fraction needs, and return no field.
+        ahead: view to come to whose data the response is wanted; the field knows nothing of it.
         spread: where the groups of frequencies are solved (module `workers`); the result is the same.
     """
     shape_yx = (extended_vyx.shape[1], extended_vyx.shape[2])
     frequencies = Frequencies.of(shape_yx, voxel_nm)
     p_hat = scipy.fft.rfft2(extended_vyx, norm="ortho", workers=-1)
     found = statistics(views, p_hat, frequencies, support, voxel_nm)
-    theta = np.deg2rad([v.theta_deg for v in views])
-    phi = np.deg2rad([v.phi_deg for v in views])
+    if ahead is not None and not support.symmetric:
+        ahead = None
+    noise_v, rows = found.noise_v, [(v.theta_deg, v.phi_deg) for v in views]
+    if ahead is not None:
+        variance = ahead.std_signal**2 / np.cos(np.deg2rad(ahead.theta_deg))
+        noise_v, rows = np.append(noise_v, variance), [*rows, (ahead.theta_deg, ahead.phi_deg)]
+    theta, phi = np.deg2rad(rows).T
     steepest = float(np.abs(np.tan(theta)).max())
     shared = _Shared(
-        np.tan(theta), np.cos(phi), np.sin(phi), np.cos(theta), found.noise_v, found.model_noise_b,
-        Roots.of(found.prior, frequencies, support, voxel_nm, steepest), support, voxel_nm,
+        np.tan(theta), np.cos(phi), np.sin(phi), np.cos(theta), noise_v, found.model_noise_b,
+        Roots.of(found.prior, frequencies, support, voxel_nm, steepest), support, voxel_nm, ahead is not None,
     )  # fmt: skip
     groups = Groups.of(frequencies)
     sample_g, share = _sampled_groups(found.prior, frequencies, groups)
@@ -164,15 +235,16 @@ def solve_direct(
         )
     solved = spread(_solve_part, parts, shared)
     explained = np.zeros((len(share), len(support.z_nm)))
-    for which, (_, _, of_part) in zip(samples, solved, strict=True):
+    for which, (*_, of_part) in zip(samples, solved, strict=True):
         explained[which] = of_part
     fraction = np.clip(share @ explained, 0, 1)
     if fraction_only:
         return DirectSolution(None, np.empty(0), found.prior, fraction)
-    m_gkl, residual_gvl = (
+    m_gkl, residual_gvl, *of_response = (
         solved[0][k] if len(solved) == 1 else np.concatenate([part[k] for part in solved])
-        for k in (0, 1)
+        for k in range(5)
     )
+    response = Response(*of_response, place_gl) if ahead is not None else None
     field = np.empty((3 * len(support.z_nm), *shape_yx), np.float32)
     residual_rms_v = np.empty(len(views))
 
@@ -190,7 +262,8 @@ def solve_direct(
     with ThreadPoolExecutor(numba.get_num_threads()) as threads:
         list(threads.map(of_layer, range(len(field))))
         list(threads.map(of_view, range(len(views))))
-    return DirectSolution(field.reshape(3, -1, *shape_yx), residual_rms_v, found.prior, fraction)
+    field = field.reshape(3, -1, *shape_yx)
+    return DirectSolution(field, residual_rms_v, found.prior, fraction, response)
 
 
 def _sampled_groups(prior: Prior, frequencies: Frequencies, groups: Groups) -> tuple[Intp, Float64]:

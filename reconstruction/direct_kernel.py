@@ -106,11 +106,51 @@ def _cos_sin(shear, height, cosine, sine):  # type: ignore[no-untyped-def]
         sine[s] = 2 * sin_h * cos_h
 
 
+@numba.njit(fastmath=_FAST, cache=True)
+def _field(  # type: ignore[no-untyped-def]
+    y_re, y_im, rows, f, f_width, weight, even, odd, first, h, half, columns, mirror, x, sums, out, m_kl,
+):  # fmt: skip
+    """``m = K A^H y`` into m (3 layers, lanes): even part R_even (f_even y), odd part -i R_odd (f_odd y).
+
+    The roots are stored transposed, element (k, c) at ``first + c h + k``.
+    """
+    depth = m_kl.shape[0] // 3
+    for component in range(3):
+        sums[:] = 0
+        for side in range(2):
+            for a in range(rows):
+                w = -weight[component, a]
+                for s in range(LANES):
+                    ya = y_re[a * LANES + s] if side == 0 else y_im[a * LANES + s]
+                    x[a * LANES + s] = w * ya
+            for c in range(0, columns, ROWS):
+                at = (side * columns + c) * LANES
+                subtract_products(sums, at, f, c * LANES, LANES, f_width, x, 0, rows)
+        out[:] = 0
+        for k in range(0, h, ROWS):
+            at = first + k
+            other = columns - half
+            subtract_scaled(out[0], k * LANES, even, at, 1, h, sums, 0, half)
+            subtract_scaled(out[1], k * LANES, even, at, 1, h, sums, columns * LANES, half)
+            subtract_scaled(out[2], k * LANES, odd, at, 1, h, sums, (columns + half) * LANES, other)
+            subtract_scaled(out[3], k * LANES, odd, at, 1, h, sums, half * LANES, other)
+        for k in range(mirror.shape[0]):
+            for s in range(LANES):
+                at = k * LANES + s
+                e = -out[0, at] - 1j * out[1, at]
+                o = -out[2, at] + 1j * out[3, at]
+                if mirror[k] >= 0:
+                    m_kl[component * depth + k, s] = (e + o) * np.sqrt(0.5)
+                    m_kl[component * depth + mirror[k], s] = (e - o) * np.sqrt(0.5)
+                else:
+                    m_kl[component * depth + k, s] = e + o
+
+
 @numba.njit(parallel=True, fastmath=_FAST, cache=True)
 def solve_groups(  # type: ignore[no-untyped-def]
     filled, qy, qx, group_bin, p_gvl, tan, cos_phi, sin_phi, cos_theta, noise, model_noise,
     even, odd, h, columns_b, z, steps, voxel, cover, mirror, centre, hermitian, cutoff, shares, sample_of_group, m_gkl,
-    explained,
+    explained, predicted_gl, left_gl, gain_gkl,
 ):  # fmt: skip
     """Solve groups of frequencies of one bin each, `LANES` at a time; filled (groups, lanes) says where there is one.
 
@@ -118,16 +158,23 @@ def solve_groups(  # type: ignore[no-untyped-def]
     the field leaves of them: ``p - A m = N (A K A^H + N)^-1 p``; m_gkl (groups, 3 layers, lanes) becomes the field
     there, explained (samples, layers) what `solve_direct` needs of the posterior.
 
+    Where gain_gkl (groups, 3 layers, lanes) has groups, the last entry of tan, cos_phi, sin_phi, cos_theta and noise
+    is a view that is still to come: predicted_gl (groups, lanes) becomes what the field makes expect there, gain_gkl by
+    how much it changes with what is seen beyond that, and left_gl which part of it is left then (`direct.Response`). With S = L L^T the matrix of the
+    views and s, 1 + c the new view's column and diagonal, in units of the noise, one more row of the factor,
+    ``l = L^-1 s``, tells all: ``s^T y = l^T (L^T y)``, ``K A^H [-L^-T l, 1] / r`` and ``1 / r``, r = 1 + c - l^T l.
+    Not for complex matrices.
+
     Rows of the matrix are views; where the support has no symmetry the matrix is complex and is taken as the real
     one of twice the size, ``[[Re, -Im], [Im, Re]]``. Numbers of rows and of coordinates along z are filled up to
     multiples of four by zeros, that is by rows of the unit matrix. All arrays are flat, lanes last.
     """
-    n_views = tan.shape[0]
+    n_views = p_gvl.shape[1]
     layers = mirror.shape[0]
-    depth = m_gkl.shape[1] // 3
+    ahead = gain_gkl.shape[0] > 0
     most = columns_b[:, 0].max() + columns_b[:, 1].max()
     parts = 1 if hermitian else 2
-    n_max = n_views * (2 if hermitian else 1) + ROWS
+    n_max = n_views * (2 if hermitian else 1) + 2 * ROWS
     f_width = most * LANES
     width = n_max * LANES
     f32 = np.float32
@@ -152,33 +199,39 @@ def solve_groups(  # type: ignore[no-untyped-def]
             bin_number = group_bin[g]
             half = columns_b[bin_number, 0]
             columns = half + columns_b[bin_number, 1]
-            n = 0
-            for i in range(n_views):
+            seen = n = 0
+            for i in range(n_views + ahead):
                 some = False
                 for s in range(LANES):
-                    d[n, s] = 0
+                    d[seen, s] = 0
                     if filled[g, s]:
                         along = qx[g, s] * cos_phi[i] - qy[g, s] * sin_phi[i]
                         across = qx[g, s] * sin_phi[i] + qy[g, s] * cos_phi[i]
                         if (along / cos_theta[i]) ** 2 + across**2 < cutoff**2:
-                            d[n, s] = noise[i] + model_noise[bin_number]
+                            d[seen, s] = noise[i] + model_noise[bin_number]
                             some = True
                 if some:
-                    view[n] = i
-                    n += 1
+                    view[seen] = i
+                    seen += 1
+                    if i < n_views:
+                        n = seen
             used = 2 * n if hermitian else n
             rows = (used + ROWS - 1) // ROWS * ROWS
-            for r in range(used):
-                i = view[r % n]
-                weight[0, r] = tan[i] * cos_phi[i]
-                weight[1, r] = -tan[i] * sin_phi[i]
-                weight[2, r] = 1
+            # the view to come stands beyond the rows of the others, which know nothing of it
+            every = rows + ROWS if seen > n else rows
+            for r in range(used + seen - n):
+                i = view[r % n] if r < used else view[n]
+                at = r if r < used else rows
+                weight[0, at] = tan[i] * cos_phi[i]
+                weight[1, at] = -tan[i] * sin_phi[i]
+                weight[2, at] = 1
             y_re[used * LANES : rows * LANES] = 0
             y_im[used * LANES : rows * LANES] = 0
-            f[used * f_width : rows * f_width] = 0
+            f[used * f_width : every * f_width] = 0
             # what each view sees of each coordinate: f = [cosines R_even, sines R_odd], in units of the noise
-            for a in range(n):
+            for a in range(seen):
                 i = view[a]
+                row = a if a < n else rows
                 for s in range(LANES):
                     shears[s] = tan[i] * (qx[g, s] * cos_phi[i] - qy[g, s] * sin_phi[i])
                 _cos_sin(shears, z[0] - centre, phase[0], phase[1])
@@ -192,7 +245,7 @@ def solve_groups(  # type: ignore[no-untyped-def]
                     for s in range(LANES):
                         cosines[k * LANES + s] = -phase[0, s] * cover[k]
                         sines[k * LANES + s] = -phase[1, s] * cover[k]
-                fa = f[a * f_width : (a + 1) * f_width]
+                fa = f[row * f_width : (row + 1) * f_width]
                 fa[:] = 0
                 for c in range(0, half, ROWS):
                     subtract_scaled(
@@ -207,10 +260,13 @@ def solve_groups(  # type: ignore[no-untyped-def]
                 for c in range(columns):
                     for s in range(LANES):
                         expected[s] += fa[c * LANES + s] ** 2
-                floor = least_noise * (weight[0, a] ** 2 + weight[1, a] ** 2 + weight[2, a] ** 2)
+                floor = weight[0, row] ** 2 + weight[1, row] ** 2 + weight[2, row] ** 2
+                floor *= least_noise
                 for s in range(LANES):
                     # a lane without this view gets zeros, that is a row of the unit matrix
                     d[a, s] = 1 / np.sqrt(d[a, s] + floor * expected[s]) if d[a, s] > 0 else 0.0
+                    if a == n:
+                        continue
                     value = p_gvl[g, i, s] * d[a, s]
                     if centre != 0:
                         value *= np.exp(-1j * shears[s] * centre)
@@ -227,7 +283,8 @@ def solve_groups(  # type: ignore[no-untyped-def]
                     # not symmetric: as many columns of either kind
                     fb[: half * LANES] = fa[half * LANES : columns * LANES]
                     fb[half * LANES : columns * LANES] = -fa[: half * LANES]
-            _factorize(f, f_width, columns, weight, rows, m, width, tile)
+            _factorize(f, f_width, columns, weight, every, m, width, tile)
+            new = m[rows * width : rows * width + (rows + 1) * LANES]  # read where seen > n
             # prior variance that the data take away, for the groups asked for: |L^-1 D A K|^2
             if sample_of_group[g] >= 0:
                 number = sample_of_group[g]
@@ -256,9 +313,18 @@ def solve_groups(  # type: ignore[no-untyped-def]
                             else:
                                 explained[number, k] += total
             _solve_lower(m, width, rows, y_re)
-            _solve_upper(m, width, rows, y_re)
             if not hermitian:
                 _solve_lower(m, width, rows, y_im)
+            if seen > n:
+                for s in range(LANES):
+                    if d[n, s] > 0:
+                        value = np.complex64(0)
+                        for r in range(rows):
+                            at = r * LANES + s
+                            value += new[at] * (y_re[at] + np.complex64(1j) * y_im[at])
+                        predicted_gl[g, s] = value / d[n, s]
+            _solve_upper(m, width, rows, y_re)
+            if not hermitian:
                 _solve_upper(m, width, rows, y_im)
             for a in range(n):
                 i = view[a]
@@ -270,50 +336,28 @@ def solve_groups(  # type: ignore[no-untyped-def]
                             along = qx[g, s] * cos_phi[i] - qy[g, s] * sin_phi[i]
                             value *= np.exp(1j * (tan[i] * along * centre))
                         p_gvl[g, i, s] = value
-            # m = K A^H y: even part R_even (f_even y), odd part -i R_odd (f_odd y)
-            for component in range(3):
-                sums[:] = 0
-                for side in range(2):
-                    for a in range(n):
-                        w = -weight[component, a]
-                        if side == 0:
-                            ya = y_re[a * LANES : (a + 1) * LANES]
-                        elif hermitian:
-                            ya = y_re[(n + a) * LANES : (n + a + 1) * LANES]
-                        else:
-                            ya = y_im[a * LANES : (a + 1) * LANES]
-                        for s in range(LANES):
-                            x[a * LANES + s] = w * ya[s]
-                    for c in range(0, columns, ROWS):
-                        subtract_products(
-                            sums,
-                            (side * columns + c) * LANES,
-                            f,
-                            c * LANES,
-                            LANES,
-                            f_width,
-                            x,
-                            0,
-                            n,
-                        )
-                # the roots are stored transposed: element (k, c) at c h + k
-                out[:] = 0
-                for k in range(0, h, ROWS):
-                    at = bin_number * h * h + k
-                    other = columns - half
-                    subtract_scaled(out[0], k * LANES, even, at, 1, h, sums, 0, half)
-                    subtract_scaled(out[1], k * LANES, even, at, 1, h, sums, columns * LANES, half)
-                    subtract_scaled(
-                        out[2], k * LANES, odd, at, 1, h, sums, (columns + half) * LANES, other
-                    )
-                    subtract_scaled(out[3], k * LANES, odd, at, 1, h, sums, half * LANES, other)
-                for k in range(layers):
-                    for s in range(LANES):
-                        at = k * LANES + s
-                        e = -out[0, at] - 1j * out[1, at]
-                        o = -out[2, at] + 1j * out[3, at]
-                        if mirror[k] >= 0:
-                            m_gkl[g, component * depth + k, s] = (e + o) * np.sqrt(0.5)
-                            m_gkl[g, component * depth + mirror[k], s] = (e - o) * np.sqrt(0.5)
-                        else:
-                            m_gkl[g, component * depth + k, s] = e + o
+            if hermitian:
+                y_im[: n * LANES] = y_re[n * LANES : 2 * n * LANES]
+            first = bin_number * h * h
+            _field(
+                y_re, y_im, n, f, f_width, weight, even, odd, first, h, half, columns, mirror, x, sums, out, m_gkl[g],
+            )  # fmt: skip
+            if seen > n:
+                for at in range(rows * LANES):
+                    y_re[at] = -new[at]
+                _solve_upper(m, width, rows, y_re)
+                y_re[rows * LANES : (rows + 1) * LANES] = 1
+                y_im[: (rows + 1) * LANES] = 0
+                _field(
+                    y_re, y_im, rows + 1, f, f_width, weight, even, odd, first, h, half, columns, mirror, x, sums, out,
+                    gain_gkl[g],
+                )  # fmt: skip
+                for s in range(LANES):
+                    i = view[n]
+                    along = qx[g, s] * cos_phi[i] - qy[g, s] * sin_phi[i]
+                    turned = np.exp(-1j * (tan[i] * along * centre))
+                    predicted_gl[g, s] *= np.conj(turned)
+                    left_gl[g, s] = new[rows * LANES + s] ** 2
+                    scale = left_gl[g, s] * d[n, s] * turned
+                    for k in range(gain_gkl.shape[1]):
+                        gain_gkl[g, k, s] *= scale

@@ -9,7 +9,7 @@ with each other, and that disagreement is amplified all over the volume: the vec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -29,41 +29,60 @@ ITERATIONS = 14
 """Conjugate gradient steps."""
 
 
+@dataclass(frozen=True)
+class CoarseField:
+    """A field that all seen rays agree on, on voxels `views.COARSE` times wider: float32 [3, z, y, x], signal per nm."""
+
+    field: Float32
+    z_nm: Float64
+    coverage_z: Float32
+    voxel_nm: float
+
+    @classmethod
+    def of(cls, views: Sequence[View], support: Support, voxel_nm: float) -> CoarseField:
+        """Solve the binned views with unseen rays left out.
+
+        Args:
+            views: resampled views; their domain is divisible by `views.COARSE`.
+            support: the layers.
+            voxel_nm: voxel of the domain.
+        """
+        ny, nx = views[0].signal_yx.shape
+        coarse = np.empty((len(views), ny // COARSE, nx // COARSE), np.float32)
+        full = np.empty(coarse.shape, np.float32)
+        for number, view in enumerate(views):
+            _bin(view.signal_yx, view.seen_yx, COARSE, coarse[number], full[number])
+        z_nm, coverage = _binned_layers(support, voxel_nm, COARSE)
+        covered = coverage.astype(np.float32)
+        projector = _projector(views, z_nm, voxel_nm * COARSE)
+        scale = np.sqrt(projector.obliquity_v) / np.array([v.std_signal for v in views])
+        full *= scale[:, None, None].astype(np.float32)
+        measured = replace(projector, ends_vy2=seen_ends(full > 0))
+        problem = Problem(measured, coarse, full, covered)
+        field = cgls(problem, iterations=ITERATIONS, stop_chi2=None)
+        return cls(field, z_nm, covered, voxel_nm * COARSE)
+
+    def continued(self, views: Sequence[View]) -> Float32:
+        """Give unseen rays of views the value that the field projects to, float32 [view, y, x]."""
+        projector = _projector(views, self.z_nm, self.voxel_nm)
+        projected = projector.forward(self.field, coverage_z=self.coverage_z)
+        extended = np.empty((len(views), *views[0].signal_yx.shape), np.float32)
+        for number, view in enumerate(views):
+            _continue(view.signal_yx, view.seen_yx, projected[number], COARSE, extended[number])
+        return extended
+
+
 def extend_views(views: Sequence[View], support: Support, voxel_nm: float) -> Float32:
     """Give unseen rays the value that a field agreeing with all seen ones projects to.
 
-    Args:
-        views: resampled views; their domain is divisible by `views.COARSE`.
-        support: the layers.
-        voxel_nm: voxel of the domain.
-
-    Returns:
-        Extended views float32 [view, y, x].
+    Arguments as those of `CoarseField.of`; returns the extended views, float32 [view, y, x].
     """
-    factor = COARSE
-    ny, nx = views[0].signal_yx.shape
-    coarse = np.empty((len(views), ny // factor, nx // factor), np.float32)
-    full = np.empty(coarse.shape, np.float32)
-    for number, view in enumerate(views):
-        _bin(view.signal_yx, view.seen_yx, factor, coarse[number], full[number])
-    z_nm, coverage = _binned_layers(support, voxel_nm, factor)
-    projector = ShearedProjector(
-        np.array([v.theta_deg for v in views]),
-        np.array([v.phi_deg for v in views]),
-        z_nm,
-        voxel_nm * factor,
-    )
-    scale = np.sqrt(projector.obliquity_v) / np.array([v.std_signal for v in views])
-    full *= scale[:, None, None].astype(np.float32)
-    covered = coverage.astype(np.float32)
-    measured = replace(projector, ends_vy2=seen_ends(full > 0))
-    problem = Problem(measured, coarse, full, covered)
-    field = cgls(problem, iterations=ITERATIONS, stop_chi2=None)
-    projected = projector.forward(field, coverage_z=covered)
-    extended = np.empty((len(views), ny, nx), np.float32)
-    for number, view in enumerate(views):
-        _continue(view.signal_yx, view.seen_yx, projected[number], factor, extended[number])
-    return extended
+    return CoarseField.of(views, support, voxel_nm).continued(views)
+
+
+def _projector(views: Sequence[View], z_nm: Float64, voxel_nm: float) -> ShearedProjector:
+    theta_deg, phi_deg = np.array([(v.theta_deg, v.phi_deg) for v in views]).T
+    return ShearedProjector(theta_deg, phi_deg, z_nm, voxel_nm)
 
 
 def _binned_layers(support: Support, voxel_nm: float, factor: int) -> tuple[Float64, Float64]:

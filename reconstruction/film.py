@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mistral_txm.reconstruction.direct import solve_direct
-from mistral_txm.reconstruction.extension import extend_views
+from mistral_txm.reconstruction.direct import Response, ViewToCome, solve_direct
+from mistral_txm.reconstruction.extension import CoarseField
 from mistral_txm.reconstruction.geometry import Grid
 from mistral_txm.reconstruction.layers import CENTRE_INSIDE, Support, support_of
 from mistral_txm.reconstruction.projector import ShearedProjector, seen_ends
@@ -27,7 +27,7 @@ class Solved:
     """A field on the grid, in signal per nm, float32 [component, z, y, x], and what belongs to it.
 
     data_fraction, std (in signal per nm): as in `reconstruct.Reconstruction`. residual_rms_v, noise_v: per view.
-    delta_per_nm: what was given or found.
+    delta_per_nm: what was given or found. continuation and response: for the view to come (module `anticipation`).
     """
 
     field: Float32
@@ -36,6 +36,8 @@ class Solved:
     noise_v: Float64
     delta_per_nm: float | None
     std: Float32 | None = None
+    continuation: CoarseField | None = None
+    response: Response | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class How:
     initial: Float32 | None = None
     callback: Callback | None = None
     spread: Spread = in_process
+    ahead: ViewToCome | None = None
 
 
 def sheared_problem(
@@ -91,13 +94,14 @@ def solve_film(
         how: method and prior.
     """
     support, kept = support_of(grid, coverage_z)
-    extended = extend_views(views, support, grid.voxel_nm)
+    continuation = CoarseField.of(views, support, grid.voxel_nm)
     direct = solve_direct(
         views,
-        extended,
+        continuation.continued(views),
         support,
         grid.voxel_nm,
         fraction_only=how.method != "direct",
+        ahead=how.ahead,
         spread=how.spread,
     )
     delta_per_nm = how.delta_per_nm
@@ -114,9 +118,8 @@ def solve_film(
             unit = solve_unit_norm(problem, solution, delta_per_nm=delta_per_nm)
             solution, delta_per_nm = unit.field, unit.delta_per_nm
         residual = residual_rms(problem, solution)
+    field = on_grid(solution, grid, domain, coverage_z)
     inside_z = support.coverage_z > CENTRE_INSIDE
-    field = np.zeros((3, *grid.shape_zyx), np.float32)
-    field[:, kept] = domain.crop(solution, grid) * inside_z[:, None, None]
     fraction = np.zeros(grid.shape_zyx, np.float32)
     fraction[kept] = np.where(inside_z, direct.data_fraction_z, 0)[:, None, None]
     fraction *= _seen_fraction(views, grid, domain)
@@ -126,7 +129,18 @@ def solve_film(
         variance = np.float32(direct.prior.variance) * (1 - fraction[kept])
         std = np.zeros_like(fraction)
         std[kept] = np.sqrt(variance) * inside_z[:, None, None]
-    return Solved(field, fraction, residual, noise_v, delta_per_nm, std)
+    return Solved(
+        field, fraction, residual, noise_v, delta_per_nm, std, continuation, direct.response
+    )
+
+
+def on_grid(solution: Float32, grid: Grid, domain: Domain, coverage_z: Float64) -> Float32:
+    """A field of the magnetic layers on the domain, put on the grid: 0 where a voxel's centre is in no layer."""
+    support, kept = support_of(grid, coverage_z)
+    inside_z = support.coverage_z > CENTRE_INSIDE
+    field = np.zeros((3, *grid.shape_zyx), np.float32)
+    field[:, kept] = domain.crop(solution, grid) * inside_z[:, None, None]
+    return field
 
 
 def on_domain(field: Float32, domain: Domain) -> Float32:

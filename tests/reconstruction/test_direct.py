@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from mistral_txm.reconstruction import Grid, TiltSeries
-from mistral_txm.reconstruction.direct import solve_direct
+from mistral_txm.reconstruction import Grid, TiltSeries, direct
+from mistral_txm.reconstruction.direct import ViewToCome, solve_direct
 from mistral_txm.reconstruction.direct_kernel import LEAST_NOISE
 from mistral_txm.reconstruction.extension import extend_views
 from mistral_txm.reconstruction.lateral_frequencies import Frequencies
 from mistral_txm.reconstruction.layers import Support
-from mistral_txm.reconstruction.smooth_prior import MODEL_ERROR, Prior, statistics
+from mistral_txm.reconstruction.smooth_prior import MODEL_ERROR, Prior, Statistics, statistics
 from mistral_txm.reconstruction.views import View, resampled_film
 
 VOXEL = 10.5
@@ -144,6 +144,41 @@ def test_residuals_are_what_the_field_leaves_of_the_views(name):
         left = np.fft.irfft2(p_hat[i] - model, s=SHAPE)
         rms = np.sqrt(np.mean(left[view.seen_yx] ** 2))
         assert solution.residual_rms_v[i] == pytest.approx(rms, rel=1e-4)
+
+
+@pytest.mark.parametrize("last", [3, 7, 10])
+@pytest.mark.parametrize("name", sorted(SUPPORTS.keys() - {"no symmetry"}))
+def test_the_response_to_a_view_to_come_gives_the_solution_with_it(name, last, monkeypatch):
+    support, views = SUPPORTS[name], random_views(SHAPE)[:last]
+    planes = np.stack([v.signal_yx for v in views])
+    _, _, seen = statistics_of(views, support)
+
+    def of_all(some, *_):
+        return Statistics(seen.noise_v[: len(some)], seen.model_noise_b, seen.prior)
+
+    monkeypatch.setattr(direct, "statistics", of_all)
+    *before, new = views
+    ahead = ViewToCome(new.phi_deg, new.theta_deg, new.std_signal)
+    without = solve_direct(before, planes[:-1], support, VOXEL, ahead=ahead)
+    alone = solve_direct(before, planes[:-1], support, VOXEL)
+    with_all = solve_direct(views, planes, support, VOXEL)
+    # modes along z that the steepest view sees are kept for it
+    scale = np.abs(with_all.field).max()
+    np.testing.assert_allclose(without.field, alone.field, atol=2e-3 * scale)
+    change, left = without.response.follow(planes[-1])
+    np.testing.assert_allclose(without.field + change, with_all.field, atol=2e-4 * scale)
+    assert np.abs(change).max() > 0.1 * scale
+    rms = np.sqrt(np.mean(left**2))
+    assert rms == pytest.approx(with_all.residual_rms_v[-1], rel=1e-4)
+
+
+def test_without_symmetry_there_is_no_response():
+    *before, new = random_views(SHAPE)
+    planes = np.stack([v.signal_yx for v in before])
+    ahead = ViewToCome(new.phi_deg, new.theta_deg, new.std_signal)
+    assert (
+        solve_direct(before, planes, SUPPORTS["no symmetry"], VOXEL, ahead=ahead).response is None
+    )
 
 
 def test_views_that_are_all_noise_make_next_to_no_field():
