@@ -1,7 +1,7 @@
 """From marked views to aligned ones: on spheres projected by hand, and on frames of the simulated beamline."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -57,6 +57,11 @@ def series(spheres_nm=SPHERES_NM, azimuths=((0.0, 0.0), (102.0, 102.7)), tilts_d
             seen = found(spheres_nm, phi_deg, theta_deg, shift, noise)
             angles.append(AngleSignals(stated_deg, float(theta_deg), NOTHING, seen))
     return angles, shifts
+
+
+def first_of(fiducials, number):
+    """Some of the spheres."""
+    return Fiducials(*(getattr(fiducials, one.name)[:number] for one in fields(fiducials)))
 
 
 def test_run_out_and_azimuth_are_found_and_z_is_counted_from_the_films_middle():
@@ -160,8 +165,27 @@ def test_two_fiducials_do_not_give_the_azimuth():
     assert "fewer than 3 in common" in unaligned(series(SPHERES_NM[:2])[0])
 
 
+def test_a_sphere_at_the_border_that_few_views_show_spoils_nothing():
+    steep_deg = np.array([-50.0, -49.0, -48.0])
+    tilts_deg = np.sort([*TILTS_DEG[1:], *steep_deg])
+    border_nm = [[4900.0, 100.0, 170.0]]
+    angles, _ = series(np.vstack([SPHERES_NM, border_nm]), tilts_deg=tilts_deg)
+    seen = [
+        one
+        if one.phi_deg == 0 and one.theta_deg in steep_deg
+        else replace(one, fiducials=first_of(one.fiducials, len(SPHERES_NM)))
+        for one in angles
+    ]
+    _, told = align(seen, PIXEL_NM, SURFACES_NM)
+    assert told.aligned, told.message
+    assert told.fiducials == 6
+    assert told.azimuths[1].phi_deg == pytest.approx(102.7, abs=0.05)
+    heights = sorted(z for *_, z in told.spheres_xyz_nm[:5])
+    np.testing.assert_allclose(heights, [-220, -220, 170, 170, 170], atol=2)
+
+
 def test_too_little_tilt_to_tell_heights():
-    assert "leave a fiducial's place open" in unaligned(
+    assert "leave the fiducials' places open" in unaligned(
         series(azimuths=((0.0, 0.0),), tilts_deg=np.array([-50.0, -49.0, -48.0]))[0]
     )
 
