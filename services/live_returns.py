@@ -241,7 +241,7 @@ def _without(leaks: list[Float64], image_vu: Float64, good: npt.NDArray[np.bool_
     """Take off an image what others explain."""
     basis = np.stack([leak[good] for leak in leaks], axis=1)
     parts, *_ = np.linalg.lstsq(basis, image_vu[good], rcond=1e-9)
-    return image_vu - np.einsum("i,ivu->vu", parts, np.stack(leaks))
+    return np.asarray(image_vu - np.einsum("i,ivu->vu", parts, np.stack(leaks)), np.float64)
 
 
 def _smoothed_weight(good: npt.NDArray[np.bool_]) -> Float64:

@@ -453,12 +453,12 @@ def test_no_angle_is_begun_when_the_time_is_over(
     tiny: Measurement,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mistral_txm.plans import tomography
+    from mistral_txm.plans import series_runs
 
     scene = player()
     # Each exposure takes 0.1 h on this clock.
     clock = SimpleNamespace(monotonic=lambda: 360.0 * len(scene.events))
-    monkeypatch.setattr(tomography, "time", clock)
+    monkeypatch.setattr(series_runs, "time", clock)
     short = tiny.model_copy(update={"stop": Stop(max_duration_h=1.9)})
     uids = play(scene, vector_tomography(stub_instrument, short, series="s"))
     assert len(uids) == 1
@@ -474,11 +474,11 @@ def test_each_sample_of_a_queue_has_its_own_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seven exposures of 0.1 h for each sample and azimuth; after the first nothing of 0.5 h is left."""
-    from mistral_txm.plans import tomography
+    from mistral_txm.plans import series_runs
 
     scene = player("102")
     monkeypatch.setattr(
-        tomography, "time", SimpleNamespace(monotonic=lambda: 360.0 * len(scene.events))
+        series_runs, "time", SimpleNamespace(monotonic=lambda: 360.0 * len(scene.events))
     )
     queue = [
         alone.of(Sample(name=name, place=Place(x_um=1.0, y_um=0.0, z_um=0.0))).model_copy(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,16 @@ import pytest
 from mistral_txm.devices.configuration import load_configuration
 from mistral_txm.devices.instrument import Instrument
 from mistral_txm.devices.key import Key
-from mistral_txm.plans import Measurement, dichroic_projection, estimate, retake, vector_tomography
-from mistral_txm.plans.exposure_control import Seen
-from mistral_txm.plans.measurement import ReturnToZero
+from mistral_txm.plans import (
+    Measurement,
+    dichroic_projection,
+    estimate,
+    retake,
+    series_runs,
+    vector_tomography,
+)
+from mistral_txm.plans.exposure_control import Frame, Seen
+from mistral_txm.plans.measurement import ReturnToZero, Stop
 from mistral_txm.plans.return_to_zero import return_keys, return_tilt_deg
 from mistral_txm.plans.steps import steps
 
@@ -129,8 +137,6 @@ def test_what_it_costs(tiny: Measurement, measurement: Measurement) -> None:
 
 def test_it_does_not_make_the_view_look_better_than_it_is(measurement: Measurement) -> None:
     """Signal to noise of a view that is resumed counts its own exposures alone."""
-    from mistral_txm.plans.exposure_control import Frame
-
     seen = Seen(load_configuration().ccd)
     frame = Frame(3000.0, 4000.0, 0.0, 250.0, 1, 1)
     view, back = (
@@ -146,3 +152,20 @@ def test_it_does_not_make_the_view_look_better_than_it_is(measurement: Measureme
     second = seen.add(view, 1, 1.0, frame._replace(crc32=3))
     assert second.signal_to_noise == pytest.approx(2**0.5 * first.signal_to_noise)
     assert returned.dose_mA_s == 500.0
+
+
+def test_no_return_is_begun_when_the_time_is_over(
+    player: MakePlayer,
+    stub_instrument: Instrument,
+    measurement: Measurement,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = player()
+    # Each of 24 exposures before it takes 0.1 h on this clock.
+    clock = SimpleNamespace(monotonic=lambda: 360.0 * len(scene.events))
+    monkeypatch.setattr(series_runs, "time", clock)
+    short = measurement.model_copy(update={"stop": Stop(max_duration_h=2.35)})
+    scene.play(vector_tomography(stub_instrument, short, series="s"))
+    assert [stream for stream, _ in scene.events].count("primary") == 14
+    assert "zero" not in {stream for stream, _ in scene.events}
+    assert scene.log[-1][1].startswith("s: stopped before theta 0 deg: its 2.35 h")
