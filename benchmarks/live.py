@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 LATENCY_LIMIT_S = 8.0
 MEMORY_LIMIT_GB = 6.0
@@ -52,6 +53,9 @@ def acquire(data: str, tilts: int, repeats: int, size: str, pace: float = 0.0) -
 def latencies(data: str, layers: bool) -> dict[str, Any]:
     """Play a series to the live reconstruction; return s by the number of angles, the volume's shape, and GB.
 
+    Of each angle that is looked at the exposures come one by one, as they do at a beamline. The first time is that to
+    a volume with the angle in it on the disk, the second that to all that is told of it, the whole solution included.
+
     ``layers``: whether it knows where the film is magnetic.
     """
     from mistral_txm.reconstruction import read_volume
@@ -63,37 +67,71 @@ def latencies(data: str, layers: bool) -> dict[str, Any]:
         for tail in map(JournalTail, journal_files(Path(data) / "journal"))
         for name, doc in tail.read()
     ]
+    documents.sort(key=lambda entry: entry[2]["time"] if "time" in entry[2] else 0.0)
     streams: dict[str, str] = {}
-    ends: dict[tuple[float, float], int] = {}
+    exposures: dict[tuple[float, float], list[int]] = {}
     for number, (_, name, doc) in enumerate(documents):
         if name == "start" and not layers:
             doc["sample"] = {**doc["sample"], "layers_nm": None}
         if name == "descriptor":
             streams[doc["uid"]] = doc["name"]
         if name == "event" and streams[doc["descriptor"]] == "primary":
-            ends[doc["data"]["key_phi_deg"], doc["data"]["key_theta_deg"]] = number + 1
-    order = sorted(ends.values())
+            place = doc["data"]["key_phi_deg"], doc["data"]["key_theta_deg"]
+            exposures.setdefault(place, []).append(number + 1)
+    order = sorted(exposures.values())
     half = len(order) // 2
     wanted = (half // 4, half - 1, half + half // 4, len(order) - 1)
     found = {}
     live, fed = LiveReconstruction(Path(data), SERIES), 0
+    folder = Path(data) / "live" / SERIES
     for angle in wanted:
-        for end, timed in ((order[angle - 1], False), (order[angle], True)):
+        for end in (order[angle - 1][-1], *order[angle]):
             for entry in documents[fed:end]:
                 live.add(*entry)
             fed = end
-            begin_s = time.monotonic()
-            live.update()
-            if timed:
-                found[angle + 1] = time.monotonic() - begin_s
-    volume = read_volume(Path(data) / "live" / SERIES / "volume.h5")
-    status = json.loads((Path(data) / "live" / SERIES / "status.json").read_text())
+            with _Replaced(folder / "volume.h5") as replaced:
+                live.update()
+        found[angle + 1] = replaced.first_s, replaced.end_s
+    volume = read_volume(folder / "volume.h5")
+    status = json.loads((folder / "status.json").read_text())
     return {
         "seconds": found,
         "shape": volume.mx.shape,
         "memory_gb": _most_memory_gb(),
         "message": status["message"],
     }
+
+
+class _Replaced:
+    """Looks when a file is replaced for the first time, s from the beginning, and how long all took."""
+
+    first_s = float("nan")
+    end_s = float("nan")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._before = self._number()
+        self._begin_s = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_s = time.monotonic() - self._begin_s
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while self._number() == self._before:
+            if self._stop.wait(0.05):
+                return
+        self.first_s = time.monotonic() - self._begin_s
+
+    def _number(self) -> int | None:
+        return self._path.stat().st_ino if self._path.exists() else None
 
 
 def _most_memory_gb() -> float:
@@ -138,7 +176,7 @@ def live_lines(tilts: int = TILTS, repeats: int = REPEATS, size: str = SIZE) -> 
             stdin=subprocess.DEVNULL,
         )
         yield (
-            f"{'a volume after the last frame':36}{'angles: seconds':>36}"
+            f"{'a volume after the last frame':36}{'angles: seconds (all that is told)':>60}"
             f"{'limit':>8}{'memory':>10}{'limit':>8}"
         )
         with _beside(tilts, repeats, size):
@@ -152,9 +190,12 @@ def live_lines(tilts: int = TILTS, repeats: int = REPEATS, size: str = SIZE) -> 
                 one = json.loads(done.stdout.splitlines()[-1])
                 what = "layers known" if layers else "nothing known"
                 shape = " x ".join(map(str, one["shape"][::-1]))
-                times = ", ".join(f"{n}: {seconds:.1f}" for n, seconds in one["seconds"].items())
+                times = ", ".join(
+                    f"{n}: {first_s:.1f} ({end_s:.0f})"
+                    for n, (first_s, end_s) in one["seconds"].items()
+                )
                 yield (
-                    f"{f'{shape}, {what}':36}{times:>36}{LATENCY_LIMIT_S:8g}"
+                    f"{f'{shape}, {what}':36}{times:>60}{LATENCY_LIMIT_S:8g}"
                     f"{one['memory_gb']:7.2f} GB{MEMORY_LIMIT_GB:8g}"
                 )
                 yield f"    {one['message']}"

@@ -36,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -58,7 +59,7 @@ Intp = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class ViewToCome:
-    """Azimuth and tilt of a view that is not there yet, as `views.View` has them, and the noise to expect of a pixel."""
+    """Azimuth and tilt, as `views.View` has them, of a view that is not there yet, and the noise to expect."""
 
     phi_deg: float
     theta_deg: float
@@ -240,11 +241,14 @@ def solve_direct(
     fraction = np.clip(share @ explained, 0, 1)
     if fraction_only:
         return DirectSolution(None, np.empty(0), found.prior, fraction)
-    m_gkl, residual_gvl, *of_response = (
-        solved[0][k] if len(solved) == 1 else np.concatenate([part[k] for part in solved])
-        for k in range(5)
-    )
-    response = Response(*of_response, place_gl) if ahead is not None else None
+
+    def joined(k: int) -> Any:
+        return solved[0][k] if len(solved) == 1 else np.concatenate([part[k] for part in solved])
+
+    m_gkl, residual_gvl = joined(0), joined(1)
+    response = None
+    if ahead is not None:
+        response = Response(joined(2), joined(3), joined(4), place_gl)
     field = np.empty((3 * len(support.z_nm), *shape_yx), np.float32)
     residual_rms_v = np.empty(len(views))
 
@@ -262,8 +266,8 @@ def solve_direct(
     with ThreadPoolExecutor(numba.get_num_threads()) as threads:
         list(threads.map(of_layer, range(len(field))))
         list(threads.map(of_view, range(len(views))))
-    field = field.reshape(3, -1, *shape_yx)
-    return DirectSolution(field, residual_rms_v, found.prior, fraction, response)
+    layers = field.reshape(3, -1, *shape_yx)
+    return DirectSolution(layers, residual_rms_v, found.prior, fraction, response)
 
 
 def _sampled_groups(prior: Prior, frequencies: Frequencies, groups: Groups) -> tuple[Intp, Float64]:

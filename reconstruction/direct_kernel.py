@@ -159,11 +159,11 @@ def solve_groups(  # type: ignore[no-untyped-def]
     there, explained (samples, layers) what `solve_direct` needs of the posterior.
 
     Where gain_gkl (groups, 3 layers, lanes) has groups, the last entry of tan, cos_phi, sin_phi, cos_theta and noise
-    is a view that is still to come: predicted_gl (groups, lanes) becomes what the field makes expect there, gain_gkl by
-    how much it changes with what is seen beyond that, and left_gl which part of it is left then (`direct.Response`). With S = L L^T the matrix of the
-    views and s, 1 + c the new view's column and diagonal, in units of the noise, one more row of the factor,
-    ``l = L^-1 s``, tells all: ``s^T y = l^T (L^T y)``, ``K A^H [-L^-T l, 1] / r`` and ``1 / r``, r = 1 + c - l^T l.
-    Not for complex matrices.
+    is a view that is still to come: predicted_gl (groups, lanes) becomes what the field makes expect there, gain_gkl
+    by how much it changes with what is seen beyond that, and left_gl which part of it is left then
+    (`direct.Response`). With S = L L^T the matrix of the views and s, 1 + c the new view's column and diagonal, in
+    units of the noise, one more row of the factor, ``l = L^-1 s``, tells all: ``s^T y = l^T (L^T y)``,
+    ``K A^H [-L^-T l, 1] / r`` and ``1 / r``, r = 1 + c - l^T l. Not for complex matrices.
 
     Rows of the matrix are views; where the support has no symmetry the matrix is complex and is taken as the real
     one of twice the size, ``[[Re, -Im], [Im, Re]]``. Numbers of rows and of coordinates along z are filled up to

@@ -31,7 +31,7 @@ ITERATIONS = 14
 
 @dataclass(frozen=True)
 class CoarseField:
-    """A field that all seen rays agree on, on voxels `views.COARSE` times wider: float32 [3, z, y, x], signal per nm."""
+    """A field that all seen rays agree on, on wider voxels (`views.COARSE`): float32 [3, z, y, x], signal per nm."""
 
     field: Float32
     z_nm: Float64

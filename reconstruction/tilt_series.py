@@ -75,7 +75,7 @@ class CheckedSeries:
     mount: Mount
     theta_deg_t: Float64
     signal_tvu: Float32
-    std_t: Float64 | None
+    std_t: Float32 | Float64 | None
     shift_vu_nm_t: Float64
     warp_tvu: Float64
 
@@ -89,6 +89,12 @@ def checked(series: Sequence[TiltSeries]) -> list[CheckedSeries]:
     if not series:
         raise InputError("reconstruction: no tilt series; give at least one")
     return [_checked(one, number) for number, one in enumerate(series, start=1)]
+
+
+def _floating(values: npt.ArrayLike) -> Float32 | Float64:
+    """Numbers as they are if they have single precision: images are not copied."""
+    array = np.asarray(values)
+    return array if array.dtype == np.float32 else np.asarray(array, dtype=np.float64)
 
 
 def _checked(series: TiltSeries, number: int) -> CheckedSeries:
@@ -120,7 +126,7 @@ def _checked(series: TiltSeries, number: int) -> CheckedSeries:
         raise InputError(f"{where}: images of {signal.shape[1:]} pixels, expected at least 4 x 4")
     if np.isinf(signal).any():
         raise InputError(f"{where}: the signal holds infinite values; mask those pixels as NaN")
-    std = None if series.std_tvu is None else np.asarray(series.std_tvu, dtype=np.float64)
+    std = None if series.std_tvu is None else _floating(series.std_tvu)
     if std is not None:
         if std.shape not in (signal.shape, theta.shape):
             raise InputError(

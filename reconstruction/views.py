@@ -206,7 +206,7 @@ def on_plane(
     masked = ~np.isfinite(signal_vu)
     std_signal: float | None = None
     if std_vu is not None:
-        std = np.asarray(std_vu, dtype=np.float64)
+        std = np.asarray(std_vu)
         finite = np.isfinite(std) & (std > 0)
         if not finite.any():
             raise InputError(
@@ -216,7 +216,7 @@ def on_plane(
             ~finite | (std > NOISY_PIXEL * np.median(std[finite])), masked.shape
         )
         good = np.broadcast_to(std, masked.shape)[~masked]
-        std_signal = float(np.sqrt(np.mean(good**2))) if good.size else None
+        std_signal = float(np.sqrt(np.mean(good**2, dtype=np.float64))) if good.size else None
     if masked.all():
         raise InputError(f"{where}: every pixel is masked or not a number; leave this view out")
     image = _fill_unseen(signal_vu, masked)

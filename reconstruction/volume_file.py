@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mistral_txm.reconstruction.files import (
     FileError,
@@ -35,7 +35,6 @@ from mistral_txm.reconstruction.files import (
 )
 from mistral_txm.reconstruction.ovf import is_ovf, read_ovf
 from mistral_txm.reconstruction.reconstruct import Reconstruction
-from mistral_txm.reconstruction.tilt_series import TiltSeries
 
 __all__ = [
     "InputFile",
@@ -148,9 +147,21 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+class Tilts(Protocol):
+    """The tilts of one azimuth, as a `TiltSeries` has them."""
+
+    @property
+    def phi_deg(self) -> float:
+        """Azimuth, deg."""
+
+    @property
+    def theta_deg_t(self) -> ArrayLike:
+        """Tilts, deg."""
+
+
 def volume_of(
     result: Reconstruction,
-    series: Sequence[TiltSeries],
+    series: Sequence[Tilts],
     *,
     layers_nm: Sequence[tuple[float, float]] = (),
     inputs: Sequence[InputFile] = (),
@@ -158,7 +169,7 @@ def volume_of(
 ) -> Volume:
     """Put a reconstruction, and what it was made of, into the form that files hold.
 
-    `series`, `layers_nm` and `options` are what `reconstruct` was called with.
+    `series` (their angles alone count), `layers_nm` and `options` are what `reconstruct` was called with.
     """
     residuals, first = [], 0
     for one in series:

@@ -13,8 +13,9 @@ from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
 from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError
 from mistral_txm.services.exposures import RunExposures
+from mistral_txm.services.film_height import surfaces_of
 from mistral_txm.services.journal import journal_files, read_journal
-from mistral_txm.services.processing import Processor, surfaces_of
+from mistral_txm.services.processing import Processor
 from mistral_txm.services.raw_files import RawInput, is_aligned_file, raw_signals
 from mistral_txm.services.series_exposures import SeriesExposures
 

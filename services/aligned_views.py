@@ -1,5 +1,6 @@
 """The views of an azimuth with what an alignment says of them, and what it tells of all of them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -120,7 +121,11 @@ class AlignedViews:
         """Leave out the views without a place."""
         if not self.unplaced:
             return self
-        kept = np.flatnonzero(np.isfinite(np.asarray(self.shift_vu_nm_t)).all(axis=1))
+        placed = np.isfinite(np.asarray(self.shift_vu_nm_t)).all(axis=1)
+        return self.of_views([int(i) for i in np.flatnonzero(placed)])
+
+    def of_views(self, kept: Sequence[int]) -> "AlignedViews":
+        """Return some of the views alone, by number."""
 
         def some(
             values_t: NDArray[np.float64] | None,
@@ -130,7 +135,7 @@ class AlignedViews:
         return replace(
             self,
             theta_deg_t=self.theta_deg_t[kept],
-            angles=tuple(self.angles[int(i)] for i in kept),
+            angles=tuple(self.angles[i] for i in kept),
             shift_vu_nm_t=some(self.shift_vu_nm_t),
             warp_tvu=some(self.warp_tvu),
             sphere_vu_nm_t=some(self.sphere_vu_nm_t),

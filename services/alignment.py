@@ -27,8 +27,8 @@ LARGEST_OUTLIERS = 0.2
 LARGEST_STD_PHI_DEG = 0.5
 """Standard deviation of an azimuth from which on what the person said is better."""
 LARGEST_STD_NM = 20.0
-"""Standard deviation of a sphere's place from which on the tilts so far do not tell its height. Where half of the spheres
-are known no better, they tell nothing of the views."""
+"""Standard deviation of a sphere's place from which on the tilts so far do not tell its height. Where half of the
+spheres are known no better, they tell nothing of the views."""
 LARGEST_PART_LOST = 0.25
 """Part of the views of an azimuth in which no sphere may be seen."""
 FEW_TILTS_DEG = 40.0

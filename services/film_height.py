@@ -1,5 +1,8 @@
 """Where the film's middle is in the frame of the fiducials that lie on it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,3 +65,9 @@ def middle_height_nm(
         height_nm,
         "all fiducials lie on one surface: the one that leaves the film nearer the axis",
     )
+
+
+def surfaces_of(sample: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the sample's surfaces on which spheres lie, if a start document's ``sample`` states them."""
+    surfaces = sample.get("surfaces_nm")
+    return None if surfaces is None else (float(surfaces[0]), float(surfaces[1]))

@@ -29,7 +29,7 @@ from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lifeline import watch_parent
 from mistral_txm.services.live_files import LIVE
 from mistral_txm.services.live_series import LiveSeries
-from mistral_txm.services.processing import reconstruct_signals
+from mistral_txm.services.live_volumes import VolumeMaker
 from mistral_txm.services.truth import singularities_in_layers
 
 HEARTBEAT_S = 5.0
@@ -123,8 +123,8 @@ def _compile() -> None:
         for phi_deg in (0.0, 90.0)
         for theta_deg in (-30.0, 30.0)
     ]
-    volume, *_ = reconstruct_signals(signals, 10.5, [(-20.0, 20.0)])
-    singularities_in_layers(volume, [(-20.0, 20.0)])
+    (made,) = VolumeMaker(10.5, [(-20.0, 20.0)]).make(signals, (90.0, 40.0))
+    singularities_in_layers(made.volume, [(-20.0, 20.0)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

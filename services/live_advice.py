@@ -21,7 +21,7 @@ from mistral_txm.reconstruction.design import (
     measured_power,
 )
 from mistral_txm.services.live_views import SeenView
-from mistral_txm.services.processing import DEPTH_WITHOUT_LAYERS
+from mistral_txm.services.live_volumes import DEPTH_WITHOUT_LAYERS
 
 Place = tuple[float, float]
 

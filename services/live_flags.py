@@ -30,7 +30,7 @@ from mistral_txm.reconstruction.view_comparison import (
 )
 from mistral_txm.services.aligned_views import AlignedViews
 from mistral_txm.services.live_views import SeenView
-from mistral_txm.services.processing import volume_grid
+from mistral_txm.services.live_volumes import volume_grid
 from mistral_txm.services.series_exposures import Angle
 
 Place = tuple[float, float]

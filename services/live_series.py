@@ -14,6 +14,7 @@ from mistral_txm.reconstruction import write_volume
 from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.exposures import Exposure
+from mistral_txm.services.film_height import surfaces_of
 from mistral_txm.services.findings import summary
 from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.live_advice import Advisor
@@ -30,7 +31,9 @@ from mistral_txm.services.live_files import (
 from mistral_txm.services.live_flags import QualityWatch
 from mistral_txm.services.live_history import History
 from mistral_txm.services.live_views import SeenView, drifts_of, entries
-from mistral_txm.services.processing import METHOD, Processor, reconstruct_signals, surfaces_of
+from mistral_txm.services.live_volumes import METHOD, MadeVolume, NextView, VolumeMaker
+from mistral_txm.services.processing import Processor
+from mistral_txm.services.return_watch import ReturnWatch
 from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
 from mistral_txm.services.standing import Standing, describe_key
 from mistral_txm.services.truth import singularities_in_layers
@@ -71,9 +74,11 @@ class LiveSeries:
         self._layers_nm = tuple(
             (float(low), float(high)) for low, high in start["sample"].get("layers_nm") or ()
         )
-        self._surfaces_nm = surfaces_of(start["sample"])
+        surfaces_nm = surfaces_of(start["sample"])
+        self._volumes = VolumeMaker(self._pixel_nm, self._layers_nm, surfaces_nm)
         self._processor = Processor(float(start["saturation_counts"]), self._pixel_nm)
         self._exposure_watch = ExposureWatch(self._processor)
+        self._return_watch = ReturnWatch(self._exposures, self._processor, self._pixel_nm)
         self._seen: dict[tuple[float, float], SeenView] = {}
         self._failures: dict[tuple[float, float], _Failure] = {}
         self._newest: tuple[float, float] | None = None
@@ -104,12 +109,14 @@ class LiveSeries:
             "lag_frames": 0,
             "method": METHOD,
             "prior": "layers" if self._layers_nm else "none",
+            "provisional": False,
             "residual": None,
             "alignment": None,
             "exposures": summary([]),
             "resolution_nm": None,
             "singularities": [],
             "newest_exposures": [],
+            "returns": [],
             "views": [],
             "history": self._history.entries,
             "flags": [],
@@ -144,25 +151,24 @@ class LiveSeries:
         failed = self._not_published
         if fresh or (failed and _again(failed)):
             self._not_published = self._publish(begin_s)
-            # said at once, but not yet that it is complete: flags and advice come after it
-            self._tell(runs, rejections, all_there=False)
             if self._not_published is None:
                 self._judge()
         newest = self._exposures.newest()
         if newest is not None:
             self._exposure_watch.prepare(newest)
             self._exposure_watch.look(newest)
-        self._tell(runs, rejections, all_there=len(finished) == self._exposures.angles_planned)
+        self._return_watch.look(self._seen)
+        self._tell(all_there=len(finished) == self._exposures.angles_planned)
 
-    def _tell(self, runs: Mapping[str, list[int]], rejections: int, *, all_there: bool) -> None:
-        """Write what is known now for people and for plans."""
+    def _tell(self, *, all_there: bool) -> None:
+        """Write what is known now for people and for plans; that all is there once all is said."""
         used = sum(
             len(repeats) for one in self._seen.values() for repeats in one.angle.exposures.values()
         )
         stands = self._exposures.standing()
         self._status.update(
-            runs=runs,
-            rejections=rejections,
+            runs=taken(self._exposures.runs),
+            rejections=self._exposures.rejections,
             frames_seen=len(stands.accepted),
             frames_planned=stands.planned,
             lag_frames=len(stands.accepted) - used,
@@ -170,6 +176,7 @@ class LiveSeries:
             angles_planned=self._exposures.angles_planned,
             exposures=summary(one.signals for one in self._seen.values()),
             newest_exposures=self._exposure_watch.entries,
+            returns=self._return_watch.entries,
         )
         self._status.update(self._state(stands, all_there=all_there))
         now = {"updated_at": time.time()}
@@ -185,6 +192,7 @@ class LiveSeries:
         if self._status["state"] == "complete" and all(ended for _, ended in runs.values()):
             self._complete_with = runs, self._exposures.rejections
             self._seen, self._pair, self._laid = {}, None, []
+            self._volumes.forget()
             self._history.forget()
             self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
 
@@ -275,7 +283,7 @@ class LiveSeries:
             self._history.forget()
             self._status.update(
                 phi_deg=None, theta_deg=None, residual=None, alignment=None, singularities=[],
-                views=[], flags=[], latency_s=None,
+                views=[], flags=[], latency_s=None, provisional=False,
             )  # fmt: skip
             return None
         newest = self._seen[self._newest]
@@ -293,35 +301,56 @@ class LiveSeries:
                 helicity=helicity,
             )
             write_pair(self._folder / PAIR, pair)
-            volume, self._alignment, views = reconstruct_signals(
-                signals, self._pixel_nm, self._layers_nm, self._surfaces_nm
-            )
-            self._laid = views
-            # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
-            seen = len(volume.residuals) > 1
-            points = singularities_in_layers(volume, self._layers_nm) if seen else []
-            write_volume(self._folder / VOLUME, volume)
+            self._status.update(phi_deg=made.phi_deg, theta_deg=made.theta_deg, latency_s=None)
+            for one in self._volumes.make(signals, self._following()):
+                self._put(one, newest.time, begin_s)
+                volume = one.volume
         except (ValueError, FrameError) as problem:
             logger.error("no new volume: %s", problem)
             return _Failure(None, f"no new volume: {problem}", time.monotonic())
-        rms = np.concatenate([series.residual_rms for series in volume.residuals])
-        residual = float(np.sqrt(np.mean(rms**2)))
+        # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
+        found = []
+        if len(volume.residuals) > 1:
+            points = singularities_in_layers(volume, self._layers_nm)
+            found = self._history.singularities(points, volume.voxel_nm)
+        self._status.update(singularities=found)
+        return None
+
+    def _put(self, made: MadeVolume, taken_at: float, begin_s: float) -> None:
+        """Publish a volume and what is known with it; the time to the first of an angle is its latency."""
+        write_volume(self._folder / VOLUME, made.volume)
+        self._not_published, self._alignment, self._laid = None, made.alignment, made.views
         now = time.time()
-        update_s = round(time.monotonic() - begin_s, 3)
+        latency_s = self._status["latency_s"]
         # What was measured before this process began was not waited for.
-        latency_s = round(now - newest.time, 3) if newest.time > self._began_at else None
-        told = {"residual": residual, "update_s": update_s, "latency_s": latency_s}
-        entry = {"time": now, "angles": len(self._seen), "resolution_nm": None, **told}
-        self._history.add(entry, volume)
+        if latency_s is None and taken_at > self._began_at:
+            latency_s = round(now - taken_at, 3)
+        rms = np.concatenate([series.residual_rms for series in made.volume.residuals])
+        told = {
+            "residual": float(np.sqrt(np.mean(rms**2))),
+            "update_s": round(time.monotonic() - begin_s, 3),
+            "latency_s": latency_s,
+        }
+        if not made.provisional:
+            entry = {"time": now, "angles": len(self._seen), "resolution_nm": None, **told}
+            self._history.add(entry, made.volume)
         self._status.update(
             told,
-            phi_deg=made.phi_deg,
-            theta_deg=made.theta_deg,
-            updates=self._status["updates"] + 1,
-            alignment=self._alignment.to_json(),
-            singularities=self._history.singularities(points, volume.voxel_nm) if seen else [],
-            views=entries(list(self._seen.values()), drifts_of(views, self._pixel_nm)),
+            provisional=made.provisional,
+            updates=self._status["updates"] + (not made.provisional),
+            alignment=made.alignment.to_json(),
+            views=entries(list(self._seen.values()), drifts_of(made.views, self._pixel_nm)),
         )
+        self._tell(all_there=False)
+
+    def _following(self) -> NextView | None:
+        """Return the angle that is exposed next, if its azimuth is there already."""
+        missing = self._exposures.standing().missing
+        if not missing:
+            return None
+        for one in reversed(self._seen.values()):
+            if one.angle.phi_deg == missing[0].phi_deg:
+                return one.angle.stated_phi_deg, missing[0].theta_deg
         return None
 
 

@@ -12,7 +12,7 @@ from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.reconstruction.view_quality import ViewQuality, view_quality
 from mistral_txm.services.aligned_views import AlignedViews
 from mistral_txm.services.angle_signals import AngleSignals
-from mistral_txm.services.processing import LARGEST_FIELD
+from mistral_txm.services.live_volumes import LARGEST_FIELD
 from mistral_txm.services.series_exposures import Angle
 
 

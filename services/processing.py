@@ -1,14 +1,12 @@
 """From the exposures of an angle to its signals: the same for the live reconstruction and for `mistral-txm process`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_txm.reconstruction import Grid, Volume, reconstruct, volume_of
 from mistral_txm.reconstruction.flat_field import FlatField, field_at, flat_field, walk
 from mistral_txm.reconstruction.frames import (
     Dark,
@@ -20,18 +18,10 @@ from mistral_txm.reconstruction.frames import (
 )
 from mistral_txm.reconstruction.repeats import BadRepeat, Findings, average
 from mistral_txm.reconstruction.signal import absorbance, helicity_signals
-from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
-from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError, with_marks
 from mistral_txm.services.exposures import Exposure
-from mistral_txm.services.findings import summary
 from mistral_txm.services.series_exposures import Angle
 
-METHOD = "direct"
-LARGEST_FIELD = 400
-"""Lateral voxels of a volume; of larger images the middle is reconstructed."""
-DEPTH_WITHOUT_LAYERS = 80
-"""Layers of the volume of a film of which nobody said where it is magnetic."""
 NO_LIGHT_STD = 0.5
 """Standard deviation of the signal from which on a pixel says nothing: its light is as weak as its noise."""
 HELICITIES_KEPT = 2
@@ -232,56 +222,6 @@ class Processor:
             time_s: dark_at(levels, time_s) for time_s in {one.exposure_s for one in exposures}
         }
         return [found[one.exposure_s] for one in exposures]
-
-
-def volume_grid(
-    shape_vu: tuple[int, int], pixel_nm: float, layers_nm: Sequence[tuple[float, float]]
-) -> Grid:
-    """Return the voxels for images of a shape: as wide as a pixel, from below the lowest layer to above the highest.
-
-    >>> volume_grid((1024, 1024), 10.5, [(-120.0, -40.0), (40.0, 120.0)]).shape_zyx
-    (24, 400, 400)
-    """
-    reach_nm = max((abs(edge) for layer in layers_nm for edge in layer), default=0.0)
-    depth = 2 * ceil(reach_nm / pixel_nm) or DEPTH_WITHOUT_LAYERS
-    height, width = (min(n, LARGEST_FIELD) for n in shape_vu)
-    return Grid((depth, height, width), pixel_nm)
-
-
-def reconstruct_signals(
-    signals: Sequence[AngleSignals],
-    pixel_nm: float,
-    layers_nm: Sequence[tuple[float, float]],
-    surfaces_nm: tuple[float, float] | None = None,
-) -> tuple[Volume, SeriesAlignment, list[AlignedViews]]:
-    """Align all views and solve for the magnetization; the magnetic layers, if known, are the prior.
-
-    The views come along as they were laid for it, those of each azimuth.
-
-    Raises
-    ------
-    ValueError
-        If the signals do not fit together, or the result is not finite.
-    """
-    views, alignment = align(signals, pixel_nm, surfaces_nm, layers_nm)
-    series = [one.tilt_series(pixel_nm) for one in views]
-    grid = volume_grid(signals[0].signals.dichroic_vu.shape, pixel_nm, layers_nm)
-    prior = "layers" if layers_nm else "none"
-    result = reconstruct(series, grid, method=METHOD, prior=prior, layers_nm=layers_nm)
-    if not all(np.isfinite(part).all() for part in (result.mx, result.my, result.mz)):
-        raise ProcessingError("the reconstruction gave values that are not numbers")
-    options = {
-        "depth_voxels": grid.shape_zyx[0],
-        "layers_nm": list(layers_nm),
-        "exposures": summary(signals),
-    }
-    return volume_of(result, series, layers_nm=layers_nm, options=options), alignment, views
-
-
-def surfaces_of(sample: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return the sample's surfaces on which spheres lie, if a start document's ``sample`` states them."""
-    surfaces = sample.get("surfaces_nm")
-    return None if surfaces is None else (float(surfaces[0]), float(surfaces[1]))
 
 
 def _where(angle: Angle) -> str:

@@ -12,7 +12,7 @@ from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume, with_marks
 from mistral_txm.services.film_height import middle_height_nm
-from mistral_txm.services.processing import reconstruct_signals
+from mistral_txm.services.live_volumes import VolumeMaker
 from mistral_txm.services.truth import fiducials_move_xy_nm, moved, read_truth
 from mistral_txm.services.truth_comparison import compare_with_truth
 from mistral_txm.simulated_beamline.beamline import Beamline
@@ -290,7 +290,8 @@ def test_what_the_real_conditions_do_is_undone(tmp_path):
             marked = with_marks(AngleSignals(azimuth_deg, theta_deg, signals), PIXEL_NM)
             made.append(needed_for_volume(marked, PIXEL_NM))
     layers_nm = [(-120.0, -40.0), (40.0, 120.0)]
-    volume, told, _ = reconstruct_signals(made, PIXEL_NM, layers_nm, SURFACES_NM)
+    (found,) = VolumeMaker(PIXEL_NM, layers_nm, SURFACES_NM).make(made)
+    volume, told = found.volume, found.alignment
     assert told.aligned
     assert told.residual_pixels < 0.1
     turned = true_phi_deg[102.0] - true_phi_deg[0.0]

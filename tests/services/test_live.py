@@ -14,14 +14,15 @@ import pytest
 from mistral_txm.devices.advice_file import ADVICE
 from mistral_txm.reconstruction import Grid, TiltSeries, read_aligned, read_volume
 from mistral_txm.reconstruction import reconstruct as solve
-from mistral_txm.services import live, live_series, processing
+from mistral_txm.services import live, live_series, live_volumes
 from mistral_txm.services.aligned_files import process
 from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.journal import follow, read_journal
 from mistral_txm.services.live import LiveReconstruction
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
-from mistral_txm.services.processing import Processor, reconstruct_signals
+from mistral_txm.services.live_volumes import VolumeMaker
+from mistral_txm.services.processing import Processor
 from mistral_txm.services.series_exposures import SeriesExposures
 
 
@@ -220,7 +221,7 @@ def test_live_ends_with_the_volume_of_all_data_at_once(series, tmp_path):
         exposures.add_run(RunExposures.of(documents))
     processor = Processor(65535.0, series.PIXEL_NM)
     signals = [processor.signals(angle) for angle in reversed(exposures.finished().values())]
-    whole, *_ = reconstruct_signals(signals, series.PIXEL_NM, grown.layers_nm)
+    (whole,) = (one.volume for one in VolumeMaker(series.PIXEL_NM, grown.layers_nm).make(signals))
     size = np.abs(whole.m_czyx).max()
     np.testing.assert_allclose(grown.m_czyx, whole.m_czyx, rtol=0, atol=1e-5 * size)
     # The files hold one standard deviation a view, not one a pixel: the noise is weighted a little otherwise.
@@ -440,14 +441,14 @@ def test_a_volume_that_fails_leaves_the_last_good_one(series, monkeypatch):
     good = volume_bytes(series)
     feed(follower, series.run(102.0))
     with monkeypatch.context() as patch:
-        solved = processing.reconstruct
+        solved = live_volumes.reconstruct
 
         def not_a_number(*arguments, **options):
             result = solved(*arguments, **options)
             result.mx[0, 0, 0] = np.nan
             return result
 
-        patch.setattr(processing, "reconstruct", not_a_number)
+        patch.setattr(live_volumes, "reconstruct", not_a_number)
         follower.update()
     status = status_of(series)
     assert status["state"] == "error"

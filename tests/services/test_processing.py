@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from mistral_txm.services import processing
 from mistral_txm.services.angle_signals import ProcessingError, by_azimuth
 from mistral_txm.services.findings import summary
 from mistral_txm.services.frame_files import FrameError
-from mistral_txm.services.processing import Processor, volume_grid
+from mistral_txm.services.live_volumes import DEPTH_WITHOUT_LAYERS, volume_grid
+from mistral_txm.services.processing import Processor
 from mistral_txm.services.series_exposures import SeriesExposures
 
 SATURATION_COUNTS = 65000
@@ -242,7 +242,7 @@ def test_images_of_different_shape_are_named(series):
     [
         ((48, 48), [(-42.0, 42.0)], (8, 48, 48)),
         ((48, 48), [(-43.0, 10.0)], (10, 48, 48)),
-        ((1024, 256), [], (processing.DEPTH_WITHOUT_LAYERS, 400, 256)),
+        ((1024, 256), [], (DEPTH_WITHOUT_LAYERS, 400, 256)),
     ],
 )
 def test_the_volume_holds_the_layers_and_is_as_wide_as_the_images(shape_vu, layers_nm, expected):
