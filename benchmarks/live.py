@@ -62,12 +62,12 @@ def latencies(data: str, layers: bool) -> dict[str, Any]:
     from mistral_txm.services.journal import JournalTail, journal_files
     from mistral_txm.services.live import LiveReconstruction
 
-    documents = [
-        (tail.run_uid, name, dict(doc))
+    runs = [
+        [(tail.run_uid, name, dict(doc)) for name, doc in tail.read()]
         for tail in map(JournalTail, journal_files(Path(data) / "journal"))
-        for name, doc in tail.read()
     ]
-    documents.sort(key=lambda entry: entry[2]["time"] if "time" in entry[2] else 0.0)
+    runs.sort(key=lambda run: float(run[0][2]["time"]))
+    documents = [entry for run in runs for entry in run]
     streams: dict[str, str] = {}
     exposures: dict[tuple[float, float], list[int]] = {}
     for number, (_, name, doc) in enumerate(documents):
