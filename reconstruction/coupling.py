@@ -38,6 +38,7 @@ from mistral_txm.reconstruction.views import Domain, View
 
 Bool = npt.NDArray[np.bool_]
 Complex64 = npt.NDArray[np.complex64]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 MODEL_ERROR = 0.07
@@ -95,9 +96,9 @@ class Window:
         w2 = self.weight_yx**2
         return float(np.prod(self.padded_yx) * np.sum(w2**2) / np.sum(w2) ** 2)
 
-    def transformed(self, image_yx: Float64) -> npt.NDArray[np.complex128]:
+    def transformed(self, image_yx: Float32) -> Complex64:
         """Fourier transform of the faded image."""
-        faded = image_yx[self.rows, self.columns] * self.weight_yx
+        faded = image_yx[self.rows, self.columns] * self.weight_yx.astype(np.float32)
         return np.asarray(scipy.fft.rfft2(faded, self.padded_yx, norm="ortho"))
 
 
@@ -119,6 +120,25 @@ class Normals:
             self.noise + other.noise,
             self.misfit + other.misfit,
             self.coefficients + other.coefficients,
+        )
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What F says of moves (y, x) of one view alone, all others staying: gradient, both terms of the matrix, F."""
+
+    gradient: Float64
+    matrix: Float64
+    noise: Float64
+    misfit: float
+
+    def __add__(self, other: Pull) -> Pull:
+        """Add what another contrast says."""
+        return Pull(
+            self.gradient + other.gradient,
+            self.matrix + other.matrix,
+            self.noise + other.noise,
+            self.misfit + other.misfit,
         )
 
 
@@ -182,13 +202,34 @@ class Coupling:
 
     def misfits(self, views: Sequence[View], heights_nm: Float64) -> Float64:
         """F if the sample were moved along its normal by each of some heights, from where it is laid now."""
-        p = np.stack([_without_mean(view.signal_yx, self.window)[self.y, self.x] for view in views])
-        found = []
-        for height_nm in heights_nm:
-            moved = p * np.exp(-1j * height_nm * self.shear_vq)
-            left = np.einsum("qij,jq->iq", self.inverse_qij, moved)
-            found.append(float(np.sum(moved.conj() * left).real))
-        return np.array(found)
+        p_qv = self.spectra(views).T
+        phase = np.exp(-1j * self.shear_vq.T[:, :, None] * heights_nm).astype(np.complex64)
+        moved_qvh = p_qv[:, :, None] * phase
+        left = np.matmul(self.inverse_qij, moved_qvh)
+        return np.asarray(np.einsum("qvh,qvh->h", moved_qvh.conj(), left).real, dtype=np.float64)
+
+    def spectra(self, views: Sequence[View]) -> Complex64:
+        """What each view shows at the frequencies that count, shape (views, frequencies)."""
+        found = np.empty((len(views), len(self.y)), np.complex64)
+        for one, view in zip(found, views, strict=True):
+            one[:] = _without_mean(view.signal_yx, self.window)[self.y, self.x]
+        return found
+
+    def pull(self, p_vq: Complex64, number: int, view: View) -> Pull:
+        """What F says of moves of one view, as it is laid now, where the others show `p_vq`."""
+        slopes = np.gradient(view.signal_yx, self.voxel_nm)
+        b = np.stack([self.window.transformed(slopes[axis])[self.y, self.x] for axis in (0, 1)])
+        p = _without_mean(view.signal_yx, self.window)[self.y, self.x]
+        inverse = self.inverse_qij[:, number]
+        own = inverse[:, number].real
+        left = np.einsum("qj,jq->q", inverse, p_vq) + own * (p - p_vq[number])
+        q = np.stack([self.q_y, self.q_x])
+        return Pull(
+            2 * (b.conj() @ left).real,
+            2 * ((b.conj() * own) @ b.T).real,
+            2 * (q * (p.conj() * left).real) @ q.T,
+            float(np.sum(np.abs(left) ** 2 / own)),
+        )
 
     def normals(self, views: Sequence[View], turns_kvij: Float64) -> Normals:
         """What F says of moves of where views are looked up, (y, x) in nm of the sheared frame, view by view,
@@ -204,17 +245,19 @@ class Coupling:
         b = np.empty((2, *p.shape), np.complex64)
         turned, bent = np.zeros((2, len(turns_kvij), *p.shape), np.complex64)
         y_nm, x_nm = (
-            (np.arange(m) - origin) * self.voxel_nm
+            ((np.arange(m) - origin) * self.voxel_nm).astype(np.float32)
             for m, origin in zip(views[0].signal_yx.shape, self.origin_yx, strict=True)
         )
         for i, view in enumerate(views):
-            slopes = np.gradient(view.signal_yx.astype(np.float64), self.voxel_nm)
+            slopes = np.gradient(view.signal_yx, self.voxel_nm)
             p[i] = _without_mean(view.signal_yx, self.window)[self.y, self.x]
             for axis in (0, 1):
                 b[axis, i] = self.window.transformed(slopes[axis])[self.y, self.x]
             for k, matrix in enumerate(turns_kvij[:, i]):
                 if matrix.any():
-                    along = [row[0] * y_nm[:, None] + row[1] * x_nm for row in matrix]
+                    along = [
+                        row[0] * y_nm[:, None] + row[1] * x_nm for row in matrix.astype(np.float32)
+                    ]
                     change = slopes[0] * along[0] + slopes[1] * along[1]
                     turned[k, i] = self.window.transformed(change)[self.y, self.x]
                     of_change = np.gradient(change, self.voxel_nm)
@@ -247,11 +290,24 @@ class Coupling:
         return Normals(gradient, matrix, noise, float(np.sum(p.conj() * left).real), p.size)
 
 
-def _without_mean(image_yx: npt.ArrayLike, window: Window) -> npt.NDArray[np.complex128]:
+def inverse_less_noise(matrix: Float64, noise: Float64, least: float) -> Float64:
+    """Inverse of a positive matrix less what noise put into it, of which a part `least` stays in every direction.
+
+    >>> inverse_less_noise(np.diag([2.0, 4.0]), np.diag([1.0, 4.0]), 0.5)
+    array([[1. , 0. ],
+           [0. , 0.5]])
+    """
+    inverse = np.linalg.inv(np.linalg.cholesky(matrix))
+    stiffness, modes = np.linalg.eigh(np.eye(len(matrix)) - inverse @ noise @ inverse.T)
+    directions = inverse.T @ modes
+    return np.asarray((directions / np.maximum(stiffness, least)) @ directions.T)
+
+
+def _without_mean(image_yx: Float32, window: Window) -> Complex64:
     """Transform of the faded image less its mean, whose fading has structure of its own."""
-    image = np.asarray(image_yx, dtype=np.float64)
-    inside = image[window.rows, window.columns]
-    return window.transformed(image - float(np.average(inside, weights=window.weight_yx)))
+    inside = image_yx[window.rows, window.columns]
+    mean = float(np.average(inside, weights=window.weight_yx))
+    return window.transformed(image_yx - np.float32(mean))
 
 
 def _directions(views: Sequence[View], *, scalar: bool) -> Float64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,8 @@ class FilmField:
     support: Support
     scalar: bool
     centre_moved_nm: Float64
+    _newest: list[tuple[FilmPoses, list[View]]] = field(default_factory=list)
+    """All views as they were laid last: coupling, normals and the field's length ask for the same ones."""
 
     @classmethod
     def of(cls, contrast: Contrast, pixel_nm: float, binning: int) -> FilmField:
@@ -57,8 +59,19 @@ class FilmField:
 
     def laid(self, poses: FilmPoses, which: Sequence[int] | None = None) -> list[View]:
         """Views of all or some of the series in the sheared frame, by these poses."""
-        numbers = range(len(self.series)) if which is None else which
-        posed = [poses.laid(self.series[k], k, self.centre_moved_nm) for k in numbers]
+        if which is not None:
+            return self._views([poses.laid(self.series[k], k, self.centre_moved_nm) for k in which])
+        if not self._newest or self._newest[0][0] is not poses:
+            views = self.laid(poses, range(len(self.series)))
+            self._newest[:] = [(poses, views)]
+        return self._newest[0][1]
+
+    def laid_some(self, poses: FilmPoses, number: int, chosen: Sequence[int]) -> list[View]:
+        """Some views of one series, by these poses."""
+        posed = poses.laid(self.series[number], number, self.centre_moved_nm)
+        return self._views([posed.of_views(np.asarray(chosen, dtype=np.intp))])
+
+    def _views(self, posed: Sequence[TiltSeries]) -> list[View]:
         views = [
             view
             for one in checked_film(posed)[0]

@@ -37,6 +37,12 @@ class FilmPoses:
             self, shift_st=tuple(a + b for a, b in zip(self.shift_st, parts, strict=True))
         )
 
+    def moved_one(self, series: int, number: int, by_vu: Float64) -> FilmPoses:
+        """Add to the shift of one view."""
+        shifts = [one.copy() for one in self.shift_st]
+        shifts[series][number] += by_vu
+        return replace(self, shift_st=tuple(shifts))
+
     @property
     def angles(self) -> Float64:
         """Azimuths of the later series, then inclination and lean of the axis, deg."""

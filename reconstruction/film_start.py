@@ -62,8 +62,9 @@ def _laid_over_first(
         """Mean of the least tilted views, faded."""
         phis = list(poses.phi_deg_s)
         phis[k] = phi_deg
-        views = field.laid(replace(poses, phi_deg_s=tuple(phis)), [k])
-        flattest = sorted(views, key=lambda view: abs(view.theta_deg))[:FLATTEST]
+        tilts = np.abs(np.asarray(field.series[k].theta_deg_t))
+        chosen = np.argsort(tilts, kind="stable")[:FLATTEST].tolist()
+        flattest = field.laid_some(replace(poses, phi_deg_s=tuple(phis)), k, chosen)
         window = Window.of(flattest)
         mean = np.mean([view.signal_yx for view in flattest], axis=0)
         image, weight = np.zeros((2, *mean.shape))
@@ -133,22 +134,6 @@ def first_poses(fields: Sequence[FilmField]) -> tuple[FilmPoses, Bool]:
         if number:
             poses, shows[number] = _laid_over_first(fields, poses, number)
     return poses, shows[1:]
-
-
-def completed_poses(fields: Sequence[FilmField], known_st: Sequence[Float64]) -> FilmPoses:
-    """Shifts to begin with where some are known, which stay: the unknown ones (NaN) by their neighbours."""
-    shifts = []
-    for number, (one, given) in enumerate(zip(fields[0].series, known_st, strict=True)):
-        alone = _neighbours(fields, number)
-        known = np.asarray(np.isfinite(given).all(axis=1))
-        theta = np.asarray(one.theta_deg_t, dtype=np.float64)
-        off = given - alone
-        order = np.argsort(theta[known])
-        between = [
-            np.interp(theta, theta[known][order], off[known][order, axis]) for axis in (0, 1)
-        ]
-        shifts.append(np.where(known[:, None], given, alone + np.column_stack(between)))
-    return FilmPoses(tuple(shifts), tuple(float(one.phi_deg) for one in fields[0].series), None)
 
 
 def _neighbours(fields: Sequence[FilmField], number: int) -> Float64:

@@ -57,6 +57,8 @@ class Contrast:
 def without_background(image_vu: Float64, smooth_pixels: float) -> Float64:
     """Subtract the mean over a Gaussian neighbourhood, NaN left out of it."""
     good = np.isfinite(image_vu)
+    if good.all():
+        return image_vu - scipy.ndimage.gaussian_filter(image_vu, smooth_pixels, mode="nearest")
     weight = scipy.ndimage.gaussian_filter(good.astype(np.float64), smooth_pixels, mode="nearest")
     total = scipy.ndimage.gaussian_filter(
         np.where(good, image_vu, 0.0), smooth_pixels, mode="nearest"
@@ -95,12 +97,43 @@ def neighbour_shifts(contrasts: Sequence[TiltSeries], pixel_nm: float) -> Float6
             known = shift[inner] * _stretch(theta, inner, outer)
             step = _step(stacks, theta, inner, outer, (known, known), pixel_nm)
             if step is None:
-                raise InputError(
-                    f"views at theta = {theta[inner]:g} and {theta[outer]:g} deg (phi = {contrasts[0].phi_deg:g} deg) "
-                    "have no structure in common that stands out of the noise"
-                )
+                raise _nothing_in_common(contrasts[0].phi_deg, theta[[inner, outer]])
             shift[outer] = known + step[0]
     return _agreed(stacks, theta, order, shift, pixel_nm)
+
+
+def shift_beside(
+    contrasts: Sequence[TiltSeries],
+    number: int,
+    beside: int,
+    beside_vu_nm: Float64,
+    pixel_nm: float,
+) -> Float64:
+    """Shift (v, u), nm, of one view by what it shows of another one whose shift is known; arguments as above.
+
+    Raises:
+        InputError: if they have nothing in common in any contrast.
+    """
+    theta = np.asarray(contrasts[0].theta_deg_t, dtype=np.float64)[[number, beside]]
+    stacks = [np.nan_to_num(np.asarray(one.dichroic_tvu)[[number, beside]]) for one in contrasts]
+    inner, outer = sorted((0, 1), key=lambda view: abs(theta[view]))
+    stretch = _stretch(theta, inner, outer)
+    of_both = (
+        (beside_vu_nm / stretch, beside_vu_nm)
+        if inner == 0
+        else (beside_vu_nm, beside_vu_nm * stretch)
+    )
+    step = _step(stacks, theta, inner, outer, of_both, pixel_nm)
+    if step is None:
+        raise _nothing_in_common(contrasts[0].phi_deg, theta)
+    return of_both[0] - step[0] / stretch if inner == 0 else of_both[1] + step[0]
+
+
+def _nothing_in_common(phi_deg: float, theta: Float64) -> InputError:
+    return InputError(
+        f"views at theta = {theta[0]:g} and {theta[1]:g} deg (phi = {phi_deg:g} deg) have no structure in common that "
+        "stands out of the noise"
+    )
 
 
 def _agreed(

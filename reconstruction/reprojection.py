@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mistral_txm.reconstruction.coupling import Coupling, Normals
+from mistral_txm.reconstruction.coupling import Coupling, Normals, inverse_less_noise
 from mistral_txm.reconstruction.film_field import VOXEL_NM, FilmField
 from mistral_txm.reconstruction.film_poses import FilmPoses
-from mistral_txm.reconstruction.film_start import completed_poses, first_poses, lifted
+from mistral_txm.reconstruction.film_start import first_poses, lifted
 from mistral_txm.reconstruction.geometry import InputError
 from mistral_txm.reconstruction.neighbours import Contrast
 from mistral_txm.reconstruction.uniform_length import UniformLength
@@ -64,11 +64,11 @@ class RefinedShifts:
     """Where the sample's origin falls in each view, and the azimuths that the structure itself says.
 
     shift_vu_nm_st: (v, u) in nm, shape (views, 2), of each series, with std_vu_nm_st, by noise and model error in the
-    gauge; zero for what was known. phi_deg_s: azimuth of each series, of the first as it was said; of a sample that
-    looks the same when turned they all are, with an infinite standard deviation. axis_deg: inclination and lean of
-    the tilt axis, warp_st what they make of the views, as `TiltSeries` takes it; zero and none where the warps of the
-    series stay. last_step_nm: root mean square of the last step, how far from settled the result is. misfit: mean
-    square of what is left of the views in units of what is expected, at most about 1 where model and noise are right.
+    gauge. phi_deg_s: azimuth of each series, of the first as it was said; of a sample that looks the same when turned
+    they all are, with an infinite standard deviation. axis_deg: inclination and lean of the tilt axis, warp_st what
+    they make of the views, as `TiltSeries` takes it. last_step_nm: root mean square of the last step, how far from
+    settled the result is. misfit: mean square of what is left of the views in units of what is expected, at most about
+    1 where model and noise are right. placed: how many views were laid among the others later (module `placing`).
     """
 
     shift_vu_nm_st: tuple[Float64, ...]
@@ -80,21 +80,15 @@ class RefinedShifts:
     warp_st: tuple[Float64, ...]
     last_step_nm: float
     misfit: float
+    placed: int = 0
 
 
-def refine_shifts(
-    contrasts: Sequence[Contrast],
-    pixel_nm: float,
-    *,
-    known_st: Sequence[Float64] | None = None,
-) -> RefinedShifts:
+def refine_shifts(contrasts: Sequence[Contrast], pixel_nm: float) -> RefinedShifts:
     """Find the shift of every view from the film's own structure.
 
     Args:
         contrasts: at least one; the series of all are the same views. Shifts in their series are not looked at.
         pixel_nm: pixel, nm.
-        known_st: shifts (v, u) in nm of each series, shape (views, 2), that stay, NaN where they are to be found; the
-            azimuths and the warps of the series stay, too. None: nothing is known.
 
     Raises:
         InputError: for series that cannot be used, or without structure in common.
@@ -103,27 +97,21 @@ def refine_shifts(
         raise InputError("alignment: no tilt series; give at least one")
     binning = max(1, round(VOXEL_NM / pixel_nm))
     fields = [FilmField.of(one, pixel_nm, binning) for one in contrasts]
-    if known_st is None:
-        poses, shows = first_poses(fields)
-    else:
-        poses, shows = completed_poses(fields, known_st), np.zeros(len(known_st) - 1, np.bool_)
+    poses, shows = first_poses(fields)
     n, angles = len(poses.series_v), len(poses.angles)
     expected_deg, expected_std_deg = poses.angles, np.full(angles, PRIOR_DEG)
     expected_std_deg[: len(shows)][shows] = LAID_DEG
     possible = np.arange(2 * n + angles)
-    if known_st is not None:
-        unknown = ~np.isfinite(np.concatenate(list(known_st))).all(axis=1)
-        possible = np.flatnonzero(np.repeat(unknown, 2))
     rms_nm = np.inf
     couplings: list[Coupling] = []
     lengths: list[UniformLength] = []
     for number in range(STEPS):
         if number in COUPLED_ANEW:
-            if number == LIFTED_AGAIN and known_st is None:
+            if number == LIFTED_AGAIN:
                 for k in range(len(poses.phi_deg_s)):
                     poses = lifted(fields, poses, k)
             couplings = [field.coupling(poses) for field in fields]
-            if number == LENGTH_FROM and known_st is None:
+            if number == LENGTH_FROM:
                 lengths = [UniformLength.of(field, poses) for field in fields if not field.scalar]
         normals = _normals(fields, couplings, lengths, poses, expected_deg, expected_std_deg)
         free = _told(normals, n, possible, len(poses.phi_deg_s) - 1)
@@ -139,7 +127,7 @@ def refine_shifts(
         is_open = ~np.isin(np.arange(2 * n, 2 * n + angles), free)
         turned_deg[is_open] = expected_deg[is_open]
         poses = poses.turned(turned_deg - poses.angles)
-        rms_nm = float(np.sqrt(np.mean(moves[moves.any(axis=1)] ** 2))) if moves.any() else 0.0
+        rms_nm = float(np.sqrt(np.mean(moves**2)))
         if rms_nm < SETTLED_PIXELS * pixel_nm:
             break
     normals = _normals(fields, couplings, lengths, poses, expected_deg, expected_std_deg)
@@ -156,12 +144,10 @@ def refine_shifts(
     ends = np.cumsum([len(one) for one in poses.shift_st])[:-1]
     std_angle = np.rad2deg(np.sqrt(np.maximum(np.diag(covariance)[2 * n :], 0)))
     later = len(poses.phi_deg_s) - 1
-    std_phi, std_axis = std_angle[:later], [*std_angle[later:], 0.0, 0.0]
-    if known_st is None:
-        # what the views together leave open is as the series lie over each other, or as it was said
-        std_phi = np.where(std_phi > 0, std_phi, np.where(shows, LAID_DEG, np.inf))
-    series = fields[0].series if known_st is None else ()
-    warp_st = tuple(poses.warp_t(one.theta_deg_t, k) for k, one in enumerate(series))
+    std_phi, std_axis = std_angle[:later], std_angle[later:]
+    # what the views together leave open is as the series lie over each other, or as it was said
+    std_phi = np.where(std_phi > 0, std_phi, np.where(shows, LAID_DEG, np.inf))
+    warp_st = tuple(poses.warp_t(one.theta_deg_t, k) for k, one in enumerate(fields[0].series))
     return RefinedShifts(
         poses.shift_st,
         tuple(np.split(std, ends)),
@@ -219,12 +205,9 @@ def _told(normals: Normals, views: int, free: Intp, azimuths: int) -> Intp:
 
 
 def _inverse(normals: Normals, views: int, free: Intp, least: float) -> Float64:
-    """Inverse of the matrix less what noise put into it, of which a part `least` stays in every direction."""
-    inverse = np.linalg.inv(np.linalg.cholesky(_held(normals, views, free)))
+    """Inverse of the matrix of the free unknowns less what noise put into it, of which a part `least` stays."""
     noise = normals.noise[np.ix_(free, free)]
-    stiffness, modes = np.linalg.eigh(np.eye(len(free)) - inverse @ noise @ inverse.T)
-    directions = inverse.T @ modes
-    return np.asarray((directions / np.maximum(stiffness, least)) @ directions.T)
+    return inverse_less_noise(_held(normals, views, free), noise, least)
 
 
 def _held(normals: Normals, views: int, free: Intp) -> Float64:

@@ -41,15 +41,17 @@ class SeriesAlignment:
     """How the views of a series were aligned, in words and numbers; goes into files as JSON.
 
     ``aligned``: whether they were; if not, ``reason`` says why and the numbers are empty. ``reason`` also says what is
-    left out or not known. ``by``: "fiducials", or "structure", what the film itself shows. ``std_shift``: standard
-    deviation of the shifts, rms over views and directions. Residuals are those of the spheres' centres, rms per
-    coordinate. ``spheres_xyz_nm`` are in the sample frame, whose origin lies laterally in the middle of the fields of
-    view. ``helicity_offset_vu_nm``: mean over the views, of +1 against -1; None where there was none to undo.
+    left out or not known. ``by``: "fiducials", or "structure", what the film itself shows. ``provisional_views``: how
+    many were laid among the others, with which they are refined later. ``std_shift``: standard deviation of the shifts,
+    rms over views and directions. Residuals are those of the spheres' centres, rms per coordinate. ``spheres_xyz_nm``
+    are in the sample frame, whose origin lies laterally in the middle of the fields of view.
+    ``helicity_offset_vu_nm``: mean over the views, of +1 against -1; None where there was none to undo.
     """
 
     aligned: bool
     reason: str = ""
     by: str = ""
+    provisional_views: int = 0
     std_shift_nm: float | None = None
     std_shift_pixels: float | None = None
     fiducials: int = 0
@@ -84,6 +86,9 @@ class SeriesAlignment:
                 f"aligned by what the film shows, shifts from tilt to tilt to {self.std_shift_pixels:.2f} pixels "
                 f"(what goes slowly with the tilt: to about {SLOW_PIXELS:g})"
             ),
+            f"{self.provisional_views} views provisionally, until all are refined together again"
+            if self.provisional_views
+            else "",
             azimuths,
             self.reason,
         ]

@@ -4,7 +4,7 @@ Fiducials say it best; a view without any, or a sample, is aligned by what the f
 neither can say for sure is not used: the views stay as they were exposed, and the reason is told.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from mistral_txm.reconstruction.reprojection import RefinedShifts
 from mistral_txm.services.aligned_views import AlignedViews, AzimuthAlignment, SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, by_azimuth
 from mistral_txm.services.film_height import middle_height_nm
-from mistral_txm.services.structure import completed, shifts_by_structure
+from mistral_txm.services.structure import Groups, Layers, completed, shifts_by_structure
 
-Layers = Sequence[tuple[float, float]]
+ByStructure = Callable[[Groups, float, Layers], RefinedShifts]
+"""As `shifts_by_structure`."""
 
 LARGEST_RESIDUAL_PIXELS = 0.5
 """Residual of the spheres' centres from which on they are no rigid body, or not the same spheres."""
@@ -40,6 +41,7 @@ def align(
     pixel_nm: float,
     surfaces_nm: tuple[float, float] | None = None,
     layers_nm: Layers = (),
+    by_structure: ByStructure = shifts_by_structure,
 ) -> tuple[list[AlignedViews], SeriesAlignment]:
     """Align all views of all azimuths, or say why they stay as they were exposed.
 
@@ -54,6 +56,9 @@ def align(
         them z is counted from the tilt axis.
     layers_nm
         Where the film is magnetic, from its middle: what shows there ties views without fiducials.
+    by_structure
+        How films without fiducials are aligned: from nothing, or from what was known before
+        (`structure_memory.StructureMemory`).
 
     Returns
     -------
@@ -81,7 +86,7 @@ def align(
         return _described(used, waiting, found, pixel_nm, surfaces_nm, layers_nm, offset)
     used = chosen[-1]
     try:
-        refined = shifts_by_structure(used, pixel_nm, layers_nm)
+        refined = by_structure(used, pixel_nm, layers_nm)
     except InputError as problem:
         reasons.append(str(problem))
     else:
@@ -273,6 +278,7 @@ def _by_structure(
     return views, SeriesAlignment(
         aligned=True,
         by="structure",
+        provisional_views=found.placed,
         reason="; ".join((*notes, *told)),
         std_shift_nm=std_nm,
         std_shift_pixels=std_nm / pixel_nm,

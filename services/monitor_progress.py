@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mistral_txm.devices.key import Key
-from mistral_txm.services.exposures import STREAMS, Exposure, LogEntry, RunExposures
+from mistral_txm.services.exposures import RETURN, STREAMS, Exposure, LogEntry, RunExposures
 from mistral_txm.services.series_exposures import SeriesExposures
 
 _HOLDS = ("pause", "wait")
@@ -44,6 +44,8 @@ class Progress:
     """Why the newest run pauses or waits, if it does."""
     returns_at: tuple[float, ...] = ()
     """Azimuths, deg, at whose end the series goes back to zero tilt."""
+    returned: frozenset[float] = frozenset()
+    """Those at which it has begun to."""
 
     def ends_at(self, now_s: float) -> float | None:
         """Return when the last exposure will be there at the present pace, s since 1970; None if that is not known.
@@ -77,6 +79,7 @@ def progress_of(series: SeriesExposures) -> Progress:
         pace_s=pace_s(of_run, run.log),
         held=_held(run),
         returns_at=_returns_at(series),
+        returned=frozenset(one.key.phi_deg for run in series.runs for one in run.stream(RETURN)),
     )
 
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from mistral_txm.services.drawing import plain
-from mistral_txm.services.exposures import Exposure, LogEntry
+from mistral_txm.services.exposures import RETURN, Exposure, LogEntry
 from mistral_txm.services.live_files import stale_s
 from mistral_txm.services.live_view import Snapshot
 from mistral_txm.services.live_volume import LiveVolume
@@ -18,8 +18,8 @@ from mistral_txm.services.monitor_progress import Place, Progress
 _HOLDS = {"pause": "paused", "wait": "waits"}
 _SAME_S = 0.01
 """Exposures of one helicity that end so close together are one, s."""
-_STREAMS = {"primary": "", "flat": "open beam at ", "dark": "dark frame at ", "zero": "back at "}
-_FRAMES = {"primary": "frame", "flat": "open beam", "dark": "dark frame", "zero": "return to zero"}
+_STREAMS = {"primary": "", "flat": "open beam at ", "dark": "dark frame at ", RETURN: "back at "}
+_FRAMES = {"primary": "frame", "flat": "open beam", "dark": "dark frame", RETURN: "return to zero"}
 _SIGNS = {"good": "✓", "off": "–", "bad": "✗"}
 MOST_LOG_LINES = 100
 FEW_SATURATED = 0.001
@@ -244,8 +244,11 @@ def _flags(status: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def returns_html(snapshot: Snapshot) -> str:
     """What each return to zero tilt told, azimuth by azimuth, as an HTML table, escaped; empty where there are none."""
-    planned = () if snapshot.progress is None else snapshot.progress.returns_at
+    progress = snapshot.progress
+    planned = () if progress is None else progress.returns_at
     told = dict.fromkeys(planned, "not taken yet")
+    if progress is not None:
+        told |= dict.fromkeys(progress.returned, "taken, not compared yet")
     for one in entries(snapshot.status, "returns"):
         stated_deg = number(one.get("phi_deg"))  # about what was planned
         phi_deg = min(planned, key=lambda each: abs(each - stated_deg), default=stated_deg)

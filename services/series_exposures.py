@@ -145,12 +145,9 @@ class SeriesExposures:
         places: dict[tuple[float, float], list[Exposure]] = {}
         for key, one in taken_keys.items():
             places.setdefault((key.phi_deg, key.theta_deg), []).append(one)
-        references = self._references()
-        return {
-            place: self._angle(exposures, references)
-            for place, exposures in places.items()
-            if self._is_whole(exposures)
-        }
+        whole = {place: of_it for place, of_it in places.items() if self._is_whole(of_it)}
+        references = self._references() if whole else {}
+        return {place: self._angle(of_it, references) for place, of_it in whole.items()}
 
     def _is_whole(self, exposures: Sequence[Exposure]) -> bool:
         run = self._runs[exposures[-1].run_uid]

@@ -8,9 +8,14 @@ from numpy.typing import NDArray
 
 from mistral_txm.reconstruction import InputError, TiltSeries
 from mistral_txm.reconstruction.neighbours import Contrast, prepared
+from mistral_txm.reconstruction.placing import place_views
 from mistral_txm.reconstruction.reprojection import RefinedShifts, refine_shifts
 from mistral_txm.services.aligned_views import AlignedViews
 from mistral_txm.services.angle_signals import AngleSignals
+
+Groups = Sequence[Sequence[AngleSignals]]
+"""The angles of each azimuth, the tilts ascending."""
+Layers = Sequence[tuple[float, float]]
 
 SMALLEST_IMAGE = 128
 """Pixels across from which on there is enough of the film to compare."""
@@ -26,21 +31,44 @@ LARGEST_STD_PIXELS = 0.5
 """Standard deviation of the shifts, rms, from which on nothing is gained."""
 LEAST_RUN_OUT_PIXELS = 1.0
 """Shifts that are smaller than this, rms, are not worth undoing: what goes slowly with the tilt is known no better."""
+BESIDE = 12
+"""Views of its own azimuth that predict a view, those of the nearest tilts."""
+ACROSS = 8
+"""Views of every other azimuth that do, evenly apart."""
 SLAB_NM = 150.0
 """What shows lies within this of the middle of a film of which nobody said where it is magnetic."""
 
 
-def shifts_by_structure(
-    groups: Sequence[Sequence[AngleSignals]],
-    pixel_nm: float,
-    layers_nm: Sequence[tuple[float, float]],
-) -> RefinedShifts:
-    """Find the shifts of all views of all azimuths, and the azimuths of all but the first.
+def shifts_by_structure(groups: Groups, pixel_nm: float, layers_nm: Layers) -> RefinedShifts:
+    """Find the shifts of all views of all azimuths together, and the azimuths of all but the first.
 
     Raises
     ------
     InputError
         If the film does not show enough for that, with the reason.
+    """
+    check_comparable(groups)
+    series = [
+        TiltSeries(group[0].phi_deg, [one.theta_deg for one in group], _dichroic(group))
+        for group in groups
+    ]
+    found = refine_shifts(_contrasts(groups, series, pixel_nm, layers_nm), pixel_nm)
+    _check_std(np.sqrt(np.mean(np.concatenate(found.std_vu_nm_st) ** 2)), pixel_nm)
+    run_out_pixels = float(np.sqrt(np.mean(np.concatenate(found.shift_vu_nm_st) ** 2))) / pixel_nm
+    if run_out_pixels < LEAST_RUN_OUT_PIXELS:
+        raise InputError(
+            f"the views' own structure shows a run-out of no more than {run_out_pixels:.1f} pixels"
+        )
+    return found
+
+
+def check_comparable(groups: Groups) -> None:
+    """Refuse what is too little to be aligned by structure, before any image is looked at.
+
+    Raises
+    ------
+    InputError
+        With the reason.
     """
     for group in groups:
         where = f"phi {group[0].phi_deg:g} deg"
@@ -51,26 +79,10 @@ def shifts_by_structure(
             )
         if len(group) < FEWEST_VIEWS or np.diff(tilts_deg).max() > WIDEST_STEP_DEG:
             raise InputError(f"{where}: too few tilts to compare the views themselves")
-    series = [
-        TiltSeries(group[0].phi_deg, [one.theta_deg for one in group], _dichroic(group))
-        for group in groups
-    ]
-    found = refine_shifts(_contrasts(groups, series, pixel_nm, layers_nm), pixel_nm)
-    std_pixels = float(np.sqrt(np.mean(np.concatenate(found.std_vu_nm_st) ** 2))) / pixel_nm
-    if not std_pixels <= LARGEST_STD_PIXELS:
-        raise InputError(f"the views' own structure leaves shifts open by {std_pixels:.1f} pixels")
-    run_out_pixels = float(np.sqrt(np.mean(np.concatenate(found.shift_vu_nm_st) ** 2))) / pixel_nm
-    if run_out_pixels < LEAST_RUN_OUT_PIXELS:
-        raise InputError(
-            f"the views' own structure shows a run-out of no more than {run_out_pixels:.1f} pixels"
-        )
-    return found
 
 
 def completed(
-    views: Sequence[AlignedViews],
-    pixel_nm: float,
-    layers_nm: Sequence[tuple[float, float]],
+    views: Sequence[AlignedViews], pixel_nm: float, layers_nm: Layers
 ) -> list[AlignedViews]:
     """Give the views without a place (NaN) the one that the others predict for what they show.
 
@@ -79,22 +91,67 @@ def completed(
     InputError
         If they have no structure in common with the others.
     """
-    groups = [one.angles for one in views]
-    series = [
-        TiltSeries(one.phi_deg, one.theta_deg_t, _dichroic(group), warp_tvu=one.warp_tvu)
-        for one, group in zip(views, groups, strict=True)
-    ]
     known = [np.asarray(one.shift_vu_nm_t, dtype=np.float64) for one in views]
-    contrasts = _contrasts(groups, series, pixel_nm, layers_nm)
-    found = refine_shifts(contrasts, pixel_nm, known_st=known)
-    unknown = ~np.isfinite(np.concatenate(known)).all(axis=1)
-    std_pixels = float(np.concatenate(found.std_vu_nm_st)[unknown].max()) / pixel_nm
-    if not std_pixels <= LARGEST_STD_PIXELS:
-        raise InputError(f"the views' own structure leaves shifts open by {std_pixels:.1f} pixels")
-    return [
-        replace(one, shift_vu_nm_t=shift)
-        for one, shift in zip(views, found.shift_vu_nm_st, strict=True)
+    shift_st, _ = placed_shifts(views, known, pixel_nm, layers_nm)
+    return [replace(one, shift_vu_nm_t=shift) for one, shift in zip(views, shift_st, strict=True)]
+
+
+def placed_shifts(
+    views: Sequence[AlignedViews],
+    known_st: Sequence[NDArray[np.float64]],
+    pixel_nm: float,
+    layers_nm: Layers,
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Shifts of all views, those that are not known (NaN) by what the known ones near them predict, and their
+    standard deviations against these, zero for what was known.
+
+    Raises
+    ------
+    InputError
+        If they have no structure in common with the others.
+    """
+    shift_st = [known.copy() for known in known_st]
+    std_st = [np.zeros_like(known) for known in known_st]
+    chosen = [
+        (number, near)
+        for number, (one, known) in enumerate(zip(views, known_st, strict=True))
+        if len(near := _near(one.theta_deg_t, np.asarray(np.isfinite(known).all(axis=1))))
     ]
+    groups, series = [], []
+    for number, near in chosen:
+        one = views[number]
+        group = [one.angles[int(i)] for i in near]
+        warp = None if one.warp_tvu is None else one.warp_tvu[near]
+        groups.append(group)
+        series.append(
+            TiltSeries(one.phi_deg, one.theta_deg_t[near], _dichroic(group), warp_tvu=warp)
+        )
+    contrasts = _contrasts(groups, series, pixel_nm, layers_nm)
+    found, std = place_views(contrasts, pixel_nm, [known_st[k][near] for k, near in chosen])
+    _check_std(max(float(one.max()) for one in std), pixel_nm)
+    for (number, near), shift, of_shift in zip(chosen, found, std, strict=True):
+        shift_st[number][near] = shift
+        std_st[number][near] = of_shift
+    return shift_st, std_st
+
+
+def _near(theta_deg_t: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Which views of an azimuth predict those of it that are not known, and these; some, where all are known."""
+    places = np.flatnonzero(known)
+    if known.all():
+        return np.unique(np.linspace(0, len(places) - 1, ACROSS).round().astype(np.intp))
+    chosen = np.zeros(len(known), np.bool_)
+    for number in np.flatnonzero(~known):
+        apart = np.abs(theta_deg_t[places] - theta_deg_t[number])
+        chosen[places[np.argsort(apart, kind="stable")[:BESIDE]]] = True
+    return np.flatnonzero(chosen | ~known)
+
+
+def _check_std(std_nm: float, pixel_nm: float) -> None:
+    if not std_nm <= LARGEST_STD_PIXELS * pixel_nm:
+        raise InputError(
+            f"the views' own structure leaves shifts open by {std_nm / pixel_nm:.1f} pixels"
+        )
 
 
 def _dichroic(group: Sequence[AngleSignals]) -> NDArray[np.float32]:
@@ -102,10 +159,10 @@ def _dichroic(group: Sequence[AngleSignals]) -> NDArray[np.float32]:
 
 
 def _contrasts(
-    groups: Sequence[Sequence[AngleSignals]],
+    groups: Groups,
     dichroic: Sequence[TiltSeries],
     pixel_nm: float,
-    layers_nm: Sequence[tuple[float, float]],
+    layers_nm: Layers,
 ) -> list[Contrast]:
     """What the views show that stands out.
 

@@ -97,8 +97,12 @@ def _verify(arguments: argparse.Namespace) -> None:
         raise CommandFailed(
             f"{missing} exposures are missing or damaged; resume the series to take them"
         )
+    # Of the sample a good exposure stands for each damaged one; a return to zero tilt is no part of the volume.
     spoilt = [
-        one for series in found for one in series["damaged_frames"] if one["stream"] != "primary"
+        one
+        for series in found
+        for one in series["damaged_frames"]
+        if one["stream"] in ("dark", "flat")
     ]
     if spoilt:
         raise CommandFailed(

@@ -8,56 +8,11 @@ import pytest
 from mistral_txm.reconstruction import InputError, TiltSeries, binning
 from mistral_txm.reconstruction.binning import binned, centre_moved_pixels
 from mistral_txm.reconstruction.neighbours import Contrast, neighbour_shifts, prepared
+from mistral_txm.reconstruction.placing import place_views
 from mistral_txm.reconstruction.reprojection import refine_shifts
+from tests.reconstruction.grains import PIXEL_NM, TILTS, N, grains, measured, projection
 
-PIXEL_NM = 10.5
-TILTS = np.arange(-54.0, 55.0, 6.0)
-N = 128
 SLAB_NM = ((-150.0, 150.0),)
-
-
-def projection(theta_deg, phi_deg):
-    """Rows v, u and k, written out."""
-    t, p = np.deg2rad(theta_deg), np.deg2rad(phi_deg)
-    return np.array(
-        [
-            [np.sin(p), np.cos(p), 0.0],
-            [np.cos(p) * np.cos(t), -np.sin(p) * np.cos(t), -np.sin(t)],
-            [np.cos(p) * np.sin(t), -np.sin(p) * np.sin(t), np.cos(t)],
-        ]
-    )
-
-
-def grains(rng, count=60):
-    """Soft balls in a film: centres and widths, nm, what each takes through its middle, and its magnetization."""
-    half = 1.3 * N / 2 * PIXEL_NM
-    centres = np.column_stack([rng.uniform(-half, half, (count, 2)), rng.uniform(-100, 100, count)])
-    m = rng.normal(size=(count, 3))
-    m /= np.linalg.norm(m, axis=1)[:, None]
-    return centres, rng.uniform(30, 60, count), rng.uniform(0.05, 0.25, count), m
-
-
-def measured(rng, film, phi_deg, shifts, *, magnetic=False, stated_deg=None, photons=6000.0):
-    """Absorbances or dichroic signals of one series: Gaussian balls project to Gaussians."""
-    at = (np.arange(N) - (N - 1) / 2) * PIXEL_NM
-    images = []
-    for theta, shift in zip(TILTS, shifts, strict=True):
-        rows = projection(theta, phi_deg)
-        a = np.full((N, N), 0.0 if magnetic else 0.9)
-        for r, width, depth, m in zip(*film, strict=True):
-            v, u = rows[:2] @ r + shift
-            a += (
-                (m @ rows[2] if magnetic else 1.0)
-                * depth
-                * np.outer(
-                    np.exp(-((at - v) ** 2) / 2 / width**2), np.exp(-((at - u) ** 2) / 2 / width**2)
-                )
-            )
-        noise = (
-            np.exp(0.45) / np.sqrt(2 * photons) if magnetic else np.exp(a / 2) / np.sqrt(photons)
-        )
-        images.append(a + noise * rng.normal(size=a.shape))
-    return TiltSeries(phi_deg if stated_deg is None else stated_deg, TILTS, np.stack(images))
 
 
 def errors_pixels(found, true, phis):
@@ -123,7 +78,6 @@ def test_two_series_mounted_apart_with_a_misstated_azimuth(magnetic):
     assert result.last_step_nm < 0.05 * PIXEL_NM
 
 
-@pytest.mark.slow
 def test_views_whose_place_is_not_known_are_put_to_those_that_are():
     rng = np.random.default_rng(3)
     shifts = rng.normal(0, 40, (len(TILTS), 2))
@@ -132,9 +86,11 @@ def test_views_whose_place_is_not_known_are_put_to_those_that_are():
     lost = [0, 7, 8]
     known[lost] = np.nan
     contrast = Contrast((series,), SLAB_NM, scalar=True)
-    (found,) = refine_shifts([contrast], PIXEL_NM, known_st=[known]).shift_vu_nm_st
+    (found,), (std,) = place_views([contrast], PIXEL_NM, [known])
     np.testing.assert_array_equal(np.delete(found, lost, 0), np.delete(shifts, lost, 0))
     assert rms((found - shifts)[lost]) < 0.15 * PIXEL_NM
+    assert 0.3 < rms((found - shifts)[lost] / std[lost]) < 2.5
+    assert not np.delete(std, lost, 0).any()
 
 
 def test_a_film_without_structure_is_said():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mistral_txm.services.alignment import align
+from mistral_txm.services.structure_memory import StructureMemory
 from mistral_txm.simulated_beamline.sample import PIXEL_NM
 from mistral_txm.simulated_beamline.settings import load_settings
 from tests.services.simulated_views import developed, errors_pixels, only_marked, render
@@ -96,10 +97,20 @@ def from_tilt_to_tilt(off, views):
 def test_a_disc_without_fiducials():
     """A vortex is round: its azimuth stays as it was stated, and that displaces nothing."""
     rendered = render("vortex", 0, np.arange(-54.0, 55.0, 12.0), 256)
-    views, told = align(developed(rendered, 1), PIXEL_NM, None, ((-40.0, 40.0),))
+    angles, layers_nm = developed(rendered, 1), ((-40.0, 40.0),)
+    views, told = align(angles, PIXEL_NM, None, layers_nm)
     assert (told.aligned, told.by) == (True, "structure")
     off = errors_pixels(views, rendered)
     assert rms(off) < WITHOUT_PIXELS
+    memory = StructureMemory()
+    for count, provisional in ((19, 0), (20, 1)):
+        so_far, said = align(angles[:count], PIXEL_NM, None, layers_nm, memory.shifts)
+        assert said.provisional_views == provisional
+    assert rms(errors_pixels(so_far, rendered)[-1]) < WITHOUT_PIXELS
+    at_last, said = align(angles, PIXEL_NM, None, layers_nm, memory.all_shifts)
+    assert said == told
+    for one, other in zip(at_last, views, strict=True):
+        np.testing.assert_array_equal(one.shift_vu_nm_t, other.shift_vu_nm_t)
     assert 0.5 < rms(from_tilt_to_tilt(off, views)) / told.std_shift_pixels < 2
     assert views[1].phi_deg == 102.0
     assert "phi 102 deg as stated: the film looks the same when turned" in told.message

@@ -189,6 +189,10 @@ def test_returns_to_zero_are_told_where_the_series_has_them():
     text = returns_html(Snapshot(progress=progress, status=status))
     assert "<th>φ 0°</th><td>as it was</td>" in text
     assert "<th>φ 102°</th><td>not taken yet</td>" in text
+    taken = replace(progress, returned=frozenset({102.0}))
+    assert "<th>φ 102°</th><td>taken, not compared yet</td>" in returns_html(
+        Snapshot(progress=taken)
+    )
 
 
 def test_the_log_has_the_newest_first_and_all_is_escaped():

@@ -5,6 +5,7 @@ import pytest
 from mistral_txm.plans import Key, Measurement
 from mistral_txm.plans.return_to_zero import return_keys
 from mistral_txm.plans.steps import steps
+from mistral_txm.profile_collection.command_line import main
 from mistral_txm.profile_collection.measured import Measured
 from mistral_txm.services.verification import read_series
 
@@ -60,7 +61,9 @@ def test_a_return_that_was_taken_is_not_taken_again(series):
     assert left(series, first, rejection, second) == [("primary", key) for key in again]
 
 
-def test_of_a_return_a_damaged_frame_is_taken_again(series):
+def test_of_a_return_a_damaged_frame_is_listed_and_taken_again(series, capsys):
     runs = [series.run(0.0, returned=BACK[0.0]), series.run(90.0, returned=BACK[90.0])]
     series.damage(runs[1])
     assert left(series, *runs) == [("zero", BACK[90.0][2])]
+    assert main(["verify", "--data", str(series.data)]) == 0  # the volume is whole
+    assert "16 of 16 exposures good, 0 missing, 1 damaged\n  damaged: " in capsys.readouterr().out
