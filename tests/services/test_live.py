@@ -205,6 +205,31 @@ def test_a_history_goes_on_after_a_restart(series):
     assert all(one["latency_s"] is None for one in entries)
 
 
+def test_a_provisional_volume_comes_before_that_of_the_whole_solution(series, monkeypatch):
+    published = []
+    write = live_series.write_volume
+
+    def recorded(path, volume):
+        write(path, volume)
+        published.append((len(np.concatenate([one.theta_deg for one in volume.residuals])), volume))
+
+    monkeypatch.setattr(live_series, "write_volume", recorded)
+    documents = series.run(0.0)
+    uid = documents[0][1]["uid"]
+    follower = LiveReconstruction(series.data)
+    for name, doc in documents:
+        follower.add(uid, name, doc)
+        follower.update()
+    assert [angles for angles, _ in published] == [1, 2, 2]
+    assert [one.options.get("provisional", False) for _, one in published] == [False, True, False]
+    status = status_of(series)
+    assert (status["provisional"], status["updates"], len(status["history"])) == (False, 2, 2)
+    before, followed, whole = (one.m_czyx for _, one in published)
+    size = np.linalg.norm(whole)
+    assert np.linalg.norm(followed - whole) < 0.5 * np.linalg.norm(before - whole)
+    assert np.linalg.norm(followed - whole) < 0.2 * size
+
+
 def test_live_ends_with_the_volume_of_all_data_at_once(series, tmp_path):
     """Angle by angle here; there in one go from the journal, and from the files of `mistral-txm process`."""
     runs = [series.run(0.0), series.run(102.0)]
