@@ -2,9 +2,9 @@
 
 ``python -m mistral_txm.services.live --data DIR`` runs beside the acquisition, which knows nothing of it. After every
 finished angle there is a provisional volume, and then the volume is solved anew from all angles so far; when several
-have finished meanwhile, they are taken up together, so it never falls behind for good. An angle or a volume that fails is named in the status, the
-last good volume stays, and what failed is tried again. It keeps nothing that it could not rebuild: killed and started
-again, it reads the journal from the start and arrives at the same volume.
+have finished meanwhile, they are taken up together, so it never falls behind for good. An angle or a volume that fails
+is named in the status, the last good volume stays, and what failed is tried again. It keeps nothing that it could not
+rebuild: killed and started again, it reads the journal from the start and arrives at the same volume.
 
 What it publishes in ``DIR/live/<series>/`` is described in `live_files`.
 """
