@@ -19,7 +19,7 @@ _HOLDS = {"pause": "paused", "wait": "waits"}
 _SAME_S = 0.01
 """Exposures of one helicity that end so close together are one, s."""
 _STREAMS = {"primary": "", "flat": "open beam at ", "dark": "dark frame at ", RETURN: "back at "}
-_FRAMES = {"primary": "frame", "flat": "open beam", "dark": "dark frame", RETURN: "return to zero"}
+_OTHER_FRAMES = {"flat": "open beam", "dark": "dark frame", RETURN: "return to zero tilt"}
 _SIGNS = {"good": "✓", "off": "–", "bad": "✗"}
 MOST_LOG_LINES = 100
 FEW_SATURATED = 0.001
@@ -134,7 +134,7 @@ def _exposure_words(newest: Exposure, place: Place | None) -> str:
 
 
 def frame_words(frame_of: Exposure, pixels: int, status: Mapping[str, Any]) -> str:
-    """Say how bright a frame is, how much of it is saturated, and how far it drifted, in two lines.
+    """Say how bright a frame is, how much of it is saturated, and how far it drifted or what it shows, in two lines.
 
     Args:
         frame_of: what is known of it.
@@ -147,13 +147,12 @@ def frame_words(frame_of: Exposure, pixels: int, status: Mapping[str, Any]) -> s
     full = f"{n or 'no'} pixel{'' if n == 1 else 's'} saturated"
     if fraction > FEW_SATURATED:
         full = f"⚠ {100 * fraction:.2g} % saturated"
-    what = _FRAMES.get(frame_of.stream, frame_of.stream)
-    return f"{what}: {bright}{full}\n{_drift_words(frame_of, status)}"
+    return f"frame: {bright}{full}\n{_drift_words(frame_of, status)}"
 
 
 def _drift_words(frame_of: Exposure, status: Mapping[str, Any]) -> str:
     if frame_of.stream != "primary":
-        return " "
+        return _OTHER_FRAMES.get(frame_of.stream, frame_of.stream)
     for one in entries(status, "newest_exposures"):
         same_side = number(one.get("helicity")) == frame_of.key.helicity
         if same_side and abs(number(one.get("time")) - frame_of.time) < _SAME_S:

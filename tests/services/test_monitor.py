@@ -172,6 +172,8 @@ def test_a_frame_tells_its_saturation_and_its_drift(tmp_path):
     assert frame_words(taken, 100_000, status).splitlines() == [
         "frame: mean 812, 1 pixel saturated", "drift v +0.12, u −1.50 pixels",
     ]  # fmt: skip
+    flat = exposure(tmp_path, "flat")
+    assert frame_words(flat, 9, status) == "frame: no pixels saturated\nopen beam"
     bright = replace(taken, saturated_fraction=0.002)
     assert "⚠ 0.2 % saturated" in frame_words(bright, 100_000, status)
     assert "not known yet" in frame_words(replace(taken, time=1.7e9 + 1), 100_000, status)
