@@ -150,8 +150,8 @@ def told(found: ReturnToZero, phi_deg: float, theta_deg: float, pixel_nm: float)
     where = f"phi {phi_deg:g}: back at {theta_deg:g} deg"
     if found.shift is None or found.dichroic is None or found.std_dichroic is None:
         return (
-            f"{where} nothing of the first view is seen again: has the sample left the field of view? look at the "
-            "frames, then at the sample"
+            f"{where} nothing is seen that both views have in common: the sample is another than before, or shows "
+            "nothing; look at both views"
         )
     off_pixels = float(np.hypot(*found.shift.shift_vu))
     digits = 2 if found.std_dichroic >= 0.0095 else 3

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+from mistral_txm.services.live_files import read_status
 from mistral_txm.services.verification import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -26,6 +27,19 @@ def test_frames_asked_are_taken_and_in_the_catalog(demo):
     assert frames["missing"] == frames["damaged"] == 0
     assert frames["verified_on_disk"] > frames["taken"]
     assert json.loads((demo.data / "summary.json").read_text()) == demo.summary
+
+
+def test_each_azimuth_goes_back_to_zero_tilt_and_finds_nothing_changed(demo):
+    """In these conditions time stands still, so the sample lies where it lay and is what it was."""
+    (folder,) = (demo.data / "live").iterdir()
+    returns = read_status(folder / "status.json")["returns"]
+    assert [(one["phi_deg"], one["theta_deg"]) for one in returns] == [(0.0, 0.0), (102.0, 0.0)]
+    for one in returns:
+        assert np.hypot(*one["shift_vu_pixels"]) < 0.2
+        assert one["dichroic"] == pytest.approx(1.0, abs=3 * one["std_dichroic"] + 0.005)
+        assert one["std_dichroic"] < 0.01
+        assert one["text"].endswith("of before: unchanged")
+    assert demo.summary["frames"]["verified_on_disk"] == 2 * (23 * 2 * 3 + 2 * 3 + 2 * 10 + 4 * 5)
 
 
 def test_the_magnetization_is_that_of_the_sample(demo):

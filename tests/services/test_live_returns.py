@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from mistral_txm.reconstruction import read_volume
 from mistral_txm.reconstruction.image_shift import ImageShift
 from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services import return_watch
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
+from mistral_txm.services.live import LiveReconstruction
+from mistral_txm.services.live_files import LIVE, STATUS, VOLUME, read_status
 from mistral_txm.services.live_returns import ReturnToZero, compare, entry, told
 from mistral_txm.services.live_views import SeenView
 from mistral_txm.services.processing import Processor
@@ -127,7 +130,7 @@ def test_a_view_in_which_nothing_is_seen_again_is_said():
     ]
     made = entry(*empty, 0.0, 12.0, PIXEL_NM)
     assert made["shift_vu_pixels"] is made["std_vu_pixels"] is made["dichroic"] is None
-    assert "nothing of the first view is seen again" in made["text"]
+    assert "nothing is seen that both views have in common" in made["text"]
 
 
 def test_images_of_another_size_are_refused():
@@ -213,3 +216,36 @@ def test_a_return_that_cannot_be_used_is_left_out(written_series, tmp_path, capl
     watch.look({(0.0, -20.0): SeenView.of(angle, made, series.PIXEL_NM)})
     assert watch.entries == []
     assert "checksum" in caplog.text
+
+
+def test_the_volume_is_the_same_with_and_without_returns(written_series, tmp_path):
+    """They are told of, of a film without any structure, too, and do not change a bit of the volume."""
+    volumes, told = [], []
+    for name, returned in (
+        ("without", []),
+        ("with", [(0.0, -20.0, h, n) for h in (-1, 1) for n in (2, 3)]),
+    ):
+        series = written_series(tmp_path / name, azimuths_deg=(0.0,), tilts_deg=(-20.0, 20.0))
+        follower = LiveReconstruction(series.data)
+        for kind, doc in series.run(0.0, returned=returned):
+            follower.add("written-run1", kind, doc)
+        follower.update()
+        folder = series.data / LIVE / series.uid
+        volumes.append(read_volume(folder / VOLUME))
+        status = read_status(folder / STATUS)
+        assert (status["state"], status["frames_planned"], status["lag_frames"]) == (
+            "complete",
+            8,
+            0,
+        )
+        told.append(status["returns"])
+    without, with_returns = volumes
+    np.testing.assert_array_equal(without.mz, with_returns.mz)
+    assert (
+        without.residuals[0].residual_rms.tolist()
+        == with_returns.residuals[0].residual_rms.tolist()
+    )
+    assert told[0] == []
+    (one,) = told[1]
+    assert (one["phi_deg"], one["theta_deg"]) == (0.0, -20.0)
+    assert abs(one["absorption_change"]) < 0.01
