@@ -155,6 +155,7 @@ def _plot(
     plot.axis.axis_label_text_font_size = plot.axis.major_label_text_font_size = SMALL
     plot.axis.axis_label_standoff = 1
     plot.yaxis.ticker.desired_num_ticks = 4
+    plot.y_range.range_padding = 0.2  # else the marks at the border are cut
     plot.hover.tooltips = [("x", "$x{0.0}"), ("y", "$y")]
     if time_axis:
         plot.hover.tooltips = [("y", "$y")]
