@@ -31,10 +31,11 @@ LARGEST_STD_PIXELS = 0.5
 """Standard deviation of the shifts, rms, from which on nothing is gained."""
 LEAST_RUN_OUT_PIXELS = 1.0
 """Shifts that are smaller than this, rms, are not worth undoing: what goes slowly with the tilt is known no better."""
-BESIDE = 12
+BESIDE = 6
 """Views of its own azimuth that predict a view, those of the nearest tilts."""
 ACROSS = 8
-"""Views of every other azimuth that do, evenly apart."""
+"""Views of every azimuth that do, evenly apart. Without those of its own, errors of views placed one after another
+added up to 0.35 pixels after 22 of them, with them to 0.16."""
 SLAB_NM = 150.0
 """What shows lies within this of the middle of a film of which nobody said where it is magnetic."""
 
@@ -112,14 +113,12 @@ def placed_shifts(
     """
     shift_st = [known.copy() for known in known_st]
     std_st = [np.zeros_like(known) for known in known_st]
-    chosen = [
-        (number, near)
-        for number, (one, known) in enumerate(zip(views, known_st, strict=True))
-        if len(near := _near(one.theta_deg_t, np.asarray(np.isfinite(known).all(axis=1))))
+    near_s = [
+        _near(one.theta_deg_t, np.asarray(np.isfinite(known).all(axis=1)))
+        for one, known in zip(views, known_st, strict=True)
     ]
     groups, series = [], []
-    for number, near in chosen:
-        one = views[number]
+    for one, near in zip(views, near_s, strict=True):
         group = [one.angles[int(i)] for i in near]
         warp = None if one.warp_tvu is None else one.warp_tvu[near]
         groups.append(group)
@@ -127,24 +126,26 @@ def placed_shifts(
             TiltSeries(one.phi_deg, one.theta_deg_t[near], _dichroic(group), warp_tvu=warp)
         )
     contrasts = _contrasts(groups, series, pixel_nm, layers_nm)
-    found, std = place_views(contrasts, pixel_nm, [known_st[k][near] for k, near in chosen])
+    known_near = [known[near] for known, near in zip(known_st, near_s, strict=True)]
+    found, std = place_views(contrasts, pixel_nm, known_near)
     _check_std(max(float(one.max()) for one in std), pixel_nm)
-    for (number, near), shift, of_shift in zip(chosen, found, std, strict=True):
-        shift_st[number][near] = shift
-        std_st[number][near] = of_shift
+    for number, near in enumerate(near_s):
+        shift_st[number][near] = found[number]
+        std_st[number][near] = std[number]
     return shift_st, std_st
 
 
 def _near(theta_deg_t: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Which views of an azimuth predict those of it that are not known, and these; some, where all are known."""
+    """Which views of an azimuth predict views that are not known, and these."""
+    chosen = ~known
     places = np.flatnonzero(known)
-    if known.all():
-        return np.unique(np.linspace(0, len(places) - 1, ACROSS).round().astype(np.intp))
-    chosen = np.zeros(len(known), np.bool_)
+    if not len(places):
+        return np.flatnonzero(chosen)
+    chosen[places[np.linspace(0, len(places) - 1, ACROSS).round().astype(np.intp)]] = True
     for number in np.flatnonzero(~known):
         apart = np.abs(theta_deg_t[places] - theta_deg_t[number])
         chosen[places[np.argsort(apart, kind="stable")[:BESIDE]]] = True
-    return np.flatnonzero(chosen | ~known)
+    return np.flatnonzero(chosen)
 
 
 def _check_std(std_nm: float, pixel_nm: float) -> None:
