@@ -36,8 +36,7 @@ def quality_section(subject: Subject) -> Section | None:
             "No flag was raised: contrast, sign, place and focus of every view agree with the others."
         )
     if returns := status.get("returns"):
-        rows = [(f"azimuth {_angle(one, 'phi_deg')}", str(one.get("text", ""))) for one in returns]
-        section.tables.append(Table("Return to zero tilt", rows))
+        section.tables.append(_returns(returns))
     if found.get("repeats_left_out"):
         section.tables.append(_left_out(found["repeats_left_out"]))
     if measured is not None:
@@ -140,6 +139,11 @@ def _flags(flags: Sequence[Mapping[str, Any]]) -> Table:
         for flag in flags
     ]
     return Table("Flags", rows)
+
+
+def _returns(returns: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [(f"azimuth {_angle(one, 'phi_deg')}", str(one.get("text", ""))) for one in returns]
+    return Table("Return to zero tilt", rows)
 
 
 def _angle(flag: Mapping[str, Any], name: str) -> str:
