@@ -47,6 +47,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
         **COMMON,
         "flats": {"exposure_s": 3.0, "repeats": 2, "at_end": True, "every_tilts": 2},
         "tilts": [tilts(-40.0, 40.0, 20.0, 20.0, 2)],
+        "return_to_zero": {"repeats": 3},
     },
 }
 

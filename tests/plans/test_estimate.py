@@ -100,7 +100,7 @@ def test_the_dose_is_told_in_units_of_the_paper() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_estimate_agrees_with_the_clock_of_the_simulation(tmp_path: Path) -> None:
-    """Several tilt regions and azimuths; two edges interleaved; flats between: each within 5 %."""
+    """Tilt regions and azimuths; two edges interleaved; flats between, and a return to zero: each within 5 %."""
     script = Path(__file__).with_name("clock_of_measurements.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), "real"],
