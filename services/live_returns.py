@@ -21,6 +21,7 @@ square root of what the fit leaves in units of them where that is more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,7 @@ def entry(
     """
     found = compare(before, after)
     shift = found.shift
+    wrong = what_is_wrong(found, pixel_nm)
     return {
         "phi_deg": after.phi_deg,
         "theta_deg": theta_deg,
@@ -136,29 +138,15 @@ def entry(
         "absorption_change": round(found.absorption_change, 4)
         if np.isfinite(found.absorption_change)
         else None,
-        "text": told(found, after.phi_deg, theta_deg, pixel_nm),
+        "changed": shift is not None and bool(wrong),
+        "text": told(found, after.phi_deg, theta_deg, wrong),
     }
 
 
-def told(found: ReturnToZero, phi_deg: float, theta_deg: float, pixel_nm: float) -> str:
-    """Say in one line what a return tells, and what to do.
-
-    >>> same = ReturnToZero(ImageShift(np.array([0.3, 0.0]), np.full(2, 0.01)), 0.99, 0.01, 0.002)
-    >>> told(same, 0.0, 0.0, 10.5)
-    'phi 0: back at 0 deg the sample lies 0.3 pixels off, dichroic signal 0.99 +- 0.01 of before: unchanged'
-    """
-    where = f"phi {phi_deg:g}: back at {theta_deg:g} deg"
+def what_is_wrong(found: ReturnToZero, pixel_nm: float) -> list[str]:
+    """Return what has changed, and what to do, in a few words each; nothing where all is as it was."""
     if found.shift is None or found.dichroic is None or found.std_dichroic is None:
-        return (
-            f"{where} nothing is seen that both views have in common: the sample is another than before, or shows "
-            "nothing; look at both views"
-        )
-    off_pixels = float(np.hypot(*found.shift.shift_vu))
-    digits = 2 if found.std_dichroic >= 0.0095 else 3
-    seen = (
-        f"{where} the sample lies {off_pixels:.1f} pixels off, dichroic signal {found.dichroic:.{digits}f} +- "
-        f"{found.std_dichroic:.{digits}f} of before"
-    )
+        return ["the sample is another than before, or shows nothing; look at both views"]
     wrong = []
     if found.dichroic < -CHANGED and found.dichroic < -SURE * found.std_dichroic:
         wrong.append("its sign is turned over: was a helicity swapped, or the sample in a field?")
@@ -170,8 +158,28 @@ def told(found: ReturnToZero, phi_deg: float, theta_deg: float, pixel_nm: float)
         wrong.append(
             f"it absorbs {100 * found.absorption_change:+.0f} %: damage, dirt, or the flats; look at the absorption"
         )
-    if off_pixels * pixel_nm > MOVED_NM:
+    if float(np.hypot(*found.shift.shift_vu)) * pixel_nm > MOVED_NM:
         wrong.append("it moved more than a goniometer makes; check that it holds")
+    return wrong
+
+
+def told(found: ReturnToZero, phi_deg: float, theta_deg: float, wrong: Sequence[str]) -> str:
+    """Say in one line what a return tells, and what to do.
+
+    >>> same = ReturnToZero(ImageShift(np.array([0.3, 0.0]), np.full(2, 0.01)), 0.99, 0.01, 0.002)
+    >>> told(same, 0.0, 0.0, what_is_wrong(same, 10.5))
+    'phi 0: back at 0 deg the sample lies 0.3 pixels off, dichroic signal 0.99 +- 0.01 of before: unchanged'
+    """
+    seen = f"phi {phi_deg:g}: back at {theta_deg:g} deg"
+    if found.shift is None or found.dichroic is None or found.std_dichroic is None:
+        seen = f"{seen} nothing is seen that both views have in common"
+    else:
+        off_pixels = float(np.hypot(*found.shift.shift_vu))
+        digits = 2 if found.std_dichroic >= 0.0095 else 3
+        seen = (
+            f"{seen} the sample lies {off_pixels:.1f} pixels off, dichroic signal {found.dichroic:.{digits}f} +- "
+            f"{found.std_dichroic:.{digits}f} of before"
+        )
     return f"{seen}: {'; '.join(wrong) or 'unchanged'}"
 
 

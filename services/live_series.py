@@ -28,7 +28,7 @@ from mistral_txm.services.live_files import (
     write_pair,
     write_status,
 )
-from mistral_txm.services.live_flags import QualityWatch
+from mistral_txm.services.live_flags import Flag, QualityWatch
 from mistral_txm.services.live_history import History
 from mistral_txm.services.live_views import SeenView, drifts_of, entries
 from mistral_txm.services.live_volumes import METHOD, MadeVolume, NextView, VolumeMaker
@@ -90,6 +90,7 @@ class LiveSeries:
         published = {} if afresh else _published(folder)
         self._history = History(published)
         self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
+        self._flags: list[Flag] = []
         stop = start.get("measurement", {}).get("stop", {})
         self._advisor = Advisor(self._pixel_nm, self._layers_nm, stop.get("resolution_nm"))
         self._began_at = time.time()
@@ -177,6 +178,7 @@ class LiveSeries:
             exposures=summary(one.signals for one in self._seen.values()),
             newest_exposures=self._exposure_watch.entries,
             returns=self._return_watch.entries,
+            flags=[asdict(flag) for flag in (*self._flags, *self._return_watch.flags())],
         )
         self._status.update(self._state(stands, all_there=all_there))
         now = {"updated_at": time.time()}
@@ -247,8 +249,8 @@ class LiveSeries:
         self._status.update(
             resolution_nm=self._advisor.resolution_nm,
             advice=self._advisor.advice,
-            flags=[asdict(flag) for flag in self._watch.flags()],
         )
+        self._flags = self._watch.flags()
 
     def _state(self, stands: Standing[Exposure], *, all_there: bool) -> dict[str, str]:
         """Say how the series stands: what failed comes first."""
@@ -279,11 +281,11 @@ class LiveSeries:
         if self._newest is None:
             for name in (PAIR, VOLUME):
                 (self._folder / name).unlink(missing_ok=True)
-            self._alignment = None
+            self._alignment, self._flags = None, []
             self._history.forget()
             self._status.update(
                 phi_deg=None, theta_deg=None, residual=None, alignment=None, singularities=[],
-                views=[], flags=[], latency_s=None, provisional=False,
+                views=[], latency_s=None, provisional=False,
             )  # fmt: skip
             return None
         newest = self._seen[self._newest]

@@ -8,6 +8,7 @@ from typing import Any
 
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.frame_files import FrameError
+from mistral_txm.services.live_flags import Flag
 from mistral_txm.services.live_returns import entry
 from mistral_txm.services.live_views import SeenView
 from mistral_txm.services.processing import Processor
@@ -55,6 +56,14 @@ class ReturnWatch:
         """What is published of the returns, as JSON, the first taken first."""
         told = [one.entry for one in self._known.values() if one.entry is not None]
         return sorted(told, key=lambda one: float(one["time"]))
+
+    def flags(self) -> list[Flag]:
+        """Return a flag for each azimuth at whose end the sample was not what it had been."""
+        return [
+            Flag("sample", one.own.phi_deg, one.own.theta_deg, str(one.entry["text"]))
+            for one in self._known.values()
+            if one.entry is not None and one.entry["changed"]
+        ]
 
     def look(self, seen: Mapping[Place, SeenView]) -> None:
         """Compare the finished returns with the views that are there; of others nothing is told any more."""

@@ -13,7 +13,8 @@ from mistral_txm.services import return_watch
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.live import LiveReconstruction
 from mistral_txm.services.live_files import LIVE, STATUS, VOLUME, read_status
-from mistral_txm.services.live_returns import ReturnToZero, compare, entry, told
+from mistral_txm.services.live_flags import Flag
+from mistral_txm.services.live_returns import ReturnToZero, compare, entry, told, what_is_wrong
 from mistral_txm.services.live_views import SeenView
 from mistral_txm.services.processing import Processor
 from mistral_txm.services.return_watch import ReturnWatch
@@ -74,7 +75,7 @@ def test_shift_and_signal_are_those_of_the_beamline(texture, hours, narrower_mm)
     true = degree(narrower_mm) / degree(0.0)
     assert found.dichroic == pytest.approx(true, abs=3 * found.std_dichroic)
     assert found.std_dichroic < 0.02
-    text = told(found, 0.0, 0.0, PIXEL_NM)
+    text = told(found, 0.0, 0.0, what_is_wrong(found, PIXEL_NM))
     assert ("magnetization changed" in text) == (narrower_mm > 0)
     assert text.endswith("unchanged") == (narrower_mm == 0)
 
@@ -154,7 +155,8 @@ def test_images_of_another_size_are_refused():
 )  # fmt: skip
 def test_what_is_told(ratio, change, off_pixels, words):
     shift = ImageShift(np.array([0.0, off_pixels]), np.full(2, 0.1))
-    text = told(ReturnToZero(shift, ratio, 0.01, change), 102.0, 0.0, PIXEL_NM)
+    found = ReturnToZero(shift, ratio, 0.01, change)
+    text = told(found, 102.0, 0.0, what_is_wrong(found, PIXEL_NM))
     assert words in text
     assert text.endswith("unchanged") == (ratio == 0.96)
     assert "\n" not in text
@@ -176,8 +178,12 @@ def test_a_return_is_compared_when_it_is_there_and_again_when_it_is_another(
     monkeypatch.setattr(
         return_watch,
         "entry",
-        lambda own, back, theta_deg, time, pixel_nm: compared.append(own) or {"time": time},
+        lambda own, back, theta_deg, time, pixel_nm: compared.append(own) or told_at(time),
     )
+
+    def told_at(time):
+        return {"time": time, "changed": len(compared) == 1, "text": "it moved"}
+
     for name, doc in documents[:flats_at]:
         exposures.add("written-run1", name, doc)
     place = (0.0, -20.0)
@@ -192,12 +198,15 @@ def test_a_return_is_compared_when_it_is_there_and_again_when_it_is_another(
     for _ in range(2):
         watch.look(seen())
     last = [doc["time"] for name, doc in documents[:flats_at] if name == "event"][-1]
-    assert (len(compared), watch.entries) == (1, [{"time": last}])
+    assert [one["time"] for one in watch.entries] == [last]
+    assert len(compared) == 1
+    assert watch.flags() == [Flag("sample", *place, "it moved")]
     for name, doc in documents[flats_at:]:  # it is normalised by the flats after it, too
         exposures.add("written-run1", name, doc)
     exposures.add("written-run1", "stop", {"exit_status": "success"})
     watch.look(seen())
     assert (len(compared), len(watch.entries)) == (2, 1)
+    assert watch.flags() == []  # and now it is well
     watch.look({})  # its view was rejected
     assert watch.entries == []
 
