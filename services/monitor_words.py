@@ -125,6 +125,8 @@ def _exposure_words(newest: Exposure, place: Place | None) -> str:
     key = newest.key
     what = _STREAMS.get(newest.stream, newest.stream)
     side = f"helicity {key.helicity:+d}" if key.helicity else "no helicity"
+    if newest.stream == RETURN:  # its repeats are numbered on from those of the view
+        return f"{what}{angle_words(key.phi_deg, key.theta_deg)}, {side}"
     if place is None:
         return f"{what}{angle_words(key.phi_deg, key.theta_deg)}, {side}, repeat {key.repeat + 1}"
     return (
