@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mistral_txm.devices.advice_file import ADVICE
+from mistral_txm.devices.key import Key
 from mistral_txm.reconstruction import write_volume
 from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
@@ -304,7 +305,8 @@ class LiveSeries:
             )
             write_pair(self._folder / PAIR, pair)
             self._status.update(phi_deg=made.phi_deg, theta_deg=made.theta_deg, latency_s=None)
-            for one in self._volumes.make(signals, self._following()):
+            missing = self._exposures.standing().missing
+            for one in self._volumes.make(signals, self._following(missing), more=bool(missing)):
                 self._put(one, newest.time, begin_s)
                 volume = one.volume
         except (ValueError, FrameError) as problem:
@@ -345,12 +347,9 @@ class LiveSeries:
         )
         self._tell(all_there=False)
 
-    def _following(self) -> NextView | None:
+    def _following(self, missing: Sequence[Key]) -> NextView | None:
         """Return the angle that is exposed next, if its azimuth is there already."""
-        missing = self._exposures.standing().missing
-        if not missing:
-            return None
-        for one in reversed(self._seen.values()):
+        for one in reversed(self._seen.values()) if missing else ():
             if one.angle.phi_deg == missing[0].phi_deg:
                 return one.angle.stated_phi_deg, missing[0].theta_deg
         return None

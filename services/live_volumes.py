@@ -23,6 +23,7 @@ from mistral_txm.services.aligned_views import AlignedViews, SeriesAlignment
 from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError
 from mistral_txm.services.findings import summary
+from mistral_txm.services.structure_memory import StructureMemory
 
 METHOD = "direct"
 LARGEST_FIELD = 400
@@ -79,10 +80,15 @@ class VolumeMaker:
         self._pixel_nm = pixel_nm
         self._layers_nm = tuple(layers_nm)
         self._surfaces_nm = surfaces_nm
+        self._structure = StructureMemory()
         self._ready: _Ready | None = None
 
     def make(
-        self, signals: Sequence[AngleSignals], following: NextView | None = None
+        self,
+        signals: Sequence[AngleSignals],
+        following: NextView | None = None,
+        *,
+        more: bool = False,
     ) -> Iterator[MadeVolume]:
         """Align all views and solve for the magnetization; a provisional volume comes first where one was made ready.
 
@@ -91,14 +97,19 @@ class VolumeMaker:
         signals
             Of all angles so far, in any order.
         following
-            The view that comes next; None: none will.
+            The view that comes next, if its azimuth is there already.
+        more
+            Whether more views will come. As long as they do, views without fiducials are laid among those before.
 
         Raises
         ------
         ValueError
             If the signals do not fit together, or the result is not finite.
         """
-        views, alignment = align(signals, self._pixel_nm, self._surfaces_nm, self._layers_nm)
+        shifts = self._structure.shifts if more else self._structure.all_shifts
+        views, alignment = align(
+            signals, self._pixel_nm, self._surfaces_nm, self._layers_nm, by_structure=shifts
+        )
         grid = volume_grid(signals[0].signals.dichroic_vu.shape, self._pixel_nm, self._layers_nm)
         options = {
             "depth_voxels": grid.shape_zyx[0],
@@ -122,7 +133,8 @@ class VolumeMaker:
         yield made(result, provisional=False)
 
     def forget(self) -> None:
-        """Forget what is ready for the next view."""
+        """Forget what is ready for the next view, and what was known of those before."""
+        self._structure = StructureMemory()
         self._ready = None
 
     def _solved(

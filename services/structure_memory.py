@@ -31,7 +31,7 @@ class _Known:
     """Views and what was found of them, or why nothing was."""
 
     groups: Groups
-    found: RefinedShifts | InputError
+    found: RefinedShifts | str
 
 
 class StructureMemory:
@@ -52,8 +52,8 @@ class StructureMemory:
         check_comparable(groups)
         if self._refined is None or self._newest is None or _is_other(groups, self._refined.groups):
             return self.all_shifts(groups, pixel_nm, layers_nm)
-        if isinstance(self._newest.found, InputError):
-            raise InputError(str(self._newest.found))
+        if isinstance(self._newest.found, str):
+            raise InputError(self._newest.found)
         try:
             found = _placed(groups, self._newest.groups, self._newest.found, pixel_nm, layers_nm)
         except InputError:
@@ -65,15 +65,15 @@ class StructureMemory:
     def all_shifts(self, groups: Groups, pixel_nm: float, layers_nm: Layers) -> RefinedShifts:
         """Find the shifts of all views together, as `shifts_by_structure`; once for the same views."""
         if self._refined is None or _views(self._refined.groups) != _views(groups):
-            found: RefinedShifts | InputError
+            found: RefinedShifts | str
             try:
                 found = shifts_by_structure(groups, pixel_nm, layers_nm)
             except InputError as problem:
-                found = problem
+                found = str(problem)  # itself it would keep all images of its frames
             self._refined = _Known(groups, found)
         self._newest = self._refined
-        if isinstance(self._refined.found, InputError):
-            raise InputError(str(self._refined.found))
+        if isinstance(self._refined.found, str):
+            raise InputError(self._refined.found)
         return self._refined.found
 
 
