@@ -151,7 +151,10 @@ class LiveSeries:
         fresh = self._forget(finished)
         fresh |= self._make_signals(finished)
         failed = self._not_published
-        if fresh or (failed and _again(failed)):
+        all_there = len(finished) == self._exposures.angles_planned
+        # what was missing may have been waived: nothing is new then, but all views are laid together
+        unsettled = all_there and bool(self._alignment and self._alignment.provisional_views)
+        if fresh or (_again(failed) if failed else unsettled):
             self._not_published = self._publish(begin_s)
             if self._not_published is None:
                 self._judge()
@@ -160,7 +163,7 @@ class LiveSeries:
             self._exposure_watch.prepare(newest)
             self._exposure_watch.look(newest)
         self._return_watch.look(self._seen)
-        self._tell(all_there=len(finished) == self._exposures.angles_planned)
+        self._tell(all_there=all_there)
 
     def _tell(self, *, all_there: bool) -> None:
         """Write what is known now for people and for plans; that all is there once all is said."""
