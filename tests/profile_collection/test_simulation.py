@@ -1,13 +1,14 @@
 """What a simulated beamline is started with: refused before anything starts, found again when a series is resumed."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from mistral_txm.profile_collection import looked, measured, start
+from mistral_txm.plans import Measurement
+from mistral_txm.plans.steps import manifest
+from mistral_txm.profile_collection import start
 from mistral_txm.profile_collection.command_line import main
 from mistral_txm.profile_collection.commands import measurement
 from mistral_txm.profile_collection.simulation import (
@@ -16,6 +17,7 @@ from mistral_txm.profile_collection.simulation import (
     usable_faults,
     usable_texture,
 )
+from mistral_txm.services.journal import JournalWriter
 
 OVF = """# OOMMF OVF 2.0
 # Segment count: 1
@@ -126,18 +128,20 @@ def test_faults_are_checked_by_name_and_kind():
 def test_a_series_is_resumed_in_its_own_simulation_without_its_faults(tmp_path, monkeypatch):
     """The frames that are missing have to be like those that are there."""
     simulation = Simulation("medium", "vortex", 5, str(tmp_path / "calm.toml"), 0.01)
-    start_document = {"simulation": simulation.metadata(), "measurement": {}}
-    series = SimpleNamespace(
-        uid="it",
-        series={707.4: SimpleNamespace(uid="it")},
-        start=start_document,
-        keys={1: None, 2: None},
-        measurement=SimpleNamespace(energies_ev=(707.4,), to_dict=dict),
-        verified=lambda data: {},
-        left=lambda done: 1,
+    film = Measurement.from_dict(
+        {
+            "sample": {"name": "film"},
+            "tilts": [{"first_deg": 0.0, "last_deg": 0.0, "exposure_s": 8.0, "repeats": 1}],
+            "azimuths_deg": [0.0],
+            "energies_ev": [707.4],
+            "flats": {"exposure_s": 3.0, "repeats": 1},
+            "darks": {"repeats": 1},
+        }
     )
-    monkeypatch.setattr(measured, "measured", lambda data: [series])
-    monkeypatch.setattr(looked, "looked", lambda *_: "what was seen")
+    with JournalWriter(tmp_path / "journal") as journal:
+        begun = {"uid": "run", "time": 1.0, "series": "it", "energy_ev": 707.4}
+        plan = {"measurement": film.to_dict(), "planned_keys": manifest(film)}
+        journal("start", begun | plan | {"simulation": simulation.metadata()})
     calls = []
     monkeypatch.setattr(
         measurement, "_measure", lambda *args, **options: calls.append((args, options))
@@ -152,7 +156,8 @@ def test_a_series_is_resumed_in_its_own_simulation_without_its_faults(tmp_path, 
         "conditions": str(tmp_path / "calm.toml"),
     }
     assert "faults" not in options
-    assert options["before"] == "what was seen"
+    assert options["measurement"] == film.to_dict()
+    assert not any(options["done"].values())
 
 
 @pytest.mark.parametrize(
