@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+from mistral_txm.devices.growing_file import DAMAGE, open_growing
 
 DATASET = "/entry/data/data"
 """Where NDFileHDF5 puts the frames, shape (frames, ny, nx)."""
@@ -92,7 +93,7 @@ class OpenFile:
             If it cannot be read, or its shape or type is not the one expected.
         """
         try:
-            with h5py.File(self.temporary_path, "r", libver="latest", swmr=True) as file:
+            with open_growing(self.temporary_path) as file:
                 dataset = file[DATASET]
                 if dataset.shape[1:] != self.shape_vu or dataset.dtype != np.uint16:
                     raise FrameRefused(
@@ -100,7 +101,9 @@ class OpenFile:
                         f"expected uint16 {self.shape_vu}; check region, binning and data type"
                     )
                 frame_vu: NDArray[np.uint16] = dataset[frame_number]
-        except (OSError, KeyError, ValueError, IndexError) as refusal:
+        except FrameRefused:
+            raise
+        except DAMAGE as refusal:
             raise FrameRefused(
                 f"{self.temporary_path}: frame {frame_number} cannot be read back ({refusal}); "
                 "check that the detector's server writes where this process reads"

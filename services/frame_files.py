@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mistral_txm.devices.growing_file import DAMAGE, open_growing
+
 TEMPORARY_SUFFIX = ".tmp"
 """Suffix of a file that is still being written; the detector's server drops it at the end."""
 
@@ -63,19 +65,21 @@ def open_frames(path: Path) -> Any:
 
 
 def _open(path: Path) -> h5py.File:
-    cause: OSError | None = None
+    cause: Exception | None = None
     for _ in range(3):
         found = existing(path)
         if found is None:
             raise FrameError(
                 f"{path}: no such file, also not with {TEMPORARY_SUFFIX}; was it moved or deleted?"
             )
-        for concurrent in (True, False):
+        # One whose writer was killed stays marked as open, also where a person gives it its name.
+        ways = (h5py.File, open_growing) if found == path else (open_growing, h5py.File)
+        for open_file in ways:
             try:
-                return h5py.File(found, "r", libver="latest", swmr=concurrent)
-            except FileNotFoundError:
+                return open_file(found)
+            except FileNotFoundError:  # renamed meanwhile
                 break
-            except OSError as error:
+            except DAMAGE as error:
                 cause = error
     raise FrameError(f"{path}: not readable as HDF5 ({cause})")
 
@@ -108,7 +112,9 @@ def read_frames(path: Path, dataset: str, numbers: Sequence[int]) -> NDArray[Any
                     f"{dataset} has {frames.shape[0]}"
                 )
             return _read(frames, numbers)
-        except (KeyError, OSError) as error:
+        except FrameError:
+            raise
+        except DAMAGE as error:
             raise FrameError(f"{path}: {dataset} cannot be read ({error})") from error
 
 
