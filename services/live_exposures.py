@@ -29,23 +29,24 @@ class ExposureWatch:
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
-        self._known: deque[Exposure] = deque(maxlen=KEPT)
-        self._entries: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._told: deque[tuple[Exposure, dict[str, Any]]] = deque(maxlen=KEPT)
+        self._of_angle: frozenset[Exposure] = frozenset()
         self._prepared: tuple[Exposure, ...] = ()
 
     @property
     def entries(self) -> list[dict[str, Any]]:
         """What is published of the exposures, as JSON, the first taken first."""
-        return list(self._entries)
+        return [entry for _, entry in self._told]
 
     def look(self, angle: Angle) -> None:
         """Look at the exposures of an angle that have come since."""
         every = [one for repeats in angle.exposures.values() for one in repeats]
-        fresh = sorted((one for one in every if one not in self._known), key=lambda one: one.time)
+        known = self._of_angle.union(one for one, _ in self._told)
+        fresh = sorted((one for one in every if one not in known), key=lambda one: one.time)
         for number, exposure in enumerate(fresh):
             compared = number >= len(fresh) - COMPARED
-            self._known.append(exposure)
-            self._entries.append(self._entry(angle, exposure, compared=compared))
+            self._told.append((exposure, self._entry(angle, exposure, compared=compared)))
+        self._of_angle = frozenset(every)  # there may be more of them than are told of
 
     def prepare(self, angle: Angle) -> None:
         """Average the helicity that is not being exposed any more, if there is one."""

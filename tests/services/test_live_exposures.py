@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mistral_txm.services import live_exposures
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.live_exposures import ExposureWatch
 from mistral_txm.services.processing import Processor
@@ -92,3 +93,17 @@ def test_a_helicity_that_is_done_is_averaged_before_the_other_is(watched, monkey
     assert averaged == [(1, REPEATS)]
     processor.signals(angle(2 * REPEATS))
     assert averaged == [(1, REPEATS), (-1, REPEATS)]
+
+
+def test_more_exposures_of_an_angle_than_are_told_of_are_looked_at_once(watched, monkeypatch):
+    _, processor, angle, _ = watched
+    monkeypatch.setattr(live_exposures, "KEPT", REPEATS + 1)
+    watch = ExposureWatch(processor)
+    watch.look(angle(2 * REPEATS))
+    told = watch.entries
+    assert [(one["helicity"], one["repeat"]) for one in told] == [
+        (1, REPEATS),
+        *((-1, repeat) for repeat in range(1, REPEATS + 1)),
+    ]
+    watch.look(angle(2 * REPEATS))
+    assert watch.entries == told
