@@ -110,16 +110,22 @@ class QualityWatch:
         for one in sorted(seen, key=lambda one: one.time):
             known = self._judged.get(_place(one))
             if known is None or known.angle != one.angle:
-                self._judged.pop(_place(one), None)
+                if self._judged.pop(_place(one), None) is not None:
+                    self._turned.pop(one.angle.phi_deg, None)  # it may be right now
                 self._judged[_place(one)] = self._judge(one)
 
     def look_at_azimuths(self, views: Sequence[AlignedViews]) -> None:
         """Compare the newest azimuth with those before, if it is time for it, as they are laid for the volume."""
         now = self._azimuths()
         self._turned = {phi: one for phi, one in self._turned.items() if phi in now[1:]}
-        if len(now) < 2 or [one.stated_phi_deg for one in views].count(now[-1]) != 1:
+        if len(now) < 2:
             return
-        newest, count = now[-1], sum(place[0] == now[-1] for place in self._judged)
+        newest = now[-1]
+        own = [one.angle for place, one in self._judged.items() if place[0] == newest]
+        # A hand turns the sample elsewhere than planned: what is laid is told by where it was stated to stand.
+        if [one.stated_phi_deg for one in views].count(own[-1].stated_phi_deg) != 1:
+            return
+        count = len(own)
         known, flag = self._turned.get(newest, (0, None))
         if flag is None and any(known < number <= count for number in LOOKED_AT):
             self._turned[newest] = count, self._contradiction(newest, views)

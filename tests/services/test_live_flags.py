@@ -3,12 +3,16 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mistral_txm.reconstruction.signal import Signals
+from mistral_txm.services.aligned_views import AlignedViews
+from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.live_flags import QualityWatch
 from mistral_txm.services.live_views import SeenView
 from mistral_txm.simulated_beamline.sample import PIXEL_NM
+from tests.reconstruction.conftest import integrate, stripes
 from tests.services.simulated_views import developed, render
 
 LAYERS = ((-120.0, -40.0), (40.0, 120.0))
@@ -104,3 +108,32 @@ def test_the_order_in_which_views_become_known_does_not_matter(clean):
     at_once = QualityWatch(PIXEL_NM, LAYERS)
     at_once.look(list(reversed(views)))
     assert at_once.flags() == flags_of(views)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_azimuth_with_its_sign_turned_is_flagged_also_where_a_hand_turned_it_elsewhere(sign):
+    """Planned are 102 deg, stated 101.4: what is laid for the volume goes by what was stated."""
+    rng, tilts_deg, views, laid = np.random.default_rng(2), np.arange(-50.0, 51.0, 10.0), [], []
+    for planned_deg, stated_deg, turned in ((0.0, 0.0, 1), (102.0, 101.4, sign)):
+        images = np.stack([integrate(stripes, t, stated_deg, 48, 120.0) for t in tilts_deg])
+        noise = 0.05 * images.std()
+        images = turned * images + rng.normal(0, noise, images.shape)
+        std = np.full((48, 48), noise, np.float32)
+        signals = [
+            AngleSignals(
+                stated_deg, t, Signals(std + 0.5 / np.cos(np.radians(t)), np.float32(one), std)
+            )
+            for t, one in zip(tilts_deg, images, strict=True)
+        ]
+        views += [
+            replace(one, angle=SimpleNamespace(**vars(one.angle), stated_phi_deg=stated_deg))
+            for one in seen(signals, first_s=len(views))
+        ]
+        for one in views[-len(tilts_deg) :]:
+            one.angle.phi_deg = planned_deg
+        laid.append(AlignedViews(stated_deg, stated_deg, tilts_deg, tuple(signals)))
+    watch = QualityWatch(PIXEL_NM, LAYERS)
+    watch.look(views)
+    watch.look_at_azimuths(laid)
+    found = [one for one in watch.flags() if "contradicts" in one.text]
+    assert [(one.kind, one.phi_deg) for one in found] == [("helicity", 102.0)] * (sign < 0)
