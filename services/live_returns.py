@@ -51,15 +51,17 @@ _NOISY = 2.0
 
 @dataclass(frozen=True)
 class ReturnToZero:
-    """How the later view differs from the earlier one; None where they have nothing in common."""
+    """How the later view differs from the earlier one."""
 
     shift: ImageShift | None
-    """How far the sample lies off, (v, u) pixels."""
+    """How far the sample lies off, (v, u) pixels; None where the two have nothing in common."""
     dichroic: float | None
-    """Ratio g of the dichroic signal to that of before."""
+    """Ratio g of the dichroic signal to that of before; None without a shift, or where there was no signal."""
     std_dichroic: float | None
     absorption_change: float
     """Relative change of the mean absorbance."""
+    had_signal: bool = True
+    """Whether the earlier view shows magnetization: a film that lies in the plane shows none at zero tilt."""
 
 
 def compare(before: AngleSignals, after: AngleSignals) -> ReturnToZero:
@@ -97,20 +99,20 @@ def compare(before: AngleSignals, after: AngleSignals) -> ReturnToZero:
     for image in (first.dichroic_vu, first.absorption_vu, *later):
         good &= np.isfinite(image)
     if not good.any():
-        return ReturnToZero(None, None, None, float("nan"))
+        return ReturnToZero(None, None, None, float("nan"), had_signal=False)
     absorbed, absorbs = float(first.absorption_vu[good].mean()), float(later[1][good].mean())
     change = absorbs / absorbed - 1
-    if shift is None:
-        return ReturnToZero(None, None, None, change)
     of_flats = min(before.shared_part * noise**2, after.shared_part * later_noise**2)
-    ratio, std = _fit(
+    found = _fit(
         (first.dichroic_vu, later[0]),
         first.absorption_vu,
         good,
         (noise**2, later_noise**2),
         of_flats * np.exp(-float(back @ back) / (4 * SMOOTH_PIXELS**2)),
     )
-    return ReturnToZero(shift, ratio, std, change)
+    if shift is None or found is None:
+        return ReturnToZero(shift, None, None, change, had_signal=found is not None)
+    return ReturnToZero(shift, *found, change)
 
 
 def entry(
@@ -138,17 +140,21 @@ def entry(
         "absorption_change": round(found.absorption_change, 4)
         if np.isfinite(found.absorption_change)
         else None,
-        "changed": shift is not None and bool(wrong),
+        "changed": bool(wrong),
         "text": told(found, after.phi_deg, theta_deg, wrong),
     }
 
 
 def what_is_wrong(found: ReturnToZero, pixel_nm: float) -> list[str]:
     """Return what has changed, and what to do, in a few words each; nothing where all is as it was."""
-    if found.shift is None or found.dichroic is None or found.std_dichroic is None:
-        return ["the sample is another than before, or shows nothing; look at both views"]
     wrong = []
-    if found.dichroic < -CHANGED and found.dichroic < -SURE * found.std_dichroic:
+    if found.shift is None and found.had_signal:
+        wrong.append(
+            "the sample is another than before, or shows nothing any more; look at both views"
+        )
+    if found.dichroic is None or found.std_dichroic is None:
+        pass
+    elif found.dichroic < -CHANGED and found.dichroic < -SURE * found.std_dichroic:
         wrong.append("its sign is turned over: was a helicity swapped, or the sample in a field?")
     elif abs(found.dichroic - 1) > max(CHANGED, SURE * found.std_dichroic):
         wrong.append(
@@ -158,7 +164,7 @@ def what_is_wrong(found: ReturnToZero, pixel_nm: float) -> list[str]:
         wrong.append(
             f"it absorbs {100 * found.absorption_change:+.0f} %: damage, dirt, or the flats; look at the absorption"
         )
-    if float(np.hypot(*found.shift.shift_vu)) * pixel_nm > MOVED_NM:
+    if found.shift is not None and np.hypot(*found.shift.shift_vu) * pixel_nm > MOVED_NM:
         wrong.append("it moved more than a goniometer makes; check that it holds")
     return wrong
 
@@ -171,16 +177,19 @@ def told(found: ReturnToZero, phi_deg: float, theta_deg: float, wrong: Sequence[
     'phi 0: back at 0 deg the sample lies 0.3 pixels off, dichroic signal 0.99 +- 0.01 of before: unchanged'
     """
     seen = f"phi {phi_deg:g}: back at {theta_deg:g} deg"
-    if found.shift is None or found.dichroic is None or found.std_dichroic is None:
+    if found.shift is None:
         seen = f"{seen} nothing is seen that both views have in common"
+        usual = "nothing can be told"
     else:
         off_pixels = float(np.hypot(*found.shift.shift_vu))
-        digits = 2 if found.std_dichroic >= 0.0095 else 3
-        seen = (
-            f"{seen} the sample lies {off_pixels:.1f} pixels off, dichroic signal {found.dichroic:.{digits}f} +- "
-            f"{found.std_dichroic:.{digits}f} of before"
-        )
-    return f"{seen}: {'; '.join(wrong) or 'unchanged'}"
+        seen = f"{seen} the sample lies {off_pixels:.1f} pixels off, dichroic signal "
+        usual = "unchanged"
+        if found.dichroic is None or found.std_dichroic is None:
+            seen += "too weak to be compared"
+        else:
+            digits = 2 if found.std_dichroic >= 0.0095 else 3
+            seen += f"{found.dichroic:.{digits}f} +- {found.std_dichroic:.{digits}f} of before"
+    return f"{seen}: {'; '.join(wrong) or usual}"
 
 
 def _shift(before: AngleSignals, after: AngleSignals) -> ImageShift | None:
@@ -207,8 +216,11 @@ def _fit(
     good: npt.NDArray[np.bool_],
     variances: tuple[float, float],
     common_variance: float,
-) -> tuple[float | None, float | None]:
-    """Return g and its standard deviation; variances are those of a pixel's noise, and of what both images share."""
+) -> tuple[float, float] | None:
+    """Return g and its standard deviation, None where the first image shows nothing but noise.
+
+    The variances are those of a pixel's noise, and of what both images share.
+    """
     noise, later_noise = variances
     absorption = np.where(good, absorption_vu, np.mean(np.asarray(absorption_vu)[good]))
     leaks = [_smoothed(each, good) for each in (absorption, *np.gradient(absorption))]
@@ -223,7 +235,7 @@ def _fit(
     # Its own standard deviation: what is no more than that is noise alone.
     uncertain = noise * np.sqrt(2 / (8 * np.pi * SMOOTH_PIXELS**2 * x.size))
     if structure <= SURE * uncertain:
-        return None, None
+        return None
     g = float((np.mean(x * y) - common) / structure)
     residual = float(np.mean((y - g * x) ** 2))
     expected = (later_noise + g * g * noise) * left - 2 * g * common

@@ -76,17 +76,23 @@ class ReturnWatch:
             known = self._known.get(place)
             if own is None or (known is not None and _is_same(known, own.angle, back)):
                 continue
+            if own.time > _end(back):  # taken again since: it says nothing of what was before
+                continue
             told = None
             try:
                 used, made = self._exposures.read(back, self._signals)
-                when = max(one.time for of_it in used.exposures.values() for one in of_it)
-                told = entry(own.signals, made, place[1], when, self._pixel_nm)
+                told = entry(own.signals, made, place[1], _end(used), self._pixel_nm)
             except (ValueError, FrameError) as problem:  # no volume fails because of it
                 logger.error("return to theta %g deg: %s", place[1], problem)
             self._known[place] = _Compared(own.angle, back, told, time.monotonic())
 
     def _signals(self, back: Angle) -> AngleSignals:
         return needed_for_volume(self._processor.signals(back), self._pixel_nm)
+
+
+def _end(back: Angle) -> float:
+    """When the last exposure of a return ended, s since 1970-01-01 UTC."""
+    return max(one.time for of_it in back.exposures.values() for one in of_it)
 
 
 def _is_same(known: _Compared, own: Angle, back: Angle) -> bool:

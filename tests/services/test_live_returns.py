@@ -131,7 +131,25 @@ def test_a_view_in_which_nothing_is_seen_again_is_said():
     ]
     made = entry(*empty, 0.0, 12.0, PIXEL_NM)
     assert made["shift_vu_pixels"] is made["std_vu_pixels"] is made["dichroic"] is None
-    assert "nothing is seen that both views have in common" in made["text"]
+    assert made["text"].endswith("both views have in common: nothing can be told")
+    assert made["changed"] is False
+
+
+def test_what_cannot_be_compared_is_no_change_and_what_is_gone_is_one():
+    """A film in the plane shows nothing at zero tilt; where it showed something, another sample does not."""
+    rng, flats = np.random.default_rng(7), np.zeros((96, 96))
+    plain, later = (film(rng, 0.0, 0.05, 0.0, flats) for _ in range(2))
+    made = entry(plain, later, 0.0, 12.0, PIXEL_NM)
+    assert made["changed"] is False
+    assert made["dichroic"] is None
+    assert max(np.abs(made["shift_vu_pixels"])) < 0.5  # by the spots
+    assert made["text"].endswith("dichroic signal too weak to be compared: unchanged")
+    gone = film(rng, 0.0, 0.05, 0.0, flats)
+    empty = rng.normal(0.5, 0.05, (96, 96)).astype(np.float32)
+    gone = replace(gone, signals=replace(gone.signals, absorption_vu=empty))
+    made = entry(film(rng, 1.0, 0.05, 0.0, flats), gone, 0.0, 12.0, PIXEL_NM)
+    assert made["changed"] is True
+    assert "the sample is another than before" in made["text"]
 
 
 def test_images_of_another_size_are_refused():
@@ -207,6 +225,11 @@ def test_a_return_is_compared_when_it_is_there_and_again_when_it_is_another(
     watch.look(seen())
     assert (len(compared), len(watch.entries)) == (2, 1)
     assert watch.flags() == []  # and now it is well
+    for name, doc in series.run(0.0, keys=[(0.0, -20.0, h, n) for h in (1, -1) for n in (0, 1)]):
+        exposures.add("written-run2", name, doc)
+    told = watch.entries
+    watch.look(seen())  # taken again after the return: it cannot tell what happened before
+    assert (len(compared), watch.entries) == (2, told)
     watch.look({})  # its view was rejected
     assert watch.entries == []
 
