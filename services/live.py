@@ -16,21 +16,26 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mistral_txm.reconstruction.files import FileError
 from mistral_txm.reconstruction.frames import dark_level, stack_of
 from mistral_txm.reconstruction.repeats import average
 from mistral_txm.reconstruction.signal import Signals
 from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.journal import Document, follow
+from mistral_txm.services.lease import acquiring
 from mistral_txm.services.lifeline import watch_parent
 from mistral_txm.services.live_files import LIVE
 from mistral_txm.services.live_series import LiveSeries
 from mistral_txm.services.live_volumes import VolumeMaker
 from mistral_txm.services.truth import singularities_in_layers
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 """Time between two statuses when nothing happens, s."""
@@ -50,27 +55,73 @@ class LiveReconstruction:
     def __init__(self, data: Path, series: str | None = None) -> None:
         self._data = data
         self._wanted = series
+        self._began_at = time.time()
         self._series: dict[str, LiveSeries] = {}
-        self._series_of_run: dict[str, str | None] = {}
+        self._measurement_of: dict[str, str] = {}
+        self._last_at: dict[str, float] = {}
         self._changed: set[str] = set()
+        self._series_of_run: dict[str, str | None] = {}
+        self._open_run: str | None = None
+        self._newest: str | None = None
+        self._unwritten: dict[str, str] = {}
 
     def add(self, run_uid: str, name: str, doc: Document) -> None:
         """Take one document of any run."""
         if name == "start":
             self._series_of_run[run_uid] = self._follow(doc)
         uid = self._series_of_run.get(run_uid)
-        if uid is not None:
-            self._series[uid].add(run_uid, name, doc)
-            self._changed.add(uid)
+        if uid is None:
+            return
+        self._series[uid].add(run_uid, name, doc)
+        self._changed.add(uid)
+        self._last_at[uid] = max(self._last_at.get(uid, 0.0), float(doc.get("time", 0.0)))
+        if name == "start":
+            self._open_run = run_uid
+            self._newest = self._measurement_of[uid]
+        elif name == "stop" and run_uid == self._open_run:
+            self._open_run = None
 
     def update(self) -> None:
-        """Bring up to what has come the series that have changed, the newest first; all if none has."""
-        changed, self._changed = self._changed or set(self._series), set()
-        for uid, series in reversed(self._series.items()):
-            if uid in changed:
-                series.update()
-        for series in list(self._series.values())[:-1]:
-            series.make_room()
+        """Bring up to what has come the series of the newest measurement, the newest first.
+
+        Where nothing has come of them, they are looked at again, and one series of an older measurement is made; of
+        these nothing is kept but what is published.
+        """
+        now = [uid for uid in reversed(self._series) if self._measurement_of[uid] == self._newest]
+        fresh = [uid for uid in now if uid in self._changed]
+        for uid in fresh or now:
+            self._update(uid)
+        if not fresh:
+            self._make_one_of_before(now)
+        for uid, series in self._series.items():
+            done = series.is_over and uid != now[0] if uid in now else True
+            if done and uid not in self._changed:
+                series.make_room()
+
+    def _make_one_of_before(self, now: Sequence[str]) -> None:
+        """Make one series that is not measured any more.
+
+        What was over before this process began waits until nothing is measured: it may take minutes.
+        """
+        idle = self._open_run is None or not acquiring(self._data)
+        for uid in reversed(self._series):
+            wanted = uid in self._changed and uid not in now
+            if wanted and (idle or self._last_at[uid] >= self._began_at):
+                self._update(uid)
+                return
+
+    def _update(self, uid: str) -> None:
+        """Bring one series up to what has come; where its files cannot be written, again at the next heartbeat."""
+        self._changed.discard(uid)
+        try:
+            self._series[uid].update()
+        except (FileError, OSError) as problem:
+            if self._unwritten.get(uid) != str(problem):
+                logger.error("%s", problem)
+            self._unwritten[uid] = str(problem)
+            self._changed.add(uid)
+        else:
+            self._unwritten.pop(uid, None)
 
     def _follow(self, start: Document) -> str | None:
         """Return the series of a run, if it is one to follow; only a run that plans one begins it."""
@@ -82,6 +133,7 @@ class LiveReconstruction:
                 return None
             afresh = self._wanted is not None
             self._series[uid] = LiveSeries(self._data / LIVE / uid, start, afresh=afresh)
+            self._measurement_of[uid] = start.get("edges", {}).get("series", uid)
         return str(uid)
 
 

@@ -98,15 +98,15 @@ def read_status(path: Path) -> dict[str, Any]:
 def stale_s(status: Mapping[str, Any], now_s: float) -> float | None:
     """Age of a status in seconds if it is too old for its state, else None.
 
-    Only a reconstruction that follows a measurement can be stale, and only after three of its
-    updates or `SECONDS_UNTIL_STALE`, whatever is longer. A status without a time is infinitely old.
+    What is complete does not become stale, the rest after three updates or `SECONDS_UNTIL_STALE`, whatever is longer. A
+    status without a time is infinitely old.
 
     >>> stale_s({"state": "following", "updated_at": 1000.0, "update_s": 2.0}, 1010.0)
     >>> stale_s({"state": "following", "updated_at": 1000.0, "update_s": 2.0}, 1060.0)
     60.0
     >>> stale_s({"state": "complete", "updated_at": 1000.0}, 9000.0)
     """
-    if status.get("state") != "following":
+    if status.get("state", "complete") == "complete":
         return None
     updated_at, update_s = status.get("updated_at"), status.get("update_s")
     if not isinstance(updated_at, int | float):

@@ -60,7 +60,7 @@ class LiveSeries:
     Parameters
     ----------
     folder
-        Where it publishes; made if missing.
+        Where it publishes; made if missing, with the first update.
     start
         Start document of the first of its runs that was seen.
     afresh
@@ -69,7 +69,6 @@ class LiveSeries:
 
     def __init__(self, folder: Path, start: Mapping[str, Any], *, afresh: bool = False) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
         self._exposures = SeriesExposures(start)
         self._pixel_nm = float(start["pixel_nm"])
         self._layers_nm = tuple(
@@ -94,8 +93,8 @@ class LiveSeries:
         self._flags: list[Flag] = []
         stop = start.get("measurement", {}).get("stop", {})
         self._advisor = Advisor(self._pixel_nm, self._layers_nm, stop.get("resolution_nm"))
-        self._began_at = time.time()
-        self._complete_with = _complete_with(published, folder)
+        self._latest_at = time.time()
+        self._made_of = _complete_with(published, folder)
         self._status: dict[str, Any] = {
             "series": self._exposures.uid,
             "state": "waiting",
@@ -136,14 +135,20 @@ class LiveSeries:
         """Make signals of the angles that have finished, solve, and publish; at once if there is none.
 
         An angle whose frames cannot be used is left out, said in the status, and tried again later; one that was
-        rejected is forgotten until it is there again. A series that was complete before this process began, or before
-        the next series, is left alone until there is more of it.
+        rejected is forgotten until it is there again. A series that was complete before this process began, or was
+        forgotten, is left alone until there is more of it.
+
+        Raises
+        ------
+        FileError, OSError
+            If what is known cannot be written; nothing is lost by it.
         """
         begin_s = time.monotonic()
         runs, rejections = taken(self._exposures.runs), self._exposures.rejections
-        if self._complete_with is not None and _is_within(runs, rejections, *self._complete_with):
+        if self._made_of is not None and _is_within(runs, rejections, *self._made_of):
             return
-        self._complete_with = None
+        self._made_of = None
+        self._folder.mkdir(parents=True, exist_ok=True)
         if begin_s - self._looked_again_s >= RETRY_S:
             self._exposures.look_again()
             self._looked_again_s = begin_s
@@ -192,15 +197,19 @@ class LiveSeries:
             self._folder / ADVICE, advice | now | {"reached": self._status["advice"]["reached"]}
         )
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is complete, and its runs have ended."""
+        ended = all(ended for _, ended in taken(self._exposures.runs).values())
+        return self._status["state"] == "complete" and ended
+
     def make_room(self) -> None:
-        """Forget the signals of a series that is complete and has ended; if more of it comes they are made again."""
-        runs = taken(self._exposures.runs)
-        if self._status["state"] == "complete" and all(ended for _, ended in runs.values()):
-            self._complete_with = runs, self._exposures.rejections
-            self._seen, self._pair, self._laid = {}, None, []
-            self._volumes.forget()
-            self._history.forget()
-            self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
+        """Forget all but what is published; if more of the series comes the rest is made again."""
+        self._made_of = taken(self._exposures.runs), self._exposures.rejections
+        self._seen, self._pair, self._laid = {}, None, []
+        self._volumes.forget()
+        self._history.forget()
+        self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
 
     def _forget(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
         """Forget the angles that are not finished any more; return whether the volume was made from one of them."""
@@ -307,7 +316,9 @@ class LiveSeries:
                 helicity=helicity,
             )
             write_pair(self._folder / PAIR, pair)
-            self._status.update(phi_deg=made.phi_deg, theta_deg=made.theta_deg, latency_s=None)
+            self._status.update(phi_deg=made.phi_deg, theta_deg=made.theta_deg)
+            if newest.time != self._latest_at:
+                self._status.update(latency_s=None)
             missing = self._exposures.standing().missing
             for one in self._volumes.make(signals, self._following(missing), more=bool(missing)):
                 self._put(one, newest.time, begin_s)
@@ -329,9 +340,9 @@ class LiveSeries:
         self._not_published, self._alignment, self._laid = None, made.alignment, made.views
         now = time.time()
         latency_s = self._status["latency_s"]
-        # What was measured before this process began was not waited for.
-        if latency_s is None and taken_at > self._began_at:
-            latency_s = round(now - taken_at, 3)
+        # What was measured before this process began was not waited for, nor is what is made again.
+        if taken_at > self._latest_at:
+            latency_s, self._latest_at = round(now - taken_at, 3), taken_at
         rms = np.concatenate([series.residual_rms for series in made.volume.residuals])
         told = {
             "residual": float(np.sqrt(np.mean(rms**2))),

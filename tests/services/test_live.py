@@ -19,6 +19,7 @@ from mistral_txm.services.aligned_files import process
 from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.journal import follow, read_journal
+from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.live import LiveReconstruction
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
 from mistral_txm.services.live_volumes import VolumeMaker
@@ -413,6 +414,8 @@ def test_jaws_that_stood_elsewhere_are_told(short):
 def test_two_runs_open_at_once_are_two_volumes(short, written_series):
     other = written_series(short.data, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0), uid="cobalt")
     runs = [short.run(0.0), other.run(0.0)]
+    for documents in runs:
+        documents[0][1]["edges"] = {"series": "film", "order": "interleaved"}
     follower = LiveReconstruction(short.data)
     for entries in zip(*runs, strict=True):
         for documents, (name, doc) in zip(runs, entries, strict=True):
@@ -422,11 +425,56 @@ def test_two_runs_open_at_once_are_two_volumes(short, written_series):
     assert volume_bytes(short) == reconstruct(short, runs[0])
 
 
-def test_a_series_that_has_ended_makes_room_for_the_next(short, written_series):
-    def kept():
-        # by its type itself: a weak proxy of something gone, which other tests leave, cannot be asked for its class
-        return sum(type(each) is AngleSignals for each in gc.get_objects())
+def kept():
+    """How many signals are in memory."""
+    # by its type itself: a weak proxy of something gone, which other tests leave, cannot be asked for its class
+    return sum(type(each) is AngleSignals for each in gc.get_objects())
 
+
+@pytest.mark.parametrize("while_it_ran", [False, True])
+def test_the_measurement_that_goes_on_does_not_wait_for_those_before(
+    short, written_series, while_it_ran
+):
+    """What ended before live began waits for a pause; one whose end came with the next one's start does not."""
+    keys = [(0.0, -30.0, helicity, repeat) for helicity in (1, -1) for repeat in (0, 1)]
+    killed = short.run(0.0, keys=keys, stop=False)
+    other = written_series(short.data, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0), uid="cobalt")
+    follower = LiveReconstruction(short.data)
+    if while_it_ran:
+        killed[-1][1]["time"] = time.time()
+    feed(follower, killed)
+    feed(follower, other.run(0.0, stop=False))
+    before = kept()
+    with acquisition_lease(short.data):
+        follower.update()
+        assert status_of(other)["angles_done"] == 2
+        of_one = kept() - before
+        assert not (short.data / LIVE / short.uid / STATUS).exists()
+        follower.update()
+        assert (short.data / LIVE / short.uid / STATUS).exists() == while_it_ran
+    follower.update()
+    assert (status_of(short)["state"], status_of(short)["angles_done"]) == ("following", 1)
+    assert kept() - before == of_one
+    feed(follower, resumed := short.run(0.0, keys=[(0.0, 20.0, h, n) for _, _, h, n in keys]))
+    follower.update()
+    assert volume_bytes(short) == reconstruct(short, killed, resumed)
+
+
+def test_where_nothing_can_be_written_it_is_said_once_and_tried_again(short, caplog):
+    place = short.data / LIVE / short.uid
+    place.parent.mkdir()
+    place.write_text("a file where a folder should be")
+    follower = LiveReconstruction(short.data)
+    feed(follower, short.run(0.0))
+    for _ in range(2):
+        follower.update()
+    assert caplog.text.count(str(place)) == 1
+    place.unlink()
+    follower.update()
+    assert status_of(short)["state"] == "complete"
+
+
+def test_a_series_that_has_ended_makes_room_for_the_next(short, written_series):
     other = written_series(short.data, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0), uid="cobalt")
     documents = short.run(0.0)
     feed(follower := LiveReconstruction(short.data), documents)
@@ -502,22 +550,29 @@ def test_an_angle_without_light_is_left_out(short, monkeypatch):
 
 
 def test_flats_at_the_end_are_taken_up_once_when_the_run_has_ended(short):
+    """The latency of an angle is that of its first volume, not of one that is made again."""
     documents = short.run(0.0, flats_at_end=True)
     uid = documents[0][1]["uid"]
     follower = LiveReconstruction(short.data)
     last = index_of_event(documents, 8)
-    for name, doc in documents[: last + 1]:
+    for name, doc in documents[:last]:
         follower.add(uid, name, doc)
+    documents[last][1]["time"] = time.time()
+    follower.add(uid, *documents[last])
     follower.update()
     before = volume_bytes(short)
     for name, doc in documents[last + 1 : -1]:
         follower.add(uid, name, doc)
         follower.update()
-    assert status_of(short)["updates"] == 1
+    status = status_of(short)
+    assert status["updates"] == 1
     assert volume_bytes(short) == before
+    assert 0 < status["latency_s"] == status["history"][-1]["latency_s"]
     follower.add(uid, *documents[-1])
     follower.update()
-    assert status_of(short)["updates"] == 2
+    again = status_of(short)
+    assert again["updates"] == 2
+    assert again["latency_s"] == status["latency_s"]
     assert volume_bytes(short) == reconstruct(short, documents) != before
 
 

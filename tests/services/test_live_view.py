@@ -284,6 +284,8 @@ def test_a_status_is_an_object(tmp_path):
         ({"state": "following", "updated_at": 900.0, "update_s": 60.0}, None),
         ({"state": "following"}, float("inf")),
         ({"state": "following", "updated_at": "yesterday"}, float("inf")),
+        ({"state": "waiting", "updated_at": 900.0}, 100.0),
+        ({"state": "error", "updated_at": 900.0}, 100.0),
         ({"state": "complete", "updated_at": 0.0}, None),
         ({}, None),
     ],
