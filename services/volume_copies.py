@@ -28,7 +28,7 @@ _TIMES = "phi_deg", "theta_deg", "residual_rms"
 
 
 @dataclass(frozen=True)
-class LiveVolume:
+class NewestVolume:
     """The newest volume of a series."""
 
     series: str
@@ -40,7 +40,7 @@ class LiveVolume:
     """All angles of the series are in it."""
 
     @classmethod
-    def of(cls, folder: Path) -> "LiveVolume | None":
+    def of(cls, folder: Path) -> "NewestVolume | None":
         """Look into a folder of the live reconstruction; None if no volume is there, or nobody says of what."""
         try:
             modified_ns = (folder / VOLUME).stat().st_mtime_ns
@@ -52,9 +52,9 @@ class LiveVolume:
         return cls(folder.name, folder / VOLUME, modified_ns, runs, final)
 
 
-def live_volumes(data: Path) -> list[LiveVolume]:
+def newest_volumes(data: Path) -> list[NewestVolume]:
     """Return the newest volume of each series of a data folder."""
-    found = [LiveVolume.of(folder) for folder in sorted((data / LIVE).glob("*"))]
+    found = [NewestVolume.of(folder) for folder in sorted((data / LIVE).glob("*"))]
     return [one for one in found if one is not None]
 
 
@@ -93,7 +93,7 @@ def describe(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a volume of the live reconstruction: {cause}") from cause
 
 
-def keep(volume: LiveVolume, data: Path, name: str) -> Path | None:
+def keep(volume: NewestVolume, data: Path, name: str) -> Path | None:
     """Give the volume a name that stays with it when the next one replaces it.
 
     Returns the path; None if the next one has replaced it already.

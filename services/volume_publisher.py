@@ -25,11 +25,11 @@ from mistral_txm.reconstruction.files import sha256_of
 from mistral_txm.services.catalog_writer import REFUSALS, Unreachable
 from mistral_txm.services.volume_copies import (
     FINAL,
-    LiveVolume,
+    NewestVolume,
     describe,
     forget,
     keep,
-    live_volumes,
+    newest_volumes,
 )
 
 KEPT = 2
@@ -54,7 +54,7 @@ class RunWriter(Protocol):
 class _Published:
     """The newest volume of a series, and how far it is published."""
 
-    volume: LiveVolume
+    volume: NewestVolume
     beside: dict[str, int] = field(default_factory=dict)
     """The runs it stands beside, and how often each of them had begun to be written by then."""
     refusals: int = 0
@@ -86,7 +86,7 @@ class VolumePublisher:
             If the server fails; the next call tries again.
         """
         begun = self._writer.begun()
-        for volume in live_volumes(self._data):
+        for volume in newest_volumes(self._data):
             one = self._series.get(volume.series)
             if one is None or one.volume != volume:
                 one = self._series[volume.series] = _Published(volume)

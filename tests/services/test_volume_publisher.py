@@ -12,7 +12,7 @@ from tiled.client.utils import ClientError
 from mistral_txm.services.catalog import wait_until_written
 from mistral_txm.services.catalog_writer import REFUSALS, Unreachable
 from mistral_txm.services.live_files import LIVE, STATUS, VOLUME
-from mistral_txm.services.volume_copies import LiveVolume, keep
+from mistral_txm.services.volume_copies import NewestVolume, keep
 from mistral_txm.services.volume_publisher import VolumePublisher
 from tests.services.live_folder import live
 
@@ -148,9 +148,9 @@ def test_what_cannot_be_published_is_given_up(
 
 def test_what_is_kept_is_the_volume_of_then(tmp_path: Path) -> None:
     folder = tmp_path / LIVE / "film"
-    assert LiveVolume.of(folder) is None
+    assert NewestVolume.of(folder) is None
     live(tmp_path, "film", ["one"], 8)
-    first = LiveVolume.of(folder)
+    first = NewestVolume.of(folder)
     assert first is not None
     path = keep(first, tmp_path, "kept")
     assert path is not None
@@ -160,7 +160,7 @@ def test_what_is_kept_is_the_volume_of_then(tmp_path: Path) -> None:
     assert path.read_bytes() == content != (folder / VOLUME).read_bytes()
     assert keep(first, tmp_path, "other") is None
     (folder / STATUS).write_text("{")
-    assert LiveVolume.of(folder) is None
+    assert NewestVolume.of(folder) is None
 
 
 @pytest.mark.slow
