@@ -41,7 +41,7 @@ from mistral_txm.services.catalog_folder import (
 from mistral_txm.services.journal import JournalError, JournalTail, journal_files
 from mistral_txm.services.json_files import read_json, write_json
 from mistral_txm.services.lifeline import ServiceError, ServiceProcess, watch_parent
-from mistral_txm.services.volume_copies import live_volumes
+from mistral_txm.services.volume_copies import newest_volumes
 
 __all__ = [
     "PROFILE",
@@ -157,7 +157,7 @@ def wait_until_written(data: Path, timeout_s: float) -> bool:
     wanted = {path.stem: _documents(path) for path in journal_files(data / "journal")}
     volumes = {
         one.series: (one.modified_ns, one.final)
-        for one in live_volumes(data)
+        for one in newest_volumes(data)
         if wanted.keys() & set(one.runs)
     }
     deadline_s = time.monotonic() + timeout_s
