@@ -132,7 +132,14 @@ class LiveReconstruction:
             if not start.get("planned_keys"):
                 return None
             afresh = self._wanted is not None
-            self._series[uid] = LiveSeries(self._data / LIVE / uid, start, afresh=afresh)
+            try:
+                self._series[uid] = LiveSeries(self._data / LIVE / uid, start, afresh=afresh)
+            except (KeyError, TypeError, ValueError) as problem:
+                logger.error(
+                    "run %s: series %s is not followed, its start document lacks or misstates %s",
+                    start.get("uid"), uid, problem,
+                )  # fmt: skip
+                return None
             self._measurement_of[uid] = start.get("edges", {}).get("series", uid)
         return str(uid)
 

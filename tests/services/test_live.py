@@ -460,6 +460,22 @@ def test_the_measurement_that_goes_on_does_not_wait_for_those_before(
     assert volume_bytes(short) == reconstruct(short, killed, resumed)
 
 
+def test_a_run_that_does_not_say_what_is_needed_is_named_and_passed_over(
+    short, written_series, caplog
+):
+    other = written_series(short.data, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0), uid="cobalt")
+    strange = other.run(0.0)
+    del strange[0][1]["pixel_nm"]
+    follower = LiveReconstruction(short.data)
+    feed(follower, strange)
+    feed(follower, short.run(0.0))
+    follower.update()
+    assert status_of(short)["state"] == "complete"
+    (line,) = caplog.messages
+    assert strange[0][1]["uid"] in line
+    assert "'pixel_nm'" in line
+
+
 def test_where_nothing_can_be_written_it_is_said_once_and_tried_again(short, caplog):
     place = short.data / LIVE / short.uid
     place.parent.mkdir()
