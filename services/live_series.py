@@ -33,9 +33,10 @@ from mistral_txm.services.live_flags import Flag, QualityWatch
 from mistral_txm.services.live_history import History
 from mistral_txm.services.live_views import SeenView, drifts_of, entries
 from mistral_txm.services.live_volumes import METHOD, MadeVolume, NextView, VolumeMaker
+from mistral_txm.services.made_of import MadeOf
 from mistral_txm.services.processing import Processor
 from mistral_txm.services.return_watch import ReturnWatch
-from mistral_txm.services.series_exposures import Angle, SeriesExposures, taken
+from mistral_txm.services.series_exposures import Angle, SeriesExposures
 from mistral_txm.services.standing import Standing, describe_key
 from mistral_txm.services.truth import singularities_in_layers
 
@@ -43,6 +44,10 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 """Time after which something that failed is tried again, s."""
+TOLD_S = 5.0
+"""Where many angles are read, so often it is told how far it is, s."""
+STAYS = "residual", "resolution_nm", "singularities", "views", "alignment"
+"""What was published stays in the status of a new process until that has made it again, as the volume does."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class LiveSeries:
         stop = start.get("measurement", {}).get("stop", {})
         self._advisor = Advisor(self._pixel_nm, self._layers_nm, stop.get("resolution_nm"))
         self._latest_at = time.time()
-        self._made_of = _complete_with(published, folder)
+        self._made_of = MadeOf.complete(published, folder)
         self._status: dict[str, Any] = {
             "series": self._exposures.uid,
             "state": "waiting",
@@ -126,6 +131,7 @@ class LiveSeries:
             "runs": {},
             "rejections": 0,
         }
+        self._status |= {name: published[name] for name in STAYS if published.get(name)}
 
     def add(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document."""
@@ -144,8 +150,7 @@ class LiveSeries:
             If what is known cannot be written; nothing is lost by it.
         """
         begin_s = time.monotonic()
-        runs, rejections = taken(self._exposures.runs), self._exposures.rejections
-        if self._made_of is not None and _is_within(runs, rejections, *self._made_of):
+        if self._made_of is not None and self._made_of.covers(MadeOf.all_of(self._exposures)):
             return
         self._made_of = None
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -170,15 +175,17 @@ class LiveSeries:
         self._return_watch.look(self._seen)
         self._tell(all_there=all_there)
 
-    def _tell(self, *, all_there: bool) -> None:
-        """Write what is known now for people and for plans; that all is there once all is said."""
+    def _tell(self, *, all_there: bool = False, reading: int = 0) -> None:
+        """Write what is known now for people and for plans; that all is there once all is said.
+
+        `reading`: how many angles are to be read, while that is not done.
+        """
         used = sum(
             len(repeats) for one in self._seen.values() for repeats in one.angle.exposures.values()
         )
         stands = self._exposures.standing()
         self._status.update(
-            runs=taken(self._exposures.runs),
-            rejections=self._exposures.rejections,
+            asdict(MadeOf.all_of(self._exposures)),
             frames_seen=len(stands.accepted),
             frames_planned=stands.planned,
             lag_frames=len(stands.accepted) - used,
@@ -189,7 +196,11 @@ class LiveSeries:
             returns=self._return_watch.entries,
             flags=[asdict(flag) for flag in (*self._flags, *self._return_watch.flags())],
         )
-        self._status.update(self._state(stands, all_there=all_there))
+        state = self._state(stands, all_there=all_there)
+        if reading:
+            message = f"catching up: {len(self._seen)} of {reading} angles read"
+            state = {"state": "following", "message": message}
+        self._status.update(state)
         now = {"updated_at": time.time()}
         write_status(self._folder / STATUS, self._status | now)
         advice = {"flags": self._status["flags"], "resolution_nm": self._status["resolution_nm"]}
@@ -200,12 +211,12 @@ class LiveSeries:
     @property
     def is_over(self) -> bool:
         """Whether it is complete, and its runs have ended."""
-        ended = all(ended for _, ended in taken(self._exposures.runs).values())
+        ended = MadeOf.all_of(self._exposures).has_ended
         return self._status["state"] == "complete" and ended
 
     def make_room(self) -> None:
         """Forget all but what is published; if more of the series comes the rest is made again."""
-        self._made_of = taken(self._exposures.runs), self._exposures.rejections
+        self._made_of = MadeOf.all_of(self._exposures)
         self._seen, self._pair, self._laid = {}, None, []
         self._volumes.forget()
         self._history.forget()
@@ -224,8 +235,11 @@ class LiveSeries:
 
     def _make_signals(self, finished: Mapping[tuple[float, float], Angle]) -> bool:
         """Make signals of what has finished or changed; return whether there are new ones."""
-        fresh = False
+        fresh, told_s = False, time.monotonic()
         for place, angle in finished.items():
+            if time.monotonic() - told_s >= TOLD_S:
+                self._tell(reading=len(finished))
+                told_s = time.monotonic()
             failure = self._failures.get(place)
             if place in self._seen and self._seen[place].angle == angle:
                 continue
@@ -359,7 +373,7 @@ class LiveSeries:
             alignment=made.alignment.to_json(),
             views=entries(list(self._seen.values()), drifts_of(made.views, self._pixel_nm)),
         )
-        self._tell(all_there=False)
+        self._tell()
 
     def _following(self, missing: Sequence[Key]) -> NextView | None:
         """Return the angle that is exposed next, if its azimuth is there already."""
@@ -379,26 +393,3 @@ def _published(folder: Path) -> dict[str, Any]:
         return read_status(folder / STATUS)
     except ValueError:
         return {}
-
-
-def _complete_with(
-    published: Mapping[str, Any], folder: Path
-) -> tuple[dict[str, list[int]], int] | None:
-    """Return what a series was made of whose status says that it is complete: its runs, and how many rejections."""
-    try:
-        complete = published["state"] == "complete" and (folder / VOLUME).exists()
-        return (dict(published["runs"]), int(published["rejections"])) if complete else None
-    except (ValueError, KeyError):
-        return None
-
-
-def _is_within(
-    runs: Mapping[str, list[int]],
-    rejections: int,
-    known: Mapping[str, list[int]],
-    known_rejections: int,
-) -> bool:
-    """Return whether nothing is there that was not known."""
-    return rejections <= known_rejections and all(
-        uid in known and counts <= known[uid] for uid, counts in runs.items()
-    )

@@ -206,6 +206,32 @@ def test_a_history_goes_on_after_a_restart(series):
     assert all(one["latency_s"] is None for one in entries)
 
 
+def test_while_it_catches_up_it_says_how_far_it_is_and_the_volume_stays(series, monkeypatch):
+    runs = [series.run(0.0), series.run(102.0)]
+    feed(first := LiveReconstruction(series.data), runs[0])
+    first.update()
+    before, told, write = status_of(series), [], live_series.write_status
+
+    def recorded(path, status):
+        write(path, status)
+        told.append(status)
+
+    monkeypatch.setattr(live_series, "write_status", recorded)
+    monkeypatch.setattr(live_series, "TOLD_S", 0.0)
+    second = LiveReconstruction(series.data)
+    for documents in runs:
+        feed(second, documents)
+    second.update()
+    reading = [one for one in told if str(one.get("message", "")).startswith("catching up")]
+    assert [one["message"] for one in reading] == [
+        f"catching up: {number} of 4 angles read" for number in range(4)
+    ]
+    assert all(one["views"] == before["views"] for one in reading)
+    assert all(one["residual"] == before["residual"] for one in reading)
+    assert told[-1] is not reading[-1]
+    assert (status_of(series)["state"], len(status_of(series)["views"])) == ("complete", 4)
+
+
 def test_a_provisional_volume_comes_before_that_of_the_whole_solution(series, monkeypatch):
     published = []
     write = live_series.write_volume
