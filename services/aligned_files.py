@@ -14,6 +14,7 @@ from mistral_txm.services.alignment import align
 from mistral_txm.services.angle_signals import AngleSignals, ProcessingError
 from mistral_txm.services.exposures import RunExposures
 from mistral_txm.services.film_height import surfaces_of
+from mistral_txm.services.findings import summary
 from mistral_txm.services.journal import journal_files, read_journal
 from mistral_txm.services.processing import Processor
 from mistral_txm.services.raw_files import RawInput, is_aligned_file, raw_signals
@@ -52,7 +53,7 @@ def process(
     ValueError
         If the input is not one of these, or lacks something; one line.
     FrameError
-        If a frame is damaged.
+        If a frame is damaged, and nothing takes its place.
     """
     paths = [Path(one) for one in raw]
     if all(path.exists() for path in paths):
@@ -67,7 +68,7 @@ def process(
         raise FileError(f"{missing}: no such file")
     else:
         made, pixel_nm, surfaces_nm = _signals_of_runs(raw[0], data)
-        notes = ()
+        notes = tuple(f"{line}; left out" for line in summary(made)["references_left_out"])
     views, alignment = align(made, pixel_nm, surfaces_nm)
     written = []
     for one in views:

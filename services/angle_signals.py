@@ -45,6 +45,8 @@ class AngleSignals:
     helicity_offset: HelicityOffset = NO_OFFSET
     findings: Mapping[int, Findings] = field(default_factory=dict)
     """By helicity, what was found in the exposures and left out."""
+    references_left_out: tuple[str, ...] = ()
+    """A line for each dark or flat that could not be read: which, and why."""
     shared_part: float = 0.0
     """Part of the variance of a usual pixel that is the flats': all views that have the same flats share it."""
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 def summary(signals: "Iterable[AngleSignals]") -> dict[str, Any]:
     """Return what was found in the exposures of all angles, as JSON.
 
-    ``repeats_left_out`` has one line for each bad repeat: which, and why. ``zinger_pixels`` and ``saturated_pixels``
+    ``repeats_left_out`` has one line for each bad repeat: which, and why; ``references_left_out`` one for each dark or
+    flat that cannot be read. ``zinger_pixels`` and ``saturated_pixels``
     are sums over all exposures, ``hot_pixels`` is the largest number in one, ``shift_rms_pixels`` the largest of one
     state, ``aligned`` how many states had their repeats moved, ``flat_part`` the largest part of the variance that the
     flats have.
@@ -24,6 +25,7 @@ def summary(signals: "Iterable[AngleSignals]") -> dict[str, Any]:
             for one, helicity, its in found
             for number, reason in its.bad
         ],
+        "references_left_out": sorted({line for one in angles for line in one.references_left_out}),
         "zinger_pixels": sum(sum(its.zinger_pixels) for _, _, its in found),
         "saturated_pixels": sum(sum(its.saturated_pixels) for _, _, its in found),
         "hot_pixels": max((its.hot_pixels for _, _, its in found), default=0),

@@ -131,6 +131,7 @@ class Processor:
             float(np.mean([one.theta_deg for h in (1, -1) for one in angle.exposures[h]])),
             signals,
             findings=findings,
+            references_left_out=angle.references_left_out,
             shared_part=min(of_flats / variance, 1.0),
         )
 

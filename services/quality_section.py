@@ -38,7 +38,9 @@ def quality_section(subject: Subject) -> Section | None:
     if returns := status.get("returns"):
         section.tables.append(_returns(returns))
     if found.get("repeats_left_out"):
-        section.tables.append(_left_out(found["repeats_left_out"]))
+        section.tables.append(_left_out("Repeats left out", found["repeats_left_out"]))
+    if found.get("references_left_out"):
+        section.tables.append(_left_out("Flats and darks left out", found["references_left_out"]))
     if measured is not None:
         section.paragraphs.append(_what_happened(measured.log))
         if rows := _events(measured.log):
@@ -151,11 +153,11 @@ def _angle(flag: Mapping[str, Any], name: str) -> str:
     return f"{plain(value)}°" if isinstance(value, int | float) else "–"
 
 
-def _left_out(lines: Sequence[str]) -> Table:
+def _left_out(title: str, lines: Sequence[str]) -> Table:
     rows = [(str(number), line) for number, line in enumerate(lines[:LISTED], start=1)]
     if len(lines) > LISTED:
         rows.append(("", f"and {len(lines) - LISTED} more"))
-    return Table("Repeats left out", rows)
+    return Table(title, rows)
 
 
 def _what_happened(log: Sequence[LogEntry]) -> str:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mistral_txm.devices.key import Key
 from mistral_txm.services.exposures import RETURN, Exposure, RunExposures, UnreadableExposure
@@ -19,7 +19,9 @@ class Angle:
 
     Darks and flats are those of the run that finished it. Of the flats these are the ones last taken before its
     exposures and the ones taken next after them, once these are complete: the run has gone on to other exposures, or
-    has ended. While a run goes on, its darks are those from before its first exposure of the sample.
+    has ended. While a run goes on, its darks are those from before its first exposure of the sample. What cannot be
+    read is passed over; where no flat of a helicity, or no dark of an exposure time can, they are all there, so that
+    their reader says why.
     """
 
     phi_deg: float
@@ -31,6 +33,8 @@ class Angle:
     darks: tuple[Exposure, ...]
     stated_phi_deg: float
     """The azimuth that a person stated when the sample was mounted, which the reconstruction uses."""
+    references_left_out: tuple[str, ...] = ()
+    """A line for each dark or flat that would be used, too, but cannot be read: which, and why."""
 
     @property
     def is_return(self) -> bool:
@@ -53,7 +57,7 @@ class SeriesExposures:
         """All keys, in the planned order, as the last run that plans them tells."""
         self._places: dict[tuple[float, float], list[Key]] = {}
         self._runs: dict[str, RunExposures] = {}
-        self._unreadable: set[Exposure] = set()
+        self._unreadable: dict[Exposure, str] = {}
         self._plan(start)
 
     @property
@@ -159,18 +163,19 @@ class SeriesExposures:
     def read(self, angle: Angle, make: Callable[[Angle], T]) -> tuple[Angle, T]:
         """Make something of the frames of a finished angle or return; give back what it was made of, too.
 
-        Of a key whose last frame cannot be read, the exposure before it is used, if there is one.
+        Of a key whose last frame cannot be read, the exposure before it is used, if there is one; darks and flats are
+        passed over while there are others.
 
         Raises
         ------
         FrameError
-            If no exposure of a key can be read, or one of the darks or flats.
+            If no exposure of a key can be read, or no flat of a helicity, or no dark of an exposure time.
         """
         while True:
             try:
                 return angle, make(angle)
             except UnreadableExposure as problem:
-                self._unreadable.add(problem.exposure)
+                self._unreadable.setdefault(problem.exposure, str(problem))
                 found = self.returns() if angle.is_return else self.finished()
                 other = found.get((angle.phi_deg, angle.theta_deg), angle)
                 if other == angle:
@@ -179,7 +184,7 @@ class SeriesExposures:
 
     def look_again(self) -> None:
         """Use again what could not be read before, but can now."""
-        self._unreadable = {one for one in self._unreadable if not _readable(one)}
+        self._unreadable = {one: why for one, why in self._unreadable.items() if not _readable(one)}
 
     def _plan(self, start: Mapping[str, Any]) -> None:
         keys = planned_keys(start)
@@ -193,11 +198,11 @@ class SeriesExposures:
         """Pass over what cannot be read; but where nothing of a key can, keep the last, so that its reader says why."""
         if not self._unreadable:
             return self.standing()
-        readable = self.standing(self._unreadable).accepted
+        readable = self.standing(self._unreadable.keys()).accepted
         return self.standing({one for one in self._unreadable if one.key in readable})
 
     def _references(self) -> "dict[str, _References]":
-        return {run.start["uid"]: _References(run) for run in self.runs}
+        return {run.start["uid"]: _References(run, self._unreadable) for run in self.runs}
 
     def _angle(
         self, exposures: Sequence[Exposure], references: Mapping[str, "_References"]
@@ -205,17 +210,25 @@ class SeriesExposures:
         of_it = {one.run_uid for one in exposures}
         last_run = next(uid for uid in reversed(self._runs) if uid in of_it)
         own = references[last_run]
+        flats, left_out = own.flats_about([one for one in exposures if one.run_uid == last_run])
         key = exposures[0].key
         return Angle(
             key.phi_deg,
             key.theta_deg,
             exposures=_by_helicity(sorted(exposures, key=lambda one: one.key.repeat)),
-            flats=_by_helicity(
-                own.flats_about([one for one in exposures if one.run_uid == last_run])
-            ),
+            flats=flats,
             darks=own.darks,
             stated_phi_deg=float(self._runs[last_run].start["phi_deg"]),
+            references_left_out=tuple(
+                f"{_called(one)}: {self._unreadable[one]}"
+                for one in (*own.darks_left_out, *left_out)
+            ),
         )
+
+
+def _called(exposure: Exposure) -> str:
+    of_helicity = f" of helicity {exposure.key.helicity:+d}" if exposure.stream == "flat" else ""
+    return f"phi {exposure.key.phi_deg:g} deg, {exposure.stream} {exposure.seq_num}{of_helicity}"
 
 
 def _readable(exposure: Exposure) -> bool:
@@ -231,32 +244,69 @@ def taken(runs: Iterable[RunExposures]) -> dict[str, list[int]]:
     return {run.start["uid"]: [len(run.in_order()), int(run.stop is not None)] for run in runs}
 
 
-class _References:
-    """The darks and flats of a run, the flats in groups that were taken one after the other."""
+class _Flat(NamedTuple):
+    """A flat, and where it stands in its run."""
 
-    def __init__(self, run: RunExposures) -> None:
+    exposure: Exposure
+    place: int
+    group: int
+    """Flats of one group were taken one after the other."""
+    is_readable: bool
+
+
+class _References:
+    """The darks and flats of a run.
+
+    What cannot be read is passed over; but where nothing of its kind can, all is there, so that its reader says why.
+    """
+
+    def __init__(self, run: RunExposures, unreadable: Collection[Exposure]) -> None:
         recorded = run.in_order()
         self._places = {one: place for place, one in enumerate(recorded)}
-        self._groups: list[list[Exposure]] = []
-        before = None
-        for one in recorded:
+        flats: list[_Flat] = []
+        group, before = 0, None
+        for place, one in enumerate(recorded):
             if one.stream == "flat":
-                if before != "flat":
-                    self._groups.append([])
-                self._groups[-1].append(one)
+                group += before != "flat"
+                flats.append(_Flat(one, place, group, one not in unreadable))
             before = one.stream
-        if run.stop is None and before == "flat":
-            self._groups.pop()  # else each flat would change the angles before it
+        if (
+            run.stop is None and before == "flat"
+        ):  # else each flat would change the angles before it
+            flats = [flat for flat in flats if flat.group != group]
+        self._flats: dict[int, list[_Flat]] = {}
+        for flat in flats:
+            self._flats.setdefault(flat.exposure.key.helicity, []).append(flat)
         darks = recorded if run.stop is not None else takewhile(_without_sample, recorded)
-        self.darks = tuple(one for one in darks if one.stream == "dark")
+        every = [one for one in darks if one.stream == "dark"]
+        times_s = {one.exposure_s for one in every if one not in unreadable}
+        self.darks = tuple(
+            one for one in every if one not in unreadable or one.exposure_s not in times_s
+        )
+        self.darks_left_out = [one for one in every if one not in self.darks]
 
-    def flats_about(self, exposures: Sequence[Exposure]) -> list[Exposure]:
-        """Return the flats last taken before some exposures, and those taken next after them."""
+    def flats_about(
+        self, exposures: Sequence[Exposure]
+    ) -> tuple[dict[int, tuple[Exposure, ...]], list[Exposure]]:
+        """Return by helicity the flats last taken before some exposures and next after them, and those passed over."""
         places = [self._places[one] for one in exposures if one in self._places]
         first, last = min(places, default=0), max(places, default=0)
-        before = [group for group in self._groups if self._places[group[0]] < first]
-        after = [group for group in self._groups if self._places[group[0]] > last]
-        return [one for group in (*before[-1:], *after[:1]) for one in group]
+        found, left_out = {}, []
+        for helicity, every in self._flats.items():
+            wanted = _nearest(every, first, last)
+            used = _nearest([flat for flat in every if flat.is_readable], first, last)
+            if used:
+                left_out += [flat.exposure for flat in wanted if not flat.is_readable]
+            if used or wanted:
+                found[helicity] = tuple(flat.exposure for flat in used or wanted)
+        return found, left_out
+
+
+def _nearest(flats: Sequence[_Flat], first: int, last: int) -> list[_Flat]:
+    before = [flat for flat in flats if flat.place < first]
+    after = [flat for flat in flats if flat.place > last]
+    groups = {flat.group for flat in (*before[-1:], *after[:1])}
+    return [flat for flat in (*before, *after) if flat.group in groups]
 
 
 def _without_sample(exposure: Exposure) -> bool:

@@ -106,7 +106,8 @@ def _verify(arguments: argparse.Namespace) -> None:
     ]
     if spoilt:
         raise CommandFailed(
-            f"{len(spoilt)} darks or flats are damaged; the angles normalised by them cannot be made again"
+            f"{len(spoilt)} darks or flats are damaged; others of the same helicity or exposure time take their place, "
+            "angles for which there are none cannot be made again"
         )
 
 

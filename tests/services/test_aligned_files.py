@@ -1,5 +1,6 @@
 """Aligned stacks from the facility's files and from our own runs."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -155,6 +156,19 @@ def test_a_damaged_frame_is_refused(series, tmp_path):
     with pytest.raises(FrameError, match="checksum"):
         process(["written"], tmp_path / "out.h5", series.data)
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_damaged_flat_is_left_out_and_told(series, tmp_path):
+    series.record(series.run(0.0))
+    with h5py.File(series.data / "frames" / "written-run1-flat+1-0.h5", "r+") as file:
+        file["/entry/data/data"][1] //= 2
+    written = process(["written"], tmp_path / "out.h5", series.data)
+    (note,) = written.notes
+    assert note.startswith("phi 0 deg, flat 2 of helicity +1: ")
+    assert note.endswith("the file is damaged; left out")
+    found = read_aligned(tmp_path / "out.h5")
+    for image, theta_deg in zip(found.dichroic_tvu, found.theta_deg, strict=True):
+        assert image.mean() == pytest.approx(series.dichroic(0.0, theta_deg), abs=8e-4)
 
 
 def test_a_rejected_angle_is_left_out_also_of_its_run_alone(series, tmp_path):

@@ -24,7 +24,11 @@ STATUS_OF_ALL: dict[str, Any] = {
     "angles_planned": 4,
     "residual": 0.0312,
     "resolution_nm": 61.2,
-    "exposures": {"repeats_left_out": ["phi 0 deg, repeat 2: too dark"], "zinger_pixels": 1234},
+    "exposures": {
+        "repeats_left_out": ["phi 0 deg, repeat 2: too dark"],
+        "references_left_out": ["phi 0 deg, flat 3 of helicity +1: no such file"],
+        "zinger_pixels": 1234,
+    },
     "alignment": {
         "by": "fiducials",
         "residual_nm": 0.26,
@@ -76,6 +80,9 @@ def test_everything_that_is_known_is_told() -> None:
     assert tables["Flags"] == [["focus, azimuth 0°, tilt 10°", "out of focus: refocus"]]
     assert tables["Return to zero tilt"] == [["azimuth 102°", "phi 102: back at 0 deg: unchanged"]]
     assert tables["Repeats left out"] == [["1", "phi 0 deg, repeat 2: too dark"]]
+    assert tables["Flats and darks left out"] == [
+        ["1", "phi 0 deg, flat 3 of helicity +1: no such file"]
+    ]
     assert [row[1] for row in tables["What happened"]] == [
         "pause: no light",
         "pause: still none",

@@ -147,6 +147,79 @@ def test_where_nothing_of_a_key_can_be_read_its_reader_says_why(series):
     assert collected.finished()[0.0, 20.0] == angle
 
 
+def damaged(documents, name, numbers):
+    """Change frames of a file of a run; return the exposures, as ``(stream, helicity, repeat)``."""
+    (path,) = (
+        doc["uri"].removeprefix("file://localhost")
+        for kind, doc in documents
+        if kind == "stream_resource" and doc["uid"].endswith(f"-{name}")
+    )
+    with h5py.File(path, "r+") as file:
+        for number in numbers:
+            file["/entry/data/data"][number] += 1
+
+
+def readable(angle):
+    """Read all that an angle is made from; return the repeats of its flats by helicity, and of its darks."""
+    for of_it in (*angle.exposures.values(), *angle.flats.values(), angle.darks):
+        for one in of_it:
+            one.read()
+    flats = {helicity: [one.key.repeat for one in each] for helicity, each in angle.flats.items()}
+    return flats, [one.key.repeat for one in angle.darks]
+
+
+def test_flats_and_darks_that_cannot_be_read_are_passed_over_and_named(series):
+    documents = series.run(0.0, flats_at_end=True)
+    collected = collect(documents)
+    damaged(documents, "flat+1-0", [2])
+    damaged(documents, "flat-1-4", range(4))
+    damaged(documents, "dark", [0, 3])
+    for angle in collected.finished().values():
+        used, made = collected.read(angle, readable)
+        assert made == ({1: [0, 1, 3, 4, 5, 6, 7], -1: [0, 1, 2, 3]}, [1, 2])
+        named = [line.partition(": ")[0] for line in used.references_left_out]
+        assert named == [
+            "phi 0 deg, dark 1", "phi 0 deg, dark 4", "phi 0 deg, flat 3 of helicity +1",
+            *(f"phi 0 deg, flat {number} of helicity -1" for number in (13, 14, 15, 16)),
+        ]  # fmt: skip
+        assert all("the file is damaged" in line for line in used.references_left_out)
+        assert collected.finished()[used.phi_deg, used.theta_deg] == used
+
+
+def test_followed_as_it_grows_a_series_uses_the_same_flats_and_darks_as_read_at_once(series):
+    documents = series.run(0.0, flats_at_end=True)
+    for name, numbers in (("flat-1-0", [1]), ("flat+1-4", [0]), ("dark", [2])):
+        damaged(documents, name, numbers)
+    grows, seen = SeriesExposures(documents[0][1]), {}
+    for name, doc in documents:
+        grows.add("written-run1", name, doc)
+        for place, angle in grows.finished().items():
+            if seen.get(place) != angle:
+                seen[place], _ = grows.read(angle, readable)
+    whole = collect(documents)
+    at_once = {place: whole.read(angle, readable)[0] for place, angle in whole.finished().items()}
+    assert seen == at_once
+
+
+def test_a_flat_of_the_nearest_group_that_can_be_read_is_used(series):
+    documents = series.run(0.0, flats_at_end=True)
+    damaged(documents, "flat-1-0", range(4))
+    collected = collect(documents)
+    _, (flats, _) = collected.read(collected.finished()[0.0, -20.0], readable)
+    assert flats == {1: list(range(8)), -1: [4, 5, 6, 7]}
+
+
+@pytest.mark.parametrize("name", ["flat-1-0", "dark"])
+def test_where_no_flat_of_a_helicity_or_dark_can_be_read_its_reader_says_why(series, name):
+    documents = series.run(0.0)
+    damaged(documents, name, range(4))
+    collected = collect(documents)
+    angle = collected.finished()[0.0, -20.0]
+    with pytest.raises(UnreadableExposure, match="checksum"):
+        collected.read(angle, readable)
+    assert collected.finished()[0.0, -20.0] == angle
+
+
 def test_flats_at_the_end_count_once_the_run_has_ended(series):
     documents = series.run(0.0, flats_at_end=True)
     open_run = collect(documents[:-1]).finished()[0.0, -20.0]
