@@ -9,11 +9,11 @@ from typing import Any
 import h5py
 from h5py._objects import phil
 
-READ_ATTEMPTS = 28
+READ_ATTEMPTS = 26
 """How often HDF5 reads a part whose checksum is wrong: it may be in the middle of being written.
 
-It waits 1 ns after the first attempt and twice as long after each further one, 2**27 ns = 0.13 s after the last but
-one, 0.27 s in all. Its own 100 attempts would take longer than anybody lives.
+It waits 1 ns after the first attempt and twice as long after each further one, 2**25 ns = 0.034 s after the last,
+0.067 s in all. Its own 100 attempts would take longer than anybody lives.
 """
 
 DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError)

@@ -77,10 +77,12 @@ def _open(path: Path) -> h5py.File:
         for open_file in ways:
             try:
                 return open_file(found)
-            except FileNotFoundError:  # renamed meanwhile
-                break
+            except FileNotFoundError:
+                break  # renamed meanwhile
             except DAMAGE as error:
-                cause = error
+                cause = cause or error
+        if existing(path) == found:
+            break
     raise FrameError(f"{path}: not readable as HDF5 ({cause})")
 
 
