@@ -12,10 +12,12 @@ KINDS = {
     "repeat": logging.WARNING,
     "wait": logging.WARNING,
     "pause": logging.ERROR,
+    "ask": logging.INFO,
     "go_on": logging.INFO,
 }
 """What a line can be, and how loud: something to know, a doubt about the data, an exposure that is
-taken again, a plan that waits by itself, one that waits for a person, one that goes on."""
+taken again, a plan that waits by itself, one that waits for a person, one that asks a person at the prompt, one that
+goes on."""
 
 logger = logging.getLogger("mistral_txm.measurement")
 

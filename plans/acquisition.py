@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky import Msg
 from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException, short_uid
 
 from mistral_txm.devices.key import Key
@@ -17,6 +16,7 @@ from mistral_txm.plans.exposing import ask_for_help, expose, note, record, until
 from mistral_txm.plans.exposure_control import SATURATED_FRACTION, Seen
 from mistral_txm.plans.failures import reason_of
 from mistral_txm.plans.measurement import ExposureControl, Measurement
+from mistral_txm.plans.opened_runs import in_run, opened_runs, repeatable
 from mistral_txm.plans.steps import Step
 
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
@@ -274,34 +274,10 @@ def whole_runs(
     dict
         The uids of the runs, by their keys.
     """
-    uids: dict[Hashable, str] = {}
-
-    def run() -> MsgGenerator[None]:
-        for key, md in metadata.items():
-            uids[key] = yield from in_run(key, bps.open_run(dict(md)))
-            yield from bps.checkpoint()  # what is repeated from here on finds the run open
-        yield from put_back(instrument, body(uids), tuple(metadata))
-
-    def close(failure: Exception | None = None) -> MsgGenerator[None]:
-        end: dict[str, Any] = {}
-        if isinstance(failure, RunEngineControlException):
-            end = {"exit_status": failure.exit_status}
-        elif failure is not None:
-            end = {"exit_status": "fail", "reason": reason_of(failure)}
-        yield Msg("rewindable", None, False)  # a pause from here on repeats nothing
-        for key in uids:
-            yield from in_run(key, bps.close_run(**end))
-        yield Msg("rewindable", None, True)
-
-    yield from _repeatable()
-    whole = bpp.contingency_wrapper(run(), except_plan=close, else_plan=close)
-    yield from bpp.stage_wrapper(whole, [instrument.ccd])
+    yield from repeatable()
+    whole = opened_runs(metadata, lambda uids: put_back(instrument, body(uids), tuple(metadata)))
+    uids: dict[Hashable, str] = yield from bpp.stage_wrapper(whole, [instrument.ccd])
     return uids
-
-
-def in_run(key: Hashable, plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
-    """Let the messages of a plan belong to the open run of that key; None: to the only one."""
-    return plan if key is None else bpp.set_run_key_wrapper(plan, run=key)
 
 
 def put_back(
@@ -359,10 +335,10 @@ def _restore(
                 complaints.append(_complaint(device, reason))
 
     try:
-        yield from _repeatable()
+        yield from repeatable()
     except Exception as reason:  # of a move that was begun before, or the wish of a person
         complaints.append(reason_of(reason))
-        yield from _repeatable()
+        yield from repeatable()
     yield from move_all([(instrument.shutter, "closed")])
     yield from move_all([(instrument.ccd.frame_file, None), *before.items()])
     try:
@@ -372,16 +348,6 @@ def _restore(
     except Exception as reason:  # a run may end without it
         complaints.append(f"baseline: {reason_of(reason)}")
     return complaints
-
-
-def _repeatable() -> MsgGenerator[None]:
-    """Let a pause repeat the messages from here on, and none from before.
-
-    A plan that ended inside an exposure may have left repetition off, or an Event open, where a
-    checkpoint is not allowed.
-    """
-    yield Msg("rewindable", None, False)
-    yield Msg("rewindable", None, True)
 
 
 def _baseline(instrument: Instrument, runs: Sequence[Hashable]) -> MsgGenerator[None]:

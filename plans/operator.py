@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
+from mistral_txm.plans.exposing import note
+from mistral_txm.plans.opened_runs import opened_runs
+
 if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its environment once
     from mistral_txm.devices.instrument import Instrument
 
@@ -23,10 +26,12 @@ def turn_prompt(phi_deg: float, now_deg: float) -> str:
     >>> turn_prompt(102.0, 0.0)
     'Turn the sample to phi = 102 deg (it was at 0 deg), mount it, and type its azimuth in deg: '
     """
+    return f"Turn the sample {_turn(phi_deg, now_deg)}, mount it, and type its azimuth in deg: "
+
+
+def _turn(phi_deg: float, now_deg: float) -> str:
     before = "" if math.isnan(now_deg) else f" (it was at {now_deg:g} deg)"
-    return (
-        f"Turn the sample to phi = {phi_deg:g} deg{before}, mount it, and type its azimuth in deg: "
-    )
+    return f"to phi = {phi_deg:g} deg{before}"
 
 
 def confirm_prompt(phi_deg: float, answer_deg: float) -> str:
@@ -65,11 +70,24 @@ def turn_sample(instrument: Instrument, phi_deg: float) -> MsgGenerator[None]:
 
     The shutter is closed first. The answer is asked again until it is an angle; one that is more
     than 1 deg from the plan has to be given twice. `instrument.azimuth` then holds what was said.
+    Question and answer are the log of a run of their own: readers of documents know that a person is waited for.
     """
     now_deg = yield from bps.rd(instrument.azimuth, default_value=math.nan)
     if abs(now_deg - phi_deg) <= AGREEMENT_DEG:
         return
     yield from bps.mv(instrument.shutter, "closed")
+
+    def asked(_uids: object) -> MsgGenerator[None]:
+        yield from note(instrument, "ask", f"turn the sample {_turn(phi_deg, now_deg)}")
+        given_deg = yield from _azimuth_given(phi_deg, now_deg)
+        yield from bps.mv(instrument.azimuth, given_deg)
+        yield from note(instrument, "go_on", f"the sample stands at phi = {given_deg:g} deg")
+
+    yield from opened_runs({None: {"plan_name": "turn_sample"}}, asked)
+
+
+def _azimuth_given(phi_deg: float, now_deg: float) -> MsgGenerator[float]:
+    """Ask until the answer is an angle that is meant."""
     prompt, doubtful_deg = turn_prompt(phi_deg, now_deg), None
     while True:
         yield from bps.checkpoint()
@@ -79,6 +97,5 @@ def turn_sample(instrument: Instrument, phi_deg: float) -> MsgGenerator[None]:
             prompt = f"{answer!r} is not an angle. {turn_prompt(phi_deg, now_deg)}"
             continue
         if abs(given_deg - phi_deg) <= AGREEMENT_DEG or given_deg == doubtful_deg:
-            break
+            return given_deg
         prompt, doubtful_deg = confirm_prompt(phi_deg, given_deg), given_deg
-    yield from bps.mv(instrument.azimuth, given_deg)

@@ -166,12 +166,15 @@ def resume(data: Path, arguments: argparse.Namespace) -> tuple[int, float]:
 
 
 def log_lines(data: Path) -> list[str]:
-    """Return what the runs in a data folder noted, and by what they were interrupted."""
+    """Return what the runs of series in a data folder noted, and by what they were interrupted."""
     from mistral_txm.services.journal import journal_files, read_journal
 
     lines = []
     for path in journal_files(data / "journal"):
-        for name, doc in read_journal(path):
+        documents = list(read_journal(path))
+        if "series" not in documents[0][1]:
+            continue
+        for name, doc in documents:
             if name == "event" and "log_text" in doc["data"]:
                 lines.append(f"{doc['data']['log_kind']}: {doc['data']['log_text']}")
             if name == "event" and "interruption" in doc["data"]:
@@ -212,7 +215,7 @@ def compare(quiet: Path, disturbed: Path) -> dict[str, Any]:
         "damaged": len(found.damaged),
         "repeated": len(found.repeated),
         "frames": json.loads((disturbed / "summary.json").read_text())["frames"],
-        "ends": [run.exit_status for run in list_runs(disturbed)],
+        "ends": [run.exit_status for run in list_runs(disturbed) if run.series],
         "log": lines,
         "quiet_log": log_lines(quiet),
         "not_in_log": [

@@ -69,7 +69,7 @@ def main(data, *words):
             [one.stream, *one.key, one.theta_deg, one.polarization, one.frame_number, one.crc32]
             for one in record.exposures
         ],
-        "ends": [run.exit_status for run in list_runs(data)],
+        "ends": [run.exit_status for run in list_runs(data) if run.series],
         "written": written,
         "live": state,
         "hit": len(hit),

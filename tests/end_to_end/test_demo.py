@@ -91,7 +91,12 @@ def test_the_commands_read_what_the_demo_left(demo, run):
     status = json.loads(run("status", "--data", demo.data, "--json").stdout)["series"]
     assert [(one["state"], one["missing"]) for one in status] == [("complete", 0)]
     runs = json.loads(run("runs", "list", "--data", demo.data, "--json").stdout)["runs"]
-    assert [(one["phi_deg"], one["exposures"]) for one in runs] == [(0.0, 138), (102.0, 138)]
+    assert [(one["plan_name"], one["phi_deg"], one["exposures"]) for one in runs] == [
+        ("turn_sample", None, 0),
+        ("vector_tomography", 0.0, 138),
+        ("turn_sample", None, 0),
+        ("vector_tomography", 102.0, 138),
+    ]
     verified = run("verify", "--data", demo.data)
     assert verified.returncode == 0, verified.stderr
     assert run("resume", "--data", demo.data).stderr.endswith("nothing is missing\n")

@@ -1,5 +1,6 @@
 """A player of messages: runs a plan without an engine and without devices, and keeps the score."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from dataclasses import fields
@@ -82,6 +83,7 @@ class Player:
         self.values |= {"ccd_saturated_fraction": 0.0, "light_trouble": "", "light_verdict": ""}
         self.values |= {"light_injection": 0}
         self.values |= {"advice_flags": "", "advice_reached": 0, "advice_resolution_nm": 0.0}
+        self.values |= {"advice_updated_at": math.nan}
         self.values |= {"azimuth": 0.0, "polarization": 0, "ccd_frame_file": None}
         self.events: list[tuple[str, Key]] = []
         self.log: list[tuple[str, str]] = []
@@ -166,6 +168,11 @@ class Player:
                 return [message.obj]
         return None
 
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """Start documents, without those of the questions to the operator."""
+        return [start for start in self.starts if start["plan_name"] != "turn_sample"]
+
     def _arrive(self, device: str, value: Any) -> None:
         self.values[device] = value
         if device == "polarization":
@@ -193,7 +200,8 @@ def stub_instrument() -> Instrument:
     devices["sample_position"] = Stub("sample_position", **place)
     light = {name: Stub(f"light_{name}") for name in ("trouble", "verdict", "injection")}
     devices["light"] = Stub("light", **light)
-    advice = {name: Stub(f"advice_{name}") for name in ("flags", "reached", "resolution_nm")}
+    advised = ("flags", "reached", "resolution_nm", "updated_at")
+    advice = {name: Stub(f"advice_{name}") for name in advised}
     devices["advice"] = Stub("advice", **advice)
     return Instrument(configuration=load_configuration(), **devices)
 

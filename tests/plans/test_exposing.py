@@ -311,8 +311,11 @@ def test_each_edge_has_runs_of_its_own_and_focus_follows_the_energy(
     both = tiny.model_copy(update={"energies_ev": (707.4, 778.1), "edges": edges})
     scene = player("102")
     uids = scene.play(vector_tomography(stub_instrument, both, series="s"))
-    assert len(uids) == len(scene.starts) == len(scene.stops) == 4
-    for start in scene.starts:
+    assert len(uids) == len(scene.measured) == 4
+    assert len(scene.stops) == len(scene.starts)
+    # Not before both edges are done is the sample free to be turned.
+    assert [start["plan_name"] for start in scene.starts].index("turn_sample") == 2
+    for start in scene.measured:
         energy_ev = start["energy_ev"]
         assert start["series"] == edge_series("s", both, energy_ev)
         assert Measurement.from_dict(start["measurement"]) == both.at_energy(energy_ev)
@@ -327,9 +330,9 @@ def test_each_edge_has_runs_of_its_own_and_focus_follows_the_energy(
         focus_um = {1: 0.0, -1: 1.5}[key.helicity] + chromatic * (energy_ev - 707.4)
         assert state["zone_plate_z"] == pytest.approx(focus_um)
     runs = {m.run for m in scene.messages if m.command == "save"}
-    assert runs == {707.4, 778.1}
-    saved = [m.run for m in scene.messages if m.command == "open_run"]
-    assert saved == [707.4, 778.1] * 2
+    assert runs == {707.4, 778.1, None}
+    opened = [m.run for m in scene.messages if m.command == "open_run"]
+    assert opened == [707.4, 778.1, None, 707.4, 778.1]
 
 
 def test_what_is_done_of_each_edge_is_not_taken_again(
@@ -340,7 +343,7 @@ def test_what_is_done_of_each_edge_is_not_taken_again(
     scene = player("102")
     skip = {707.4: planned, 778.1: planned[:5]}
     uids = scene.play(vector_tomography(stub_instrument, both, series="s", skip=skip))
-    assert {start["energy_ev"] for start in scene.starts} == {778.1}
+    assert {start["energy_ev"] for start in scene.measured} == {778.1}
     assert len(uids) == 2
     assert sorted(keys_of(scene)) == sorted(planned[5:])
 
@@ -380,9 +383,10 @@ def test_a_queue_takes_each_sample_at_each_azimuth_and_asks_once(
     uids = play(scene, sample_queue(stub_instrument, queue))
     assert len(uids) == 4
     assert len(scene.prompts) == 1
-    starts = [(start["sample"]["name"], start["phi_deg"]) for start in scene.starts]
+    assert [start["plan_name"] for start in scene.starts].index("turn_sample") == 2
+    starts = [(start["sample"]["name"], start["phi_deg"]) for start in scene.measured]
     assert starts == [("a", 0.0), ("b", 0.0), ("a", 102.0), ("b", 102.0)]
-    series = [start["series"] for start in scene.starts]
+    series = [start["series"] for start in scene.measured]
     assert series[0] == series[2] != series[1] == series[3]
     places = [state["sample_x"] for state in scene.states if state["sample_position"] == "in"]
     assert set(places) >= {10.0, 60.0}
@@ -427,7 +431,7 @@ def test_a_rejection_is_a_run_that_moves_nothing(
 ) -> None:
     scene = player()
     play(scene, reject(stub_instrument, "s", [Key(0.0, 1.0, 1, 0)], "sample slipped"))
-    (start,) = scene.starts
+    (start,) = scene.measured
     assert start["rejected_keys"] == [[0.0, 1.0, 1, 0]]
     assert (start["series"], start["reason"]) == ("s", "sample slipped")
     assert {message.command for message in scene.messages} == {"open_run", "close_run"}
@@ -444,7 +448,7 @@ def test_a_projection_is_a_series_of_one_tilt(
     assert uid == "run 1"
     expected = [Key(33.0, -28.5, helicity, n) for helicity in (1, -1) for n in range(3)]
     assert keys_of(scene) == expected
-    assert scene.starts[0]["plan_name"] == "dichroic_projection"
+    assert scene.measured[0]["plan_name"] == "dichroic_projection"
 
 
 def test_no_angle_is_begun_when_the_time_is_over(
@@ -488,7 +492,7 @@ def test_each_sample_of_a_queue_has_its_own_time(
     ]
     uids = play(scene, sample_queue(stub_instrument, queue))
     assert len(uids) == 3
-    assert {start["sample"]["name"] for start in scene.starts} == {"a", "b", "c"}
+    assert {start["sample"]["name"] for start in scene.measured} == {"a", "b", "c"}
 
 
 def test_light_that_flickers_is_brought_before_a_person(

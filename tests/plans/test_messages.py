@@ -27,7 +27,8 @@ def test_every_planned_key_becomes_one_event_in_order(
 ) -> None:
     scene = player("102")
     uids = scene.play(vector_tomography(stub_instrument, tiny, series="s"))
-    assert uids == ("run 1", "run 2")
+    assert uids == ("run 1", "run 3")
+    assert [start["plan_name"] for start in scene.starts][1] == "turn_sample"
     primary = [key for stream, key in scene.events if stream == "primary"]
     assert tuple(primary) == tiny.planned_keys()
     everything = [
@@ -78,7 +79,7 @@ def test_the_start_document_says_what_is_planned(
 ) -> None:
     scene = player("102")
     scene.play(vector_tomography(stub_instrument, tiny, series="s", md={"proposal": 1}))
-    first, second = scene.starts
+    first, second = scene.measured
     assert (first["plan_name"], first["series"], first["proposal"]) == ("vector_tomography", "s", 1)
     assert (first["phi_deg"], second["phi_deg"]) == (0.0, 102.0)
     assert Measurement.from_dict(first["measurement"]) == tiny
@@ -113,7 +114,7 @@ def test_what_is_done_is_not_taken_again(
     assert tuple(key for stream, key in scene.events if stream == "primary") == planned[17:]
     scene = player("102")
     done = {707.4: [key for key in planned if key.phi_deg == 0]}
-    assert scene.play(vector_tomography(stub_instrument, tiny, series="s", skip=done)) == ("run 1",)
+    assert scene.play(vector_tomography(stub_instrument, tiny, series="s", skip=done)) == ("run 2",)
     with pytest.raises(PlanError, match="nothing to take"):
         player().play(tilt_series(stub_instrument, tiny, 0.0, skip=done))
 

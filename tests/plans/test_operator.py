@@ -38,6 +38,13 @@ def test_an_answer_is_asked_for_until_it_is_an_angle_and_twice_if_it_is_not_the_
     assert scene.answers == []
     assert all(planned_azimuth_deg(prompt) == 102.0 for prompt in scene.prompts)
     assert scene.values["shutter"] == "closed"
+    # However often it is asked, it is told once, and what came of it.
+    assert [start["plan_name"] for start in scene.starts] == ["turn_sample"]
+    assert scene.log == [
+        ("ask", "turn the sample to phi = 102 deg (it was at 0 deg)"),
+        ("go_on", f"the sample stands at phi = {expected:g} deg"),
+    ]
+    assert scene.stops == ["success"]
 
 
 def test_a_sample_that_stands_there_already_is_left_alone(
@@ -47,6 +54,7 @@ def test_a_sample_that_stands_there_already_is_left_alone(
     scene.values["azimuth"] = 101.5
     scene.play(turn_sample(stub_instrument, 102.0))
     assert scene.prompts == []
+    assert scene.starts == []
 
 
 @pytest.mark.parametrize("phi_deg", [0.0, 102.0, -45.5])

@@ -39,7 +39,7 @@ def test_after_the_last_tilt_the_one_nearest_zero_is_exposed_again_in_both_helic
     scene.play(vector_tomography(stub_instrument, measurement, series="s"))
     primary = [key for stream, key in scene.events if stream == "primary"]
     assert tuple(primary) == measurement.planned_keys()
-    for phi_deg, start in zip((0.0, 102.0), scene.starts, strict=True):
+    for phi_deg, start in zip((0.0, 102.0), scene.measured, strict=True):
         mine = [(stream, key) for stream, key in scene.events if key.phi_deg == phi_deg]
         order = [stream for stream, _ in mine]
         begin = order.index("zero")
@@ -92,7 +92,7 @@ def test_a_run_of_a_return_alone_tells_what_its_series_plans(
     scene = player()
     done = [*measurement.planned_keys(), *return_keys(measurement)[6:]]
     scene.play(vector_tomography(stub_instrument, measurement, series="s", skip={707.4: done}))
-    (start,) = scene.starts
+    (start,) = scene.measured
     assert (start["n_planned"], len(start["planned_keys"])) == (0, 12)
     assert [key.phi_deg for stream, key in scene.events if stream == "zero"] == 6 * [0.0]
 

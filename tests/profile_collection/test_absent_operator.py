@@ -5,6 +5,7 @@ from bluesky import Msg, RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd import Signal
 
+from mistral_txm.devices.log import Log
 from mistral_txm.devices.sample import Azimuth
 from mistral_txm.plans.operator import turn_sample
 from mistral_txm.profile_collection.absent_operator import AbsentOperator
@@ -28,7 +29,8 @@ def engine(azimuth):
 def turned(azimuth):
     """A plan that asks for the sample to be turned."""
     shutter = Signal(name="shutter", value="open")
-    return turn_sample(SimpleNamespace(azimuth=azimuth, shutter=shutter), 102.0)
+    instrument = SimpleNamespace(azimuth=azimuth, shutter=shutter, log=Log(name="log"))
+    return turn_sample(instrument, 102.0)
 
 
 def test_the_plan_pauses_with_its_reason_and_goes_on_when_the_azimuth_was_said(
@@ -45,6 +47,8 @@ def test_the_plan_pauses_with_its_reason_and_goes_on_when_the_azimuth_was_said(
 
 
 def test_resumed_without_an_answer_it_pauses_again(engine, azimuth, turned):
+    told = []
+    engine.subscribe(lambda _, event: told.append(event["data"].get("log_kind")), "event")
     with pytest.raises(RunEngineInterrupted):
         engine(turned)
     with pytest.raises(RunEngineInterrupted):
@@ -52,6 +56,7 @@ def test_resumed_without_an_answer_it_pauses_again(engine, azimuth, turned):
     azimuth.set(102.0)
     engine.resume()
     assert engine.state == "idle"
+    assert told == ["ask", "go_on"]
 
 
 def test_an_azimuth_far_from_the_plan_has_to_be_said_twice(engine, azimuth, turned):
