@@ -16,11 +16,15 @@ MOST_BYTES = 1_000_000
 
 
 class Advised(NamedTuple):
-    """What is advised: a line for each flag, whether the wanted resolution is reached (0 or 1), and which it is, nm."""
+    """What is advised, and when, s since 1970.
+
+    A line for each flag, whether the wanted resolution is reached (0 or 1), and which it is, nm.
+    """
 
     flags: str = ""
     reached: int = 0
     resolution_nm: float = math.nan
+    updated_at: float = math.nan
 
 
 def read_advice(path: Path) -> Advised:
@@ -29,13 +33,15 @@ def read_advice(path: Path) -> Advised:
         if path.stat().st_size > MOST_BYTES:
             return Advised()
         advice = json.loads(path.read_bytes())
-        if not abs(time.time() - float(advice["updated_at"])) <= OLDEST_S:
+        updated_at = float(advice["updated_at"])
+        if not abs(time.time() - updated_at) <= OLDEST_S:
             return Advised()
         resolution_nm = advice["resolution_nm"]
         return Advised(
             "\n".join(_line(flag) for flag in advice["flags"]),
             int(advice["reached"] is True),
             math.nan if resolution_nm is None else float(resolution_nm),
+            updated_at,
         )
     except (
         OSError,

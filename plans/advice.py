@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
 import bluesky.plan_stubs as bps
@@ -14,43 +16,92 @@ if TYPE_CHECKING:  # importing a plan must not import ophyd: libca reads its env
     from mistral_txm.devices.instrument import Instrument
 
 
-class Heeding:
-    """Reads the advice on one series between its angles, and tells every flag once.
+PATIENCE = 0.25
+"""How long advice on the last exposures is waited for, as a part of the time from the begin of their tilt."""
+POLL_S = 0.1
+"""Time between two looks whether it has come, s."""
 
-    What is flagged already when it looks first was told by an earlier run. A resolution that is reached already then
-    is that of the azimuth before, or whoever resumes the series wants more: it counts once it was not reached.
+
+class Heeding:
+    """Reads the advice on one series between its angles and after the last, and tells every flag once.
+
+    A resolution that is reached already when it looks first is that of the azimuth before, or whoever resumes the
+    series wants more: it counts once it was not reached.
+
+    Parameters
+    ----------
+    told
+        By series, the flags that need not be told, shared by all azimuths of a measurement. Those that are there when
+        a series is looked at for the first time were told by an earlier session.
     """
 
-    def __init__(self, instrument: Instrument, measurement: Measurement, series: str) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        measurement: Measurement,
+        series: str,
+        told: dict[str, set[str]],
+    ) -> None:
         self._instrument = instrument
         self._measurement = measurement
         self._series = series
-        self._told: set[str] | None = None
+        self._told = told
         self._was_open = False
+        self._began_s = self._took_s = 0.0
+        self._shown_at = math.nan
 
     def look(self) -> MsgGenerator[str]:
-        """Read the advice; note new flags, or pause for them; return why the azimuth is over, if it is.
+        """Read the advice before a tilt; note new flags, or pause for them; return why the azimuth is over, if it is.
 
         Without advice nothing happens, and it takes no time.
         """
-        advice = self._instrument.advice
-        yield from bps.checkpoint()
-        yield from bps.mv(advice, self._series)
-        lines = (yield from bps.rd(advice.flags, default_value="")).splitlines()
-        fresh = [] if self._told is None else [line for line in lines if line not in self._told]
-        self._told = {*lines, *(self._told or ())}
-        pauses = self._measurement.quality == "pause"
-        for number, line in enumerate(fresh, start=1):
-            if pauses and number == len(fresh):
-                yield from ask_for_help(self._instrument, line)
-            else:
-                yield from note(self._instrument, "flag", line)
+        self._began_s = time.monotonic()
+        yield from self._read()
+        yield from self._tell(pauses=self._measurement.quality == "pause")
         stop = self._measurement.stop
         if stop is None or stop.resolution_nm is None:
             return ""
+        advice = self._instrument.advice
         reached = yield from bps.rd(advice.reached, default_value=0)
         self._was_open = self._was_open or not reached
         if not (reached and self._was_open):
             return ""
         resolution_nm = yield from bps.rd(advice.resolution_nm, default_value=float("nan"))
         return f"its resolution is {resolution_nm:.0f} nm, wanted were {stop.resolution_nm:g} nm"
+
+    def shown(self) -> None:
+        """Take note that the sample was exposed just now."""
+        self._shown_at = time.time()
+        self._took_s = time.monotonic() - self._began_s
+
+    def look_back(self, *, more: bool) -> MsgGenerator[None]:
+        """Tell of the last exposures too; advice that is there, but older than they are, is waited for a little.
+
+        Where no tilt comes after them, which `more` says, nothing pauses.
+        """
+        until_s = time.monotonic() + PATIENCE * self._took_s
+        updated_at = yield from self._read()
+        while updated_at < self._shown_at and time.monotonic() < until_s:
+            yield from bps.sleep(POLL_S)
+            updated_at = yield from self._read()
+        yield from self._tell(pauses=more and self._measurement.quality == "pause")
+
+    def _read(self) -> MsgGenerator[float]:
+        """Read the advice; return when it was given, s since 1970, not a number without advice."""
+        advice = self._instrument.advice
+        yield from bps.checkpoint()
+        yield from bps.mv(advice, self._series)
+        updated_at: float = yield from bps.rd(advice.updated_at, default_value=math.nan)
+        return updated_at
+
+    def _tell(self, *, pauses: bool) -> MsgGenerator[None]:
+        advice = self._instrument.advice
+        lines = (yield from bps.rd(advice.flags, default_value="")).splitlines()
+        told = self._told.setdefault(self._series, set(lines))
+        fresh = [line for line in lines if line not in told]
+        told.update(fresh)
+        for number, line in enumerate(fresh, start=1):
+            if pauses and number == len(fresh):
+                yield from ask_for_help(self._instrument, line)
+            else:
+                yield from note(self._instrument, "flag", line)

@@ -18,7 +18,6 @@ from mistral_txm.devices.key import Key
 from mistral_txm.plans.acquisition import (
     change_energy,
     columns,
-    in_run,
     set_up,
     take,
     whole_runs,
@@ -35,6 +34,7 @@ from mistral_txm.plans.checks import (
 from mistral_txm.plans.exposing import note, until_done
 from mistral_txm.plans.exposure_control import Looked, Seen
 from mistral_txm.plans.measurement import Measurement
+from mistral_txm.plans.opened_runs import in_run
 from mistral_txm.plans.operator import AGREEMENT_DEG, turn_sample
 from mistral_txm.plans.steps import Step, edge_series, manifest, steps
 
@@ -91,6 +91,8 @@ class Order:
     """What was seen of the sample so far."""
     spent_s: float = 0.0
     """How long its runs have taken so far."""
+    told: dict[str, set[str]] = field(default_factory=dict)
+    """By the series of each photon energy: the flags that were told."""
 
     def is_over(self, more_s: float = 0.0) -> bool:
         """Tell whether the time of the measurement is over."""
@@ -129,24 +131,30 @@ def order_of(
 def take_azimuths(instrument: Instrument, queue: Sequence[Order]) -> MsgGenerator[tuple[str, ...]]:
     """Take measurements azimuth by azimuth."""
     uids: list[str] = []
-    for phi_deg in dict.fromkeys(phi for order in queue for phi in order.measurement.azimuths_deg):
-        for order in queue:
-            if phi_deg not in order.measurement.azimuths_deg:
-                continue
-            taken = steps(order.measurement, phi_deg, order.skip)
-            if taken and order.is_over():
-                text = order.told_over(f"phi {phi_deg:g} deg", order.why_over())
-                yield from bps.mv(instrument.log, ("note", text))
-            elif taken:
-                yield from turn_sample(instrument, phi_deg)
-                uids += yield from take_runs(instrument, order, taken)
+    azimuths = [
+        (phi_deg, order, taken)
+        for phi_deg in dict.fromkeys(phi for one in queue for phi in one.measurement.azimuths_deg)
+        for order in queue
+        if phi_deg in order.measurement.azimuths_deg
+        and (taken := steps(order.measurement, phi_deg, order.skip))
+    ]
+    for number, (phi_deg, order, taken) in enumerate(azimuths, start=1):
+        if order.is_over():
+            text = order.told_over(f"phi {phi_deg:g} deg", order.why_over())
+            yield from bps.mv(instrument.log, ("note", text))
+            continue
+        yield from turn_sample(instrument, phi_deg)
+        more = any(later is order for _, later, _ in azimuths[number:])
+        uids += yield from take_runs(instrument, order, taken, more=more)
     return tuple(uids)
 
 
 def take_runs(
-    instrument: Instrument, order: Order, taken: Sequence[Step]
+    instrument: Instrument, order: Order, taken: Sequence[Step], *, more: bool = False
 ) -> MsgGenerator[tuple[str, ...]]:
     """Take steps of one azimuth, as one run for each photon energy: one after the other, or side by side.
+
+    `more` says whether another azimuth comes, which a flag of the last exposures may hold up.
 
     Raises
     ------
@@ -165,9 +173,10 @@ def take_runs(
     if order.measurement.edges == "in_turn":
         legs = [list(leg) for _, leg in groupby(taken, key=lambda step: step.energy_ev)]
     uids: list[str] = []
-    for leg in legs:
+    for number, leg in enumerate(legs, start=1):
         began_s = time.monotonic()
-        uids += yield from _leg(instrument, order, leg, phi_deg, began_s)
+        is_last = number == len(legs) and not more
+        uids += yield from _leg(instrument, order, leg, phi_deg, began_s, more=not is_last)
         order.spent_s += time.monotonic() - began_s
     return tuple(uids)
 
@@ -196,8 +205,10 @@ def _leg(
     taken: Sequence[Step],
     phi_deg: float,
     began_s: float,
+    *,
+    more: bool,
 ) -> MsgGenerator[list[str]]:
-    """Take steps, their runs side by side where they are of several photon energies."""
+    """Take steps, their runs side by side where they are of several photon energies; `more` come after them."""
     measurement, series = order.measurement, order.series
     energies_ev = tuple(dict.fromkeys(step.energy_ev for step in taken))
     metadata: dict[Hashable, dict[str, Any]] = {
@@ -228,22 +239,25 @@ def _leg(
         if order.whole and control is not None:
             control = control.model_copy(update={"signal_to_noise": None})
         heeding = {
-            energy_ev: Heeding(instrument, measurement, edge_series(series, measurement, energy_ev))
+            energy_ev: Heeding(
+                instrument, measurement, edge_series(series, measurement, energy_ev), order.told
+            )
             for energy_ev in energies_ev
         }
-        looked_deg: dict[float, float] = {}
+        looked: dict[float, tuple[str, float]] = {}
         enough: set[float] = set()
         for step in taken:
             begins = step.shows_sample and step.theta_deg != tilt_deg
             if begins and order.is_over(time.monotonic() - began_s):
                 text = order.told_over(f"theta {step.theta_deg:g} deg", order.why_over())
                 yield from in_run(step.energy_ev, note(instrument, "note", text))
-                return
-            if step.stream == "primary" and looked_deg.get(step.energy_ev) != step.theta_deg:
-                looked_deg[step.energy_ev] = step.theta_deg
+                break
+            tilt = step.stream, step.theta_deg
+            if step.shows_sample and looked.get(step.energy_ev) != tilt:
+                looked[step.energy_ev] = tilt
                 if step.energy_ev not in enough:
                     why = yield from in_run(step.energy_ev, heeding[step.energy_ev].look())
-                    if why:
+                    if why and step.stream == "primary":
                         enough.add(step.energy_ev)
                         text = order.told_over(f"theta {step.theta_deg:g} deg", why)
                         yield from in_run(step.energy_ev, note(instrument, "note", text))
@@ -257,7 +271,11 @@ def _leg(
                 now_ev = step.energy_ev
             folder = edge_series(series, measurement, step.energy_ev)
             yield from in_run(step.energy_ev, take(instrument, folder, step, control, seen))
+            if step.shows_sample:
+                heeding[step.energy_ev].shown()
         order.looked = seen.looked
+        for energy_ev in looked:
+            yield from in_run(energy_ev, heeding[energy_ev].look_back(more=more))
 
     uids: dict[Hashable, str] = yield from whole_runs(instrument, metadata, body)
     return list(uids.values())

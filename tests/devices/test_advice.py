@@ -36,6 +36,7 @@ def put(tmp_path, contents):
 def test_good_advice_is_one_line_for_each_flag(tmp_path, advice):
     put(tmp_path, GOOD | {"updated_at": time.time()})
     assert told(advice) == ("theta 3 deg: blurred\nslipped", 1, 41.5)
+    assert advice.updated_at.get() == pytest.approx(time.time(), abs=60.0)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,4 @@ def test_what_is_missing_old_or_damaged_says_nothing(tmp_path, advice, contents)
     flags, reached, resolution_nm = told(advice)
     assert (flags, reached) == ("", 0)
     assert math.isnan(resolution_nm)
+    assert math.isnan(advice.updated_at.get())

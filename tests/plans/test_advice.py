@@ -1,16 +1,19 @@
 """What the live reconstruction advises reaches a plan between two tilts, and only there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
 
 from mistral_txm.devices.instrument import Instrument
-from mistral_txm.plans.measurement import Measurement, Stop
-from mistral_txm.plans.tomography import tilt_series
+from mistral_txm.devices.key import Key
+from mistral_txm.plans.measurement import Measurement, ReturnToZero, Stop
+from mistral_txm.plans.tomography import tilt_series, vector_tomography
 
 MakePlayer = Callable[..., Any]
 FLAG = "phi 0 deg, theta -30 deg: the sample slipped"
+DAMAGE = "phi 0: back at 0 deg: the sample may have been damaged"
+SAME = "phi 102: back at 0 deg: the sample may have been damaged"
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def advised(scene: Any, measured: dict[int, dict[str, Any]]) -> None:
     def later(device: str, value: Any) -> None:
         arrive(device, value)
         if device == "advice":
-            taken = sum(stream == "primary" for stream, _ in scene.events)
+            taken = sum(stream in ("primary", "zero") for stream, _ in scene.events)
             for number, values in measured.items():
                 if taken >= number:
                     scene.values |= {f"advice_{name}": each for name, each in values.items()}
@@ -37,13 +40,22 @@ def advised(scene: Any, measured: dict[int, dict[str, Any]]) -> None:
 def played(player: MakePlayer, stub_instrument: Instrument) -> Callable[..., Any]:
     """Plays a tilt series under advice (`advised`)."""
 
-    def play(one: Measurement, measured: dict[int, dict[str, Any]]) -> Any:
+    def play(
+        one: Measurement, measured: dict[int, dict[str, Any]], done: Collection[Key] = ()
+    ) -> Any:
         scene = player()
         advised(scene, measured)
-        scene.play(tilt_series(stub_instrument, one, 0.0, series="s"))
+        skip = {707.4: done}
+        scene.play(tilt_series(stub_instrument, one, 0.0, series="s", skip=skip))
         return scene
 
     return play
+
+
+def told(scene: Any) -> list[tuple[str, str]]:
+    """The log, less what is asked of the operator, which stands there as ``turn``."""
+    lines = [("turn", "") if kind == "ask" else (kind, text) for kind, text in scene.log]
+    return [line for line in lines if line[1] != "the sample stands at phi = 102 deg"]
 
 
 def tilts(scene: Any) -> list[float]:
@@ -82,6 +94,105 @@ def test_what_was_flagged_before_a_run_does_not_pause_it(
     one = tiny.model_copy(update={"quality": "pause"})
     scene = played(one, {0: {"flags": FLAG}})
     assert not scene.log
+
+
+@pytest.fixture
+def returning(tiny: Measurement) -> Measurement:
+    """14 exposures and 4 of the return for each azimuth; nothing comes after the return."""
+    flats = tiny.flats.model_copy(update={"at_end": False})
+    return tiny.model_copy(update={"return_to_zero": ReturnToZero(repeats=2), "flats": flats})
+
+
+@pytest.mark.parametrize("quality", ["note", "pause"])
+def test_the_returns_are_told_before_the_sample_is_turned_and_at_the_end(
+    player: MakePlayer, stub_instrument: Instrument, returning: Measurement, quality: str
+) -> None:
+    scene = player("102")
+    one = returning.model_copy(update={"quality": quality})
+    advised(scene, {18: {"flags": DAMAGE}, 36: {"flags": f"{DAMAGE}\n{SAME}"}})
+    scene.play(vector_tomography(stub_instrument, one, series="s"))
+    first = {"note": [("flag", DAMAGE)], "pause": [("pause", DAMAGE), ("go_on", "resumed")]}
+    # Nothing comes after the last azimuth that a pause could hold up.
+    assert told(scene) == [*first[quality], ("turn", ""), ("flag", SAME)]
+    assert pauses(scene) == ([DAMAGE] if quality == "pause" else [])
+    assert tilts(scene) == [-30.0, 0.0, 2.0]
+
+
+def test_what_is_found_of_an_azimuth_after_its_end_is_told_at_the_next(
+    player: MakePlayer, stub_instrument: Instrument, returning: Measurement
+) -> None:
+    scene = player("102")
+    arrive = scene._arrive
+
+    def later(device: str, value: Any) -> None:
+        arrive(device, value)
+        if device == "azimuth":
+            scene.values["advice_flags"] = DAMAGE
+
+    scene._arrive = later
+    scene.play(vector_tomography(stub_instrument, returning, series="s"))
+    assert told(scene) == [("turn", ""), ("flag", DAMAGE)]
+
+
+def test_a_return_that_is_taken_alone_is_told(
+    played: Callable[..., Any], returning: Measurement
+) -> None:
+    done = [key for key in returning.planned_keys() if key.phi_deg == 0.0]
+    scene = played(returning, {0: {"flags": FLAG}, 4: {"flags": f"{FLAG}\n{DAMAGE}"}}, done)
+    assert scene.log == [("flag", DAMAGE)]
+
+
+class Clock:
+    """Each exposure takes 10 s on it, and a wait as long as it says; the advice comes some time after the last."""
+
+    def __init__(self, scene: Any, after_s: float) -> None:
+        self._scene, self._after_s, self._seen, self.waited_s = scene, after_s, 0, 0.0
+        scene.values |= {"advice_updated_at": 0.0}
+        arrive, answer = scene._arrive, scene.answer
+
+        def arriving(device: str, value: Any) -> None:
+            arrive(device, value)
+            if device == "advice" and self.time() >= 180.0 + self._after_s:
+                scene.values |= {"advice_flags": DAMAGE, "advice_updated_at": self.time()}
+
+        def answering(message: Any) -> Any:
+            if message.command == "sleep":
+                self.waited_s += message.args[0]
+            return answer(message)
+
+        scene._arrive, scene.answer = arriving, answering
+
+    def time(self) -> float:
+        taken = sum(stream in ("primary", "zero") for stream, _ in self._scene.events)
+        return 10.0 * taken + self.waited_s
+
+    monotonic = time
+
+
+@pytest.mark.parametrize(
+    ("after_s", "is_told"), [(0.0, True), (4.0, True), (9.0, True), (11.0, False), (1e9, False)]
+)
+def test_a_return_is_waited_for_by_a_quarter_of_the_time_that_it_took(
+    player: MakePlayer,
+    stub_instrument: Instrument,
+    returning: Measurement,
+    monkeypatch: pytest.MonkeyPatch,
+    after_s: float,
+    is_told: bool,
+) -> None:
+    scene = player()
+    clock = Clock(scene, after_s)
+    monkeypatch.setattr("mistral_txm.plans.advice.time", clock)
+    scene.play(tilt_series(stub_instrument, returning, 0.0, series="s"))
+    assert scene.log == ([("flag", DAMAGE)] if is_told else [])
+    assert clock.waited_s == pytest.approx(min(after_s, 10.0), abs=0.2)
+
+
+def test_without_advice_nothing_is_waited_for(
+    played: Callable[..., Any], returning: Measurement
+) -> None:
+    scene = played(returning, {})
+    assert "sleep" not in {message.command for message in scene.messages}
 
 
 def test_no_tilt_is_begun_when_the_resolution_is_reached(
