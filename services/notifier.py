@@ -1,12 +1,13 @@
 """Tells a person what must not wait until somebody looks: one line, once, by a command of the operator's choice.
 
 It follows the journal from the moment it is first started on a data folder, in a process of its own. What it tells: a
-pause or a wait for light that lasts, a flag, the end of a run (the series is complete, the sample must be rotated, or
+pause, a wait for light or a question that lasts, a flag, the end of a run (the series or an azimuth is complete, or
 what went wrong). The line goes to the standard input of the command, and takes the place of an argument ``{}``; there
 is no shell. Without a command it is printed.
 
 ``DIR/notified.json`` holds how far the journal was followed and which lines are still to be told, so that a restart
-tells nothing twice and leaves nothing out.
+leaves nothing out. It is written after a line was told: who is killed in between, or cannot write it, tells that line
+again after a restart.
 """
 
 import contextlib
@@ -20,14 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mistral_txm.reconstruction.files import replaced_when_complete
+from mistral_txm.reconstruction.files import FileError, replaced_when_complete
 from mistral_txm.services.held_file import held_file
 from mistral_txm.services.journal import Document, JournalError, JournalTail, journal_files
 from mistral_txm.services.verification import read_series
 
 STATE = "notified.json"
 PATIENCE_S = 60.0
-"""A pause or a wait that is over sooner is not told, s."""
+"""A pause, a wait or a question that is over sooner is not told, s."""
+WAITS = {"pause": "paused", "wait": "waits", "ask": "asks"}
+"""How a line of the log is told that something is waited for, by its kind."""
 POLL_S = 1.0
 COMMAND_S = 30.0
 """Longest time that the command may take, s."""
@@ -66,7 +69,7 @@ class Notifier:
     tell
         Takes one line; says whether it got through.
     patience_s
-        A pause or wait that is over sooner is not told.
+        A pause, wait or question that is over sooner is not told.
     now_s
         The monotonic clock.
     """
@@ -83,10 +86,17 @@ class Notifier:
         self._state = self._known()
         self._saved = ""
         self._again_s = 0.0
+        self._troubles: dict[str, str] = {}
 
     def step(self) -> None:
         """Read what has come, and tell what is to be told."""
-        for path in journal_files(self._data / "journal"):
+        try:
+            paths = journal_files(self._data / "journal")
+            self._trouble("journal")
+        except OSError as error:  # away for a moment
+            paths = []
+            self._trouble("journal", error)
+        for path in paths:
             self._runs.setdefault(path.stem, _Run(JournalTail(path)))
         for uid, run in self._runs.items():
             if not run.broken and not run.tail.finished:
@@ -119,11 +129,25 @@ class Notifier:
         return {"told": told, "waits_told": {}, "lines": []}
 
     def _save(self) -> None:
+        """Note how far it is; where that fails it is tried again, and a restart tells more than once."""
         text = json.dumps(self._state)
-        if text != self._saved:
+        if text == self._saved:
+            return
+        try:
             with replaced_when_complete(self._data / STATE) as temporary:
                 temporary.write_text(text)
+        except (FileError, OSError) as error:
+            self._trouble(STATE, error)
+        else:
             self._saved = text
+            self._trouble(STATE)
+
+    def _trouble(self, of: str, error: Exception | None = None) -> None:
+        """Log once what is wrong with something, until it is well again."""
+        text = "" if error is None else str(error)
+        if text and text != self._troubles.get(of):
+            logger.error("%s; tried again", text)
+        self._troubles[of] = text
 
     def _follow(self, uid: str, run: _Run) -> None:
         """Take the documents of a run; those that were told before only say how it stands."""
@@ -131,33 +155,39 @@ class Notifier:
             for name, doc in run.tail.read():
                 run.read += 1
                 is_new = run.read > self._state["told"].get(uid, 0)
-                for line in self._lines_of(run, name, doc):
-                    if is_new:
-                        self._state["lines"].append({"text": line, "tries": 0})
+                try:
+                    lines = list(self._lines_of(run, name, doc, is_new))
+                except (KeyError, TypeError, ValueError) as problem:
+                    logger.error("%s: document %d: %r", run.tail.path, run.read, problem)
+                    lines = []
                 if is_new:
+                    self._state["lines"] += [{"text": line, "tries": 0} for line in lines]
                     self._state["told"][uid] = run.read
-        except (JournalError, FileNotFoundError) as error:
+            self._trouble(uid)
+        except JournalError as error:
             run.broken = True
             logger.error("%s", error)
+        except OSError as error:  # away for a moment
+            self._trouble(uid, error)
 
-    def _lines_of(self, run: _Run, name: str, doc: Document) -> Iterator[str]:
+    def _lines_of(self, run: _Run, name: str, doc: Document, is_new: bool) -> Iterator[str]:
         if name == "start":
             run.start = doc
         elif name == "descriptor" and doc.get("name") == "log":
             run.log_uids.add(doc["uid"])
         elif name == "event" and doc["descriptor"] in run.log_uids:
             kind, text = str(doc["data"]["log_kind"]), str(doc["data"]["log_text"])
-            if kind in ("pause", "wait"):
+            if kind in WAITS:
                 if not run.waits:
                     run.since_s, run.waits_from = self._now_s(), float(doc["time"])
-                run.waits = f"{'paused' if kind == 'pause' else 'waits'}: {text}"
+                run.waits = f"{WAITS[kind]}: {text}"
             elif kind == "go_on":
                 run.waits = ""
             elif kind == "flag":
                 yield f"{_called(run.start)}: {text}"
         elif name == "stop":
             run.waits = ""
-            if run.start.get("planned_keys"):
+            if is_new and run.start.get("planned_keys"):
                 yield f"{_called(run.start)}: {self._ended(run.start, doc)}"
 
     def _tell_wait(self, uid: str, run: _Run) -> None:
@@ -168,22 +198,29 @@ class Notifier:
             self._state["lines"].append({"text": f"{_called(run.start)} {run.waits}", "tries": 0})
 
     def _ended(self, start: Document, stop: Mapping[str, Any]) -> str:
-        """Say how a run has ended, and what is to be done now."""
-        (record,) = read_series(self._data, start["series"])
-        stands = record.standing()
-        left = len(stands.missing)
-        if stop.get("exit_status") != "success":
+        """Say how a run has ended, and what is left; without numbers where another file cannot be read."""
+        ended, status = "the run has ended", stop.get("exit_status")
+        if status != "success":
             reason = " ".join(str(stop.get("reason") or "no reason given").split())
+            ended += f" ({status}): {reason}"
+        try:
+            (record,) = read_series(self._data, start["series"])
+            stands = record.standing()
+            (run,) = (one for one in record.runs if one.start["uid"] == start["uid"])
+            taken_deg = {key.phi_deg for key in run.accepted()}
+        except (JournalError, OSError, KeyError, TypeError, ValueError) as problem:
+            logger.error("%s: what is left is not known: %s", start["series"], problem)
+            return f"{ended}; what is left could not be read"
+        left = len(stands.missing)
+        if status != "success":
             rest = f"; `resume` takes the {left} exposures that are left" if left else ""
-            return f"the run has ended ({stop.get('exit_status')}): {reason}{rest}"
+            return f"{ended}{rest}"
         if not left:
             return f"the series is complete, {len(stands.accepted)} exposures"
-        (run,) = (one for one in record.runs if one.start["uid"] == start["uid"])
-        taken_deg = {key.phi_deg for key in run.accepted()}
         if taken_deg and taken_deg.isdisjoint(key.phi_deg for key in stands.missing):
             next_deg = stands.missing[0].phi_deg
-            return f"this azimuth is done; rotate the sample now, to phi {next_deg:g} deg"
-        return f"the run has ended; {left} exposures are left, `resume` takes them"
+            return f"this azimuth is done; {left} exposures are left, phi {next_deg:g} deg is next"
+        return f"{ended}; {left} exposures are left, `resume` takes them"
 
     def _deliver(self) -> None:
         """Hand on the lines in their order; one that does not get through is tried again later."""
@@ -204,10 +241,12 @@ def _called(start: Mapping[str, Any]) -> str:
     """Return what a person calls the measurement."""
     sample = start.get("sample")
     name = sample.get("name") if isinstance(sample, Mapping) else sample
-    phi = start.get("phi_deg")
-    return f"{name or start.get('plan_name', 'a run')}" + (
-        "" if phi is None else f", phi {phi:g} deg"
-    )
+    words = [str(name or start.get("plan_name", "a run"))]
+    if start.get("phi_deg") is not None:
+        words.append(f"phi {start['phi_deg']:g} deg")
+    if "edges" in start:
+        words.append(f"{start['energy_ev']:g} eV")
+    return ", ".join(words)
 
 
 def command_of(argv: Sequence[str]) -> Tell:
@@ -250,7 +289,7 @@ def notify(data: Path, argv: Sequence[str], patience_s: float, stop: threading.E
     argv
         Command and its arguments; empty: lines are printed.
     patience_s
-        A pause or wait that is over sooner is not told, s.
+        A pause, wait or question that is over sooner is not told, s.
     stop
         Ends it when set.
 

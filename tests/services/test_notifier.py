@@ -3,11 +3,15 @@
 import json
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mistral_txm.reconstruction.files import FileError
+from mistral_txm.services import notifier
 from mistral_txm.services.held_file import held_file
 from mistral_txm.services.journal import JournalWriter
 from mistral_txm.services.notifier import RETRY_S, STATE, TRIES, Notifier, command_of, notify
@@ -144,10 +148,141 @@ def test_the_ends_of_runs(listener: Listener, written_series: Any, tmp_path: Pat
     assert heard.startswith(said)
     series.record(rest[0])
     assert listener.after() == [
-        "uniform film, phi 0 deg: this azimuth is done; rotate the sample now, to phi 102 deg"
+        "uniform film, phi 0 deg: this azimuth is done; 12 exposures are left, phi 102 deg is next"
     ]
     series.record(rest[1])
     assert listener.after() == ["uniform film, phi 102 deg: the series is complete, 24 exposures"]
+
+
+def test_the_sample_is_to_be_turned_when_that_is_asked_and_not_before(
+    listener: Listener, written_series: Any, tmp_path: Path
+) -> None:
+    """The run of one edge ends while the other edge, or another sample of the holder, is still to be measured."""
+    series = written_series(tmp_path)
+    first = series.run(0.0)
+    edges = {"series": "s", "energies_ev": [707.4, 778.1], "order": "in_turn"}
+    first[0][1].update(edges=edges, energy_ev=707.4)
+    series.record(first)
+    (line,) = listener.after(1000.0)
+    assert line.startswith("uniform film, phi 0 deg, 707.4 eV: this azimuth is done; 12 exposures")
+    for uid in ("question", "question after a resume"):
+        asks = Talking(tmp_path, {"uid": uid, "time": 2e9, "plan_name": "turn_sample"})
+        asks.say("ask", "turn the sample to phi = 102 deg (it was at 0 deg)")
+        assert listener.after(59.0) == []
+        listener.begin()
+        told = "turn_sample asks: turn the sample to phi = 102 deg (it was at 0 deg)"
+        assert listener.after(61.0) == [told]
+        listener.begin()
+        assert listener.after(1000.0) == []
+        asks.say("go_on", "the sample stands at phi = 102 deg")
+        assert listener.after(1000.0) == []
+
+
+def test_a_state_that_cannot_be_written_keeps_nothing_from_being_told(
+    listener: Listener,
+    run: Talking,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @contextmanager
+    def full(path: Path) -> Iterator[Path]:
+        raise FileError(f"{path}: cannot be written: No space left on device")
+        yield path
+
+    with monkeypatch.context() as patched:
+        patched.setattr(notifier, "replaced_when_complete", full)
+        run.say("flag", "one")
+        assert listener.after() == ["film, phi 102 deg: one"]
+        run.say("flag", "two")
+        assert listener.after() == ["film, phi 102 deg: two"]
+    assert caplog.text.count("No space left on device") == 1
+    assert listener.after() == []
+    listener.begin()
+    assert listener.after() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(notifier, "replaced_when_complete", full)
+        run.say("flag", "three")
+        listener.after()
+    assert caplog.text.count("No space left on device") == 2
+
+
+def test_a_share_that_is_away_for_a_moment_loses_nothing(
+    listener: Listener, run: Talking, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener.after()
+    folder, away = listener.data / "journal", listener.data / "away"
+    (path,) = folder.iterdir()
+    path.rename(listener.data / path.name)
+    assert listener.after(5.0) == []
+    (listener.data / path.name).rename(path)
+    run.say("flag", "one")
+    assert listener.after() == ["film, phi 102 deg: one"]
+    folder.rename(away)
+    folder.touch()  # what stands in its place is no folder
+    assert listener.after(5.0) == []
+    folder.unlink()
+    away.rename(folder)
+    run.say("flag", "two")
+    assert listener.after() == ["film, phi 102 deg: two"]
+    assert caplog.text.count("No such file") == 1
+
+
+def test_a_journal_of_another_version_keeps_no_end_from_being_told(
+    listener: Listener, written_series: Any, tmp_path: Path
+) -> None:
+    series = written_series(tmp_path)
+    series.record(series.run(0.0))
+    assert len(listener.after()) == 1
+    (tmp_path / "journal" / "other.jsonl").write_text('{"journal": 2, "time": 1.0}\n')
+    aborted = series.run(102.0)
+    aborted[-1][1].update(exit_status="abort", reason="the operator went home")
+    series.record(aborted)
+    series.record(series.run(102.0))
+    assert listener.after() == [
+        "uniform film, phi 102 deg: the run has ended (abort): the operator went home; "
+        "what is left could not be read",
+        "uniform film, phi 102 deg: the run has ended; what is left could not be read",
+    ]
+
+
+def test_a_line_of_another_shape_is_passed_over(listener: Listener, run: Talking) -> None:
+    event = {"uid": "odd", "descriptor": "said", "seq_num": 1, "time": 1.0, "data": {}}
+    run.journal("event", event)
+    run.say("flag", "one")
+    assert listener.after() == ["film, phi 102 deg: one"]
+
+
+def test_a_restart_works_out_no_end_that_was_told(
+    listener: Listener, written_series: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = written_series(tmp_path)
+    for phi_deg in (0.0, 102.0):
+        series.record(series.run(phi_deg))
+    assert len(listener.after()) == 2
+    monkeypatch.setattr(notifier, "read_series", lambda *_: pytest.fail("read again"))
+    listener.begin()
+    assert listener.after(1000.0) == []
+
+
+def test_a_line_that_was_told_but_not_noted_is_told_again(listener: Listener, run: Talking) -> None:
+    """`kill -9` between the two: at least once."""
+    assert listener.after() == []
+    run.say("flag", "one")
+    heard = listener.hear
+
+    def hear_and_die(line: str) -> bool:
+        heard(line)
+        raise SystemExit
+
+    listener.hear = hear_and_die  # type: ignore[method-assign]
+    listener.begin()
+    with pytest.raises(SystemExit):
+        listener.notifier.step()
+    listener.hear = heard  # type: ignore[method-assign]
+    listener.begin()
+    assert listener.after() == 2 * ["film, phi 102 deg: one"]
+    listener.begin()
+    assert listener.after() == []
 
 
 def test_a_damaged_state_begins_anew(listener: Listener, run: Talking) -> None:
