@@ -36,8 +36,8 @@ def _notify(arguments: argparse.Namespace) -> None:
     """Follow the journal until Ctrl-C and hand one line to a command when something happens, once.
 
     Told are pauses and waits that last, that the sample is to be turned, flags, the end of an azimuth, of the series,
-    and of a run that failed. Nothing is told of what happened before the first start on a data folder. Without a command the lines
-    are printed.
+    and of a run that failed. Nothing is told of what happened before the first start on a data folder. Without a
+    command the lines are printed.
     """
     from mistral_txm.services.notifier import notify
 
