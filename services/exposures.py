@@ -1,5 +1,6 @@
 """The exposures of a run, told from its documents: which frame of which file belongs to which key."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from mistral_txm.services.standing import (
     last_of_each,
     rejected_keys,
 )
+
+logger = logging.getLogger(__name__)
 
 RETURN = "zero"
 """Stream of the sample at the return to zero tilt, which is no part of its series."""
@@ -94,7 +97,8 @@ class RunExposures:
     """Takes the documents of one run as they come and keeps its exposures, its log, and what it waives.
 
     After a pause the RunEngine takes the interrupted exposure again under the same sequence number: the
-    last Event of each counts. Documents that come twice change nothing.
+    last Event of each counts. Documents that come twice change nothing. An exposure that a damaged journal does not
+    tell in full is none: it is missing in its series, and taken again; that is logged once.
     """
 
     def __init__(self) -> None:
@@ -102,11 +106,12 @@ class RunExposures:
         self.stop: dict[str, Any] | None = None
         self._streams: dict[str, str] = {}
         self._resources: dict[str, tuple[Path, str]] = {}
-        self._frames: dict[tuple[str, int], tuple[Path, str]] = {}
+        self._frames: dict[tuple[str, int], tuple[Path, str] | None] = {}
         self._exposures: dict[tuple[str, int], Exposure] = {}
         self._recorded: dict[Exposure, None] = {}
         self._log: dict[LogEntry, None] = {}
         self._waived: dict[Key, None] = {}
+        self._is_damaged = False
 
     @classmethod
     def of(cls, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> "RunExposures":
@@ -118,6 +123,21 @@ class RunExposures:
 
     def add(self, name: str, doc: Mapping[str, Any]) -> Exposure | None:
         """Take one document; return the exposure that it completes, if it does."""
+        try:
+            return self._take(name, doc)
+        except (LookupError, TypeError, ValueError, FrameError) as damage:
+            if not self._is_damaged:
+                logger.error(
+                    "run %s: its journal is damaged, what is told of a %s cannot be used (%s); an exposure that is not "
+                    "told in full is missing, `resume` takes it again",
+                    self.start.get("uid", "without a start"),
+                    name,
+                    damage,
+                )
+            self._is_damaged = True
+            return None
+
+    def _take(self, name: str, doc: Mapping[str, Any]) -> Exposure | None:
         match name:
             case "start":
                 self.start = dict(doc)
@@ -129,7 +149,7 @@ class RunExposures:
             case "stream_resource":
                 self._resources[doc["uid"]] = (path_of(doc["uri"]), doc["parameters"]["dataset"])
             case "stream_datum":
-                place = self._resources[doc["stream_resource"]]
+                place = self._resources.get(doc["stream_resource"])
                 self._frames[doc["descriptor"], doc["seq_nums"]["start"]] = place
             case "event" if doc["descriptor"] in self._streams:
                 return self._event(self._streams[doc["descriptor"]], doc)
@@ -184,7 +204,10 @@ class RunExposures:
 
     def _exposure(self, stream: str, doc: Mapping[str, Any]) -> Exposure:
         data, seq_num = doc["data"], int(doc["seq_num"])
-        path, dataset = self._frames[doc["descriptor"], seq_num]
+        place = self._frames.get((doc["descriptor"], seq_num))
+        if place is None:
+            raise LookupError(f"{stream} {seq_num}: the file of its frame is not known")
+        path, dataset = place
         exposure = Exposure(
             run_uid=self.start["uid"],
             stream=stream,
