@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
+import bluesky.preprocessors as bpp
 import pytest
 from bluesky import Msg, RunEngine
 from bluesky.utils import PlanHalt, RequestAbort, RequestStop, RunEngineInterrupted
@@ -333,6 +334,10 @@ Taken = dict[tuple[str, Key], int]
 """Checksums of frames by stream and key."""
 
 
+LAST = Msg("null")
+"""Comes last, and nothing happens at it: an engine that is suspended there has nothing to go on with, and raises."""
+
+
 class Engine:
     """A RunEngine over Channel Access that is disturbed at some of its messages, and the frames that it recorded."""
 
@@ -380,13 +385,14 @@ class Engine:
                 return
             seen[id(message)] = message
             self.messages += 1
-            if is_hit(self.messages) and self.run_engine.resumable:
+            if is_hit(self.messages) and self.run_engine.resumable and message is not LAST:
                 hits += 1
                 suspending = how == "suspend"
                 self._act(how)
 
         self.run_engine.msg_hook = hook
-        act: Callable[[], Any] = lambda: self.run_engine(plan)  # noqa: E731  # replaced after a pause
+        whole = bpp.pchain(plan, [LAST])
+        act: Callable[[], Any] = lambda: self.run_engine(whole)  # noqa: E731  # replaced after a pause
         while True:
             try:
                 act()
