@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 """Time between two statuses when nothing happens, s."""
+AT_ONCE_S = 0.3
+"""A journal that is read has no longer pauses than that, s."""
 
 
 class LiveReconstruction:
@@ -144,9 +146,37 @@ class LiveReconstruction:
         return str(uid)
 
 
+Documents = queue.SimpleQueue[tuple[str, str, Document] | None]
+"""Run, name and document; None after the last."""
+
+
+def backlog(documents: Documents, before: float) -> list[tuple[str, str, Document] | None]:
+    """Take the documents from before a time, s since 1970, as far as they come at once.
+
+    A process that starts in mid-series reads all angles so far before its first volume: one of the first angles alone
+    would replace one that has more.
+
+    >>> journal: Documents = queue.SimpleQueue()
+    >>> for at in (1.0, 2.0, 3.0, 4.0):
+    ...     journal.put(("a run", "event", {"time": at}))
+    >>> [doc["time"] for _, _, doc in backlog(journal, 3.0)]
+    [1.0, 2.0, 3.0]
+    >>> len(backlog(journal, 5.0))
+    1
+    """
+    entries = []
+    while True:
+        try:
+            entries.append(documents.get(timeout=AT_ONCE_S))
+        except queue.Empty:
+            return entries
+        if entries[-1] is None or entries[-1][2].get("time", 0.0) >= before:
+            return entries
+
+
 def run(data: Path, series: str | None, stop: threading.Event) -> None:
     """Follow until ``stop`` is set: documents are taken as they come, and worked on when no more are there."""
-    documents: queue.SimpleQueue[tuple[str, str, Document] | None] = queue.SimpleQueue()
+    documents: Documents = queue.SimpleQueue()
 
     def read() -> None:
         try:
@@ -157,18 +187,19 @@ def run(data: Path, series: str | None, stop: threading.Event) -> None:
 
     threading.Thread(target=read, name="journal", daemon=True).start()
     live = LiveReconstruction(data, series)
+    entries = backlog(documents, time.time())
     while True:
+        for entry in entries:
+            if entry is None:
+                return
+            live.add(*entry)
+        live.update()
         try:
             entries = [documents.get(timeout=HEARTBEAT_S)]
         except queue.Empty:
             entries = []
         while not documents.empty():
             entries.append(documents.get())
-        for entry in entries:
-            if entry is None:
-                return
-            live.add(*entry)
-        live.update()
 
 
 def _compile() -> None:
@@ -196,14 +227,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s live %(levelname)s: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT):  # at once: catching up may take minutes, and nothing is lost
+        signal.signal(number, lambda *_: sys.exit(0))
     if options.lifeline:
         watch_parent()
     _compile()
     print(json.dumps({"ready": True, "data": str(options.data)}), flush=True)
-    run(options.data, options.series, stop)
+    run(options.data, options.series, threading.Event())
     return 0
 
 
