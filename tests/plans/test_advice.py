@@ -118,6 +118,17 @@ def test_the_returns_are_told_before_the_sample_is_turned_and_at_the_end(
     assert tilts(scene) == [-30.0, 0.0, 2.0]
 
 
+def test_a_flag_of_one_edge_pauses_before_the_next(
+    played: Callable[..., Any], returning: Measurement
+) -> None:
+    both = returning.model_copy(update={"energies_ev": (707.4, 778.1), "quality": "pause"})
+    scene = played(both, {18: {"flags": DAMAGE}})
+    assert scene.log == [("pause", DAMAGE), ("go_on", "resumed")]
+    at = [message.command for message in scene.messages]
+    opened = [number for number, command in enumerate(at) if command == "open_run"]
+    assert at.index("pause") < opened[1]
+
+
 def test_what_is_found_of_an_azimuth_after_its_end_is_told_at_the_next(
     player: MakePlayer, stub_instrument: Instrument, returning: Measurement
 ) -> None:
