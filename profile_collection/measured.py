@@ -1,6 +1,7 @@
 """Measurements that were begun, as the journal of a data folder tells of them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from mistral_txm.devices.key import Key
 from mistral_txm.plans import Measurement
 from mistral_txm.plans.return_to_zero import return_keys
 from mistral_txm.services.exposures import RETURN, Exposure
+from mistral_txm.services.frame_files import existing
 from mistral_txm.services.series_exposures import SeriesExposures
 from mistral_txm.services.standing import assigned
-from mistral_txm.services.verification import Verification, read_series, verify
+from mistral_txm.services.verification import read_series, verify
 
 
 @dataclass(frozen=True)
@@ -60,28 +62,40 @@ class Measured:
         done = {}
         for energy_ev, one in self.series.items():
             (found,) = verify(data, one.uid)
-            done[energy_ev] = found.done | self._returned(one, found)
+            damaged = {exposure for exposure, _ in found.damaged}
+            done[energy_ev] = found.done | self._returned(one, found.missing, damaged)
         return done
 
-    def _returned(self, series: SeriesExposures, found: Verification) -> frozenset[Key]:
+    def open_returns(self) -> dict[str, list[Key]]:
+        """Return by series the keys of returns to zero tilt that are still to be taken; no frame is read for it."""
+        planned = return_keys(self.measurement)
+        found = {}
+        for one in self.series.values():
+            lost = {each for each in _returns(one) if existing(each.path) is None}
+            returned = self._returned(one, one.standing().missing, lost)
+            found[one.uid] = [key for key in planned if key not in returned]
+        return found
+
+    def _returned(
+        self, series: SeriesExposures, missing: Iterable[Key], damaged: Collection[Exposure]
+    ) -> frozenset[Key]:
         """Return the keys of returns that are not to be taken: they were, or the sample was turned since then."""
         if not (planned := return_keys(self.measurement)):
             return frozenset()
-        damaged = {one for one, _ in found.damaged}
-        good = {
-            one.key
-            for one in series.exposures
-            if one.stream == RETURN and assigned(one) and one not in damaged
-        }
+        good = {one.key for one in _returns(series) if assigned(one) and one not in damaged}
         last = max(
             (one for each in self.series.values() for one in each.exposures if _shows_sample(one)),
             key=lambda one: one.time,
             default=None,
         )
-        unfinished = {key.phi_deg for key in found.missing}
+        unfinished = {key.phi_deg for key in missing}
         if last is not None:
             unfinished.add(last.key.phi_deg)
         return frozenset(key for key in planned if key in good or key.phi_deg not in unfinished)
+
+
+def _returns(series: SeriesExposures) -> list[Exposure]:
+    return [one for one in series.exposures if one.stream == RETURN]
 
 
 def _shows_sample(exposure: Exposure) -> bool:
@@ -90,16 +104,30 @@ def _shows_sample(exposure: Exposure) -> bool:
 
 def measured(data: Path) -> list[Measured]:
     """Return the measurements of a data folder; the one that was measured last comes last."""
+    return [_measured(uid, group) for uid, group in _groups(data).items()]
+
+
+def open_returns(data: Path) -> dict[str, list[Key]]:
+    """Return by series which exposures of returns to zero tilt `resume` still takes, from the journal alone."""
+    found: dict[str, list[Key]] = {}
+    for uid, group in _groups(data).items():
+        with suppress(ValueError):  # a measurement of another version is not resumed
+            found |= _measured(uid, group).open_returns()
+    return found
+
+
+def _groups(data: Path) -> dict[str, dict[float, SeriesExposures]]:
+    """Return the series of each measurement by their photon energy."""
     groups: dict[str, dict[float, SeriesExposures]] = {}
     for record in read_series(data):
-        if not record.manifest:
+        start = record.runs[-1].start if record.manifest else {}
+        if not {"measurement", "energy_ev"} <= start.keys():  # nothing that could be resumed
             continue
-        start = record.runs[-1].start
         uid = _edges(record).get("series", record.uid)
         energy_ev = float(start["energy_ev"])
         others = {each: one for each, one in groups.pop(uid, {}).items() if each != energy_ev}
         groups[uid] = {**others, energy_ev: record}
-    return [_measured(uid, group) for uid, group in groups.items()]
+    return groups
 
 
 def _edges(record: SeriesExposures) -> Mapping[str, Any]:

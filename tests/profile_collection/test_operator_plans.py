@@ -60,7 +60,9 @@ def begin(monkeypatch):
         monkeypatch.setattr(
             measured,
             "verify",
-            lambda data, uid: [SimpleNamespace(done=frozenset(by_uid[uid].accepted()))],
+            lambda data, uid: [
+                SimpleNamespace(done=frozenset(by_uid[uid].accepted()), missing=[], damaged=[])
+            ],
         )
         asked = {}
         monkeypatch.setattr(

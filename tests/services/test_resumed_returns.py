@@ -53,6 +53,23 @@ def test_a_return_that_is_missing_is_taken_as_long_as_the_sample_was_not_turned(
     assert left(series, series.run(90.0)) == [("zero", key) for key in BACK[90.0]]
 
 
+@pytest.mark.parametrize("taken", [0, 3, 4])
+def test_status_tells_of_a_return_that_resume_takes(series, taken, capsys):
+    runs = [series.run(0.0, returned=BACK[0.0]), series.run(90.0, returned=BACK[90.0][:taken])]
+    for (_, start), *_ in runs:
+        start |= {"measurement": MEASUREMENT.to_dict(), "energy_ev": 707.4}
+    series.record(runs[0])
+    assert main(["status", "--data", str(series.data)]) == 0
+    assert "zero" not in capsys.readouterr().out  # there is more to take: it comes with that
+    assert len(left(series, runs[1])) == 4 - taken
+    assert main(["status", "--data", str(series.data)]) == 0
+    stands, *more = capsys.readouterr().out.splitlines()
+    assert stands.startswith("series written: complete, 16 of 16 exposures accepted, 0 missing")
+    told = f"the return to zero tilt at phi 90 deg, theta -5 deg lacks {4 - taken} exposure"
+    assert [line.partition(told)[0] for line in more] == ["  "] * (taken < 4)
+    assert all(line.endswith("; `resume` takes what it lacks") for line in more)
+
+
 def test_a_return_that_was_taken_is_not_taken_again(series):
     first = series.run(0.0, returned=BACK[0.0])
     again = [Key(0.0, 20.0, 1, 1)]
