@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
-import bluesky.preprocessors as bpp
 import pytest
 from bluesky import Msg, RunEngine
 from bluesky.utils import PlanHalt, RequestAbort, RequestStop, RunEngineInterrupted
@@ -338,6 +337,13 @@ LAST = Msg("null")
 """Comes last, and nothing happens at it: an engine that is suspended there has nothing to go on with, and raises."""
 
 
+def with_last(plan: Plan) -> Plan:
+    """Add `LAST` to a plan."""
+    result = yield from plan
+    yield LAST
+    return result
+
+
 class Engine:
     """A RunEngine over Channel Access that is disturbed at some of its messages, and the frames that it recorded."""
 
@@ -391,7 +397,7 @@ class Engine:
                 self._act(how)
 
         self.run_engine.msg_hook = hook
-        whole = bpp.pchain(plan, [LAST])
+        whole = with_last(plan)
         act: Callable[[], Any] = lambda: self.run_engine(whole)  # noqa: E731  # replaced after a pause
         while True:
             try:

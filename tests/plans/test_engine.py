@@ -125,6 +125,10 @@ def test_a_tiny_vector_tomography(
     runs = [
         Run(documents[slice(*bounds)]) for bounds in zip(starts, [*starts[1:], None], strict=True)
     ]
+    question = runs.pop(1)
+    assert question.start["plan_name"] == "turn_sample"
+    assert [one["data"]["log_kind"] for one in question.events["log"]] == ["ask", "go_on"]
+    assert question.stop["exit_status"] == "success"
     assert [run.start["phi_deg"] for run in runs] == [0.0, 102.0]
     assert instrument.azimuth.phi_deg == 102.0
     for run in runs:
