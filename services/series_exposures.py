@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from mistral_txm.devices.key import Key
 from mistral_txm.services.exposures import RETURN, Exposure, RunExposures, UnreadableExposure
+from mistral_txm.services.references import References
 from mistral_txm.services.standing import Standing, last_of_each, planned_keys, standing
 
 T = TypeVar("T")
@@ -20,8 +20,8 @@ class Angle:
     Darks and flats are those of the run that finished it. Of the flats these are the ones last taken before its
     exposures and the ones taken next after them, once these are complete: the run has gone on to other exposures, or
     has ended. While a run goes on, its darks are those from before its first exposure of the sample. What cannot be
-    read is passed over; where no flat of a helicity, or no dark of an exposure time can, they are all there, so that
-    their reader says why.
+    read is passed over; where too few flats of a helicity or darks of an exposure time can, they are all there, so
+    that their reader says why.
     """
 
     phi_deg: float
@@ -169,7 +169,7 @@ class SeriesExposures:
         Raises
         ------
         FrameError
-            If no exposure of a key can be read, or no flat of a helicity, or no dark of an exposure time.
+            If no exposure of a key can be read, or too few flats of a helicity or darks of an exposure time.
         """
         while True:
             try:
@@ -201,12 +201,10 @@ class SeriesExposures:
         readable = self.standing(self._unreadable.keys()).accepted
         return self.standing({one for one in self._unreadable if one.key in readable})
 
-    def _references(self) -> "dict[str, _References]":
-        return {run.start["uid"]: _References(run, self._unreadable) for run in self.runs}
+    def _references(self) -> dict[str, References]:
+        return {run.start["uid"]: References(run, self._unreadable) for run in self.runs}
 
-    def _angle(
-        self, exposures: Sequence[Exposure], references: Mapping[str, "_References"]
-    ) -> Angle:
+    def _angle(self, exposures: Sequence[Exposure], references: Mapping[str, References]) -> Angle:
         of_it = {one.run_uid for one in exposures}
         last_run = next(uid for uid in reversed(self._runs) if uid in of_it)
         own = references[last_run]
@@ -242,75 +240,6 @@ def _readable(exposure: Exposure) -> bool:
 def taken(runs: Iterable[RunExposures]) -> dict[str, list[int]]:
     """Return by run how many exposures of it are known, and whether (1) or not (0) its end is."""
     return {run.start["uid"]: [len(run.in_order()), int(run.stop is not None)] for run in runs}
-
-
-class _Flat(NamedTuple):
-    """A flat, and where it stands in its run."""
-
-    exposure: Exposure
-    place: int
-    group: int
-    """Flats of one group were taken one after the other."""
-    is_readable: bool
-
-
-class _References:
-    """The darks and flats of a run.
-
-    What cannot be read is passed over; but where nothing of its kind can, all is there, so that its reader says why.
-    """
-
-    def __init__(self, run: RunExposures, unreadable: Collection[Exposure]) -> None:
-        recorded = run.in_order()
-        self._places = {one: place for place, one in enumerate(recorded)}
-        flats: list[_Flat] = []
-        group, before = 0, None
-        for place, one in enumerate(recorded):
-            if one.stream == "flat":
-                group += before != "flat"
-                flats.append(_Flat(one, place, group, one not in unreadable))
-            before = one.stream
-        if (
-            run.stop is None and before == "flat"
-        ):  # else each flat would change the angles before it
-            flats = [flat for flat in flats if flat.group != group]
-        self._flats: dict[int, list[_Flat]] = {}
-        for flat in flats:
-            self._flats.setdefault(flat.exposure.key.helicity, []).append(flat)
-        darks = recorded if run.stop is not None else takewhile(_without_sample, recorded)
-        every = [one for one in darks if one.stream == "dark"]
-        times_s = {one.exposure_s for one in every if one not in unreadable}
-        self.darks = tuple(
-            one for one in every if one not in unreadable or one.exposure_s not in times_s
-        )
-        self.darks_left_out = [one for one in every if one not in self.darks]
-
-    def flats_about(
-        self, exposures: Sequence[Exposure]
-    ) -> tuple[dict[int, tuple[Exposure, ...]], list[Exposure]]:
-        """Return by helicity the flats last taken before some exposures and next after them, and those passed over."""
-        places = [self._places[one] for one in exposures if one in self._places]
-        first, last = min(places, default=0), max(places, default=0)
-        found, left_out = {}, []
-        for helicity, every in self._flats.items():
-            wanted = _nearest(every, first, last)
-            used = _nearest([flat for flat in every if flat.is_readable], first, last)
-            if used:
-                left_out += [flat.exposure for flat in wanted if not flat.is_readable]
-            if used or wanted:
-                found[helicity] = tuple(flat.exposure for flat in used or wanted)
-        return found, left_out
-
-
-def _nearest(flats: Sequence[_Flat], first: int, last: int) -> list[_Flat]:
-    before = [flat for flat in flats if flat.place < first]
-    after = [flat for flat in flats if flat.place > last]
-    groups = {flat.group for flat in (*before[-1:], *after[:1])}
-    return [flat for flat in (*before, *after) if flat.group in groups]
-
-
-def _without_sample(exposure: Exposure) -> bool:
-    return exposure.stream in ("dark", "flat")
 
 
 def _by_helicity(exposures: Iterable[Exposure]) -> dict[int, tuple[Exposure, ...]]:
