@@ -227,7 +227,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s live %(levelname)s: %(message)s")
-    for number in (signal.SIGTERM, signal.SIGINT):  # at once: catching up may take minutes, and nothing is lost
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # at once: catching up may take minutes, and nothing is lost
         signal.signal(number, lambda *_: sys.exit(0))
     if options.lifeline:
         watch_parent()
