@@ -181,7 +181,7 @@ def begun(data, *words):
         process_group=0,
     ) as process:
         try:
-            wait_for(lambda: documents(data) > before + 100, 600)
+            wait_for(lambda: documents(data) > before + 120, 600)
             yield process
         finally:
             process.kill()
