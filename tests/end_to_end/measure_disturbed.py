@@ -129,6 +129,9 @@ def measure(data: Path, size: str, time_scale: float, *, disturbed: bool) -> Non
     with session_in(data, time_scale) as session:
         if disturbed:
             Fate(session, len(measurement.planned_keys()))
+        else:  # its frames alone are compared
+            for name in ("catalog", "live", "monitor"):
+                session.services[name].stop()
         plan = session.vector_tomography(session.instrument, measurement, series="series")
         act = lambda: session.RE(plan)  # noqa: E731  # replaced after a pause
         while True:

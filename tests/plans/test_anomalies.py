@@ -481,7 +481,7 @@ def test_a_series_that_is_ended_at_any_message_and_resumed_equals_an_undisturbed
     instrument: Any, undisturbed: tuple[Measurement, Taken, int], how: str
 ) -> None:
     measurement, taken, total = undisturbed
-    for at in range(5, total, 37):
+    for at in range(5, total, 53):
         engine, series = Engine(), f"{how} at {at}"
         engine.run(
             vector_tomography(instrument, measurement, series=series), lambda n, at=at: n == at, how
