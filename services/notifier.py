@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -259,11 +260,13 @@ def command_of(argv: Sequence[str]) -> Tell:
                 command,
                 input=line + "\n",
                 text=True,
+                errors="replace",  # a program may speak another encoding
                 capture_output=True,
                 timeout=COMMAND_S,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as failure:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as failure:
+            # ValueError: NUL or half a surrogate pair, which no argument can hold.
             logger.error("%s: %s", argv[0], failure)
             return False
         if done.returncode:
@@ -275,7 +278,8 @@ def command_of(argv: Sequence[str]) -> Tell:
 
 
 def _print(line: str) -> bool:
-    print(line, flush=True)
+    encoding = sys.stdout.encoding
+    print(line.encode(encoding, "replace").decode(encoding), flush=True)
     return True
 
 

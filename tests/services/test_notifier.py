@@ -304,6 +304,48 @@ def test_the_command_gets_the_line_and_no_shell_sees_it(tmp_path: Path) -> None:
     assert not command_of([str(tmp_path / "missing")])("line")
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_the_command_says_in_another_encoding_is_no_failure_of_its_own(
+    code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    says = f"import sys; sys.stderr.buffer.write(b'gr\\xfc\\xdfe an @'); raise SystemExit({code})"
+    assert command_of([sys.executable, "-c", says])("line") is (code == 0)
+    assert caplog.text.count("an @") == code
+
+
+def test_a_line_that_no_command_can_be_given_is_given_up_and_the_next_is_told(
+    listener: Listener, run: Talking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NUL stands in no argument of a process, a half of a surrogate pair in no text; a journal may hold both."""
+    heard = tmp_path / "heard"
+    program = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n')"
+    tell = command_of([sys.executable, "-c", program, str(heard), "{}"])
+    listener.hear = tell  # type: ignore[method-assign]
+    assert listener.after() == []
+    for text in ("nul \0", "half \ud83d", "well"):
+        run.say("flag", text)
+    for _ in range(TRIES):
+        assert not heard.exists()
+        listener.begin()  # also a restart takes it up where it was
+        listener.after(RETRY_S)  # tries it twice
+    assert heard.read_text() == "film, phi 102 deg: well\n"
+    assert caplog.text.count("given up") == 2
+
+
+def test_a_line_that_no_terminal_can_show_is_printed_as_far_as_it_can_be(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    class Once(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            self.set()
+            return True
+
+    state = {"told": {}, "waits_told": {}, "lines": [{"text": "half \ud83d", "tries": 0}]}
+    (tmp_path / STATE).write_text(json.dumps(state))
+    notify(tmp_path, [], 60.0, Once())
+    assert capsysbinary.readouterr().out == b"half ?\n"
+
+
 def test_a_second_notifier_is_refused(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
