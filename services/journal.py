@@ -24,7 +24,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -318,8 +318,12 @@ def journal_files(directory: Path) -> list[Path]:
     The order is that of the times in the headers; a file whose header is not yet complete comes
     last.
     """
+    return _oldest_first(directory.glob("*.jsonl"))
+
+
+def _oldest_first(paths: Iterable[Path]) -> list[Path]:
     found = []
-    for path in directory.glob("*.jsonl"):
+    for path in paths:
         with path.open("rb") as file:
             line = file.readline()
         try:
@@ -336,8 +340,9 @@ def follow(
     """Yield ``(run_uid, name, doc)`` of all runs, those there and those to come, until ``stop``.
 
     Each document comes exactly once, in order within its run; older runs come first. A follower
-    that was restarted gets everything again from the start. A file that cannot be read is reported
-    once in the log and left out.
+    that was restarted gets everything again from the start. A file that is no journal is reported
+    once in the log and left out. What cannot be read, the folder or a file, is reported once, and
+    read on when it can be: a share may be away for a moment.
 
     Parameters
     ----------
@@ -349,10 +354,20 @@ def follow(
         Time between two looks at the sizes of the files, s.
     """
     tails: dict[str, JournalTail | None] = {}
+    troubled: set[Path] = set()
+
+    def note_trouble(path: Path, error: OSError) -> None:
+        if path not in troubled:
+            logger.error("%s: cannot be read (%s); tried again", path, error)
+        troubled.add(path)
+
     while not stop.is_set():
-        if any(entry.name not in tails for entry in _entries(directory)):
-            for path in journal_files(directory):
-                tails.setdefault(path.name, JournalTail(path))
+        try:
+            new = [entry for entry in _entries(directory) if entry.name not in tails]
+            tails.update((path.name, JournalTail(path)) for path in _oldest_first(new))
+            troubled.discard(directory)
+        except OSError as error:
+            note_trouble(directory, error)
         for file_name, tail in tails.items():
             if tail is None or tail.finished:
                 continue
@@ -361,9 +376,12 @@ def follow(
                     yield tail.run_uid, name, doc
                     if stop.is_set():
                         return
-            except (JournalError, FileNotFoundError) as error:
+                troubled.discard(tail.path)
+            except JournalError as error:
                 logger.error("%s", error)
                 tails[file_name] = None
+            except OSError as error:
+                note_trouble(tail.path, error)
         stop.wait(poll_s)
 
 

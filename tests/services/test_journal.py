@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,74 @@ def test_follow_survives_a_bad_file_and_replays_after_a_restart(
                 stop.set()
         assert found == docs
     assert "not a journal" in caplog.text
+
+
+class Scripted(threading.Event):
+    """Set after the last of some things were done, one at each wait."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        super().__init__()
+        self.steps = iter(steps)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        next(self.steps, self.set)()
+        return self.is_set()
+
+
+def test_follow_loses_nothing_where_the_folder_is_away_for_a_moment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, away = tmp_path / "journal", tmp_path / "away"
+    first, second, third = documents(4), documents(1), documents(1)
+    path = write(directory, first)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])  # its stop is still to come
+
+    def replaced() -> None:  # neither listing nor reading says that there is nothing
+        directory.rename(away)
+        directory.touch()
+
+    def back() -> None:
+        directory.unlink()
+        away.rename(directory)
+        write(directory, second)
+
+    def gone() -> None:
+        directory.rename(away)
+
+    def back_again() -> None:
+        away.rename(directory)
+        path.write_bytes(whole)
+        write(directory, third)
+
+    def look() -> None:
+        pass
+
+    stop = Scripted(replaced, look, back, gone, look, back_again, replaced, look)
+    found = [(name, doc) for _, name, doc in follow(directory, stop)]
+    assert found == [*first[:-1], *second, first[-1], *third]
+    # Once each time: what was finished is not looked at, and a folder that is not there has no files.
+    assert [record.args[0] for record in caplog.records] == [directory, path, path, directory]
+
+
+def test_follow_finds_new_runs_beside_a_file_that_cannot_be_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = documents(1), documents(1)
+    path = write(tmp_path, first)
+    cut = path.read_bytes()[:-40]
+    path.write_bytes(cut)
+
+    def unreadable() -> None:
+        path.rename(tmp_path / "kept")
+        path.symlink_to(path)
+        write(tmp_path, second)
+
+    def readable() -> None:
+        path.unlink()
+        (tmp_path / "kept").rename(path)
+
+    stop = Scripted(unreadable, lambda: None, readable)
+    found = [(name, doc) for _, name, doc in follow(tmp_path, stop)]
+    assert found == [*first[:-1], *second]
+    assert len(caplog.records) == 1
