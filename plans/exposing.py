@@ -217,9 +217,14 @@ def wait_for_light(instrument: Instrument, *, was_lost: bool = False) -> MsgGene
 
 
 def ask_for_help(instrument: Instrument, reason: str) -> MsgGenerator[None]:
-    """Pause with the shutter closed until a person resumes the plan."""
-    yield from note(instrument, "pause", reason)
+    """Pause with the shutter closed until a person resumes the plan.
+
+    Why is noted last: readers of the run, and the prompt, take the newest line for the reason of the pause, also where
+    the shutter does not close and is told of.
+    """
+    yield from bps.checkpoint()  # what came before is not repeated where the closing is cut
     yield from _shut(instrument)
+    yield from note(instrument, "pause", reason)
     yield from bps.checkpoint()
     yield from bps.pause()
     yield from note(instrument, "go_on", "resumed")

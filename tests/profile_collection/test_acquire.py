@@ -6,14 +6,19 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import pytest
 from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 
+from mistral_txm.devices.log import Log
+from mistral_txm.plans.exposing import ask_for_help
 from mistral_txm.profile_collection.acquire import (
     PATIENCE,
     Awake,
@@ -224,6 +229,65 @@ def test_a_plan_that_pauses_itself_ends_with_its_reason(recorder, log):
     assert recorder.ends == ["abort"]
     assert recorder.put_back == [True]
     assert recorder.RE.state == "idle"
+
+
+class Shutter(SynAxis):
+    """A shutter that takes its time, and closes or does not."""
+
+    def __init__(self, closes):
+        super().__init__(name="shutter")
+        self.closes = closes
+
+    def set(self, value):
+        status = Status()
+        failure = TimeoutError(f"shutter: not {value} within 5 s")
+        end = status.set_finished if self.closes else partial(status.set_exception, failure)
+        threading.Timer(0.1, end).start()
+        return status
+
+
+def asking(closes):
+    """Return what a plan needs that asks for help."""
+    return SimpleNamespace(shutter=Shutter(closes), log=Log(name="log"))
+
+
+def test_a_shutter_that_does_not_close_hides_no_reason(recorder):
+    lines = []
+    recorder.RE.subscribe(lambda _, doc: lines.append(tuple(doc["data"].values())), "event")
+    plan = ask_for_help(asking(closes=False), "ccd: 3 C, check the cooler")
+    with pytest.raises(MeasurementFailed) as raised:
+        acquire(recorder.RE, recorder.measure(plan))
+    assert str(raised.value) == "the measurement stopped: ccd: 3 C, check the cooler"
+    assert lines == [
+        ("flag", "shutter: not closed within 5 s"),
+        ("pause", "ccd: 3 C, check the cooler"),
+    ]
+
+
+def test_a_cut_while_the_shutter_closes_repeats_nothing_that_came_before(recorder):
+    """What came before may be an exposure."""
+    instrument, exposed = asking(closes=True), SynAxis(name="exposed")
+    RE, sent, cut = recorder.RE, [], iter([True])
+
+    def pause(message):
+        if message.command == "set":
+            sent.append(message.obj.name)
+        if message.command == "set" and message.obj is instrument.shutter and next(cut, False):
+            # The public way would wait for itself here.
+            RE.loop.create_task(RE._request_pause_coro(False))
+
+    RE.msg_hook = pause
+
+    def plan():
+        yield from bps.mv(exposed, 1)
+        yield from ask_for_help(instrument, "ccd: 3 C, check the cooler")
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(recorder.measure(plan()))
+    with pytest.raises(RunEngineInterrupted):
+        RE.resume()
+    assert sent == ["exposed", "shutter", "shutter", "log"]
+    RE.abort()
 
 
 def test_a_reason_of_earlier_is_not_that_of_ctrl_c(recorder, log):
