@@ -33,6 +33,7 @@ from mistral_txm.services.lifeline import watch_parent
 from mistral_txm.services.live_files import LIVE
 from mistral_txm.services.live_series import LiveSeries
 from mistral_txm.services.live_volumes import VolumeMaker
+from mistral_txm.services.standing import is_rejection
 from mistral_txm.services.truth import singularities_in_layers
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class LiveReconstruction:
         self._series[uid].add(run_uid, name, doc)
         self._changed.add(uid)
         self._last_at[uid] = max(self._last_at.get(uid, 0.0), float(doc.get("time", 0.0)))
-        if name == "start":
+        if name == "start" and not is_rejection(doc):  # which measures nothing
             self._open_run = run_uid
             self._newest = self._measurement_of[uid]
         elif name == "stop" and run_uid == self._open_run:

@@ -413,6 +413,25 @@ def test_a_rejection_after_the_end_is_taken_up_by_a_process_that_starts_later(sh
     assert (status_of(short)["state"], status_of(short)["angles_done"]) == ("following", 1)
 
 
+def test_a_rejection_in_an_older_series_leaves_the_newer_one_the_newest(short, written_series):
+    newer = written_series(short.data, tilts_deg=(-30.0, 20.0), uid="newer")
+    follower = LiveReconstruction(short.data)
+    for documents in (short.run(0.0), newer.run(0.0)):
+        feed(follower, documents)
+        follower.update()
+    before = kept()
+    rejection = short.reject([(0.0, 20.0, 1, 0)])
+    rejection[0][1]["time"] = time.time()
+    feed(follower, rejection)
+    follower.update()
+    follower.update()
+    assert status_of(short)["angles_done"] == 1
+    told_at = status_of(newer)["updated_at"]
+    follower.update()
+    assert status_of(newer)["updated_at"] > told_at
+    assert kept() == before
+
+
 def test_waived_exposures_are_not_waited_for(short):
     keys = [(0.0, theta, h, 0) for theta in (-30.0, 20.0) for h in (1, -1)]
     waived = [(0.0, theta, h, 1) for theta in (-30.0, 20.0) for h in (1, -1)]
