@@ -32,6 +32,7 @@ from mistral_txm.services.verification import read_series, verify
 
 POLL_S = 0.2
 LIVE_TIMEOUT_S = 600.0
+"""How long the live reconstruction may publish nothing new, s; it may take longer in all, it may have 174 angles to read."""
 CATALOG_TIMEOUT_S = 600.0
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -156,11 +157,14 @@ def _finished_live(data: Path, series: str, live: ServiceProcess) -> dict[str, A
     """
     (record,) = read_series(data, series)
     runs = taken(record.runs)
-    deadline_s = time.monotonic() + LIVE_TIMEOUT_S
     path = data / LIVE / series / STATUS
-    while time.monotonic() < deadline_s:
+    told: dict[str, Any] = {}
+    since_s = time.monotonic()
+    while time.monotonic() < since_s + LIVE_TIMEOUT_S:
         if path.exists():
             status = read_status(path)
+            if (news := {**status, "updated_at": None}) != told:
+                told, since_s = news, time.monotonic()
             known = status.get("runs") == runs
             if known and status["state"] == "complete":
                 return status
@@ -170,7 +174,7 @@ def _finished_live(data: Path, series: str, live: ServiceProcess) -> dict[str, A
             live.start()
         time.sleep(POLL_S)
     raise MeasurementFailed(
-        f"the live reconstruction did not finish within {LIVE_TIMEOUT_S:g} s; see {live.log}"
+        f"the live reconstruction did not get further for {LIVE_TIMEOUT_S:g} s; see {live.log}"
     )
 
 
