@@ -14,8 +14,8 @@ class Advice(Device):  # type: ignore[misc]  # ophyd is untyped
     """Set to the uid of a series, it reads what is advised for it; without good, new advice it says nothing.
 
     It never fails and never waits: a file that is missing, old or damaged is no advice. `flags` is one line for each
-    flag, each with its view, `reached` 1 where the wanted resolution is there, `updated_at` when it was advised, in
-    seconds since 1970.
+    flag, each with its view, `reached` 1 where the wanted resolution is there, `updated_at` when it was advised and
+    `judged_until` when the newest exposure was taken that the flags know of, in seconds since 1970.
 
     Parameters
     ----------
@@ -27,6 +27,7 @@ class Advice(Device):  # type: ignore[misc]  # ophyd is untyped
     reached = Component(Signal, value=0, kind="omitted")
     resolution_nm = Component(Signal, value=math.nan, kind="omitted")
     updated_at = Component(Signal, value=math.nan, kind="omitted")
+    judged_until = Component(Signal, value=math.nan, kind="omitted")
 
     def __init__(self, *, name: str, live_directory: Path) -> None:
         super().__init__(name=name)

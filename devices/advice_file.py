@@ -16,7 +16,7 @@ MOST_BYTES = 1_000_000
 
 
 class Advised(NamedTuple):
-    """What is advised, and when, s since 1970.
+    """What is advised, when, and of what: the newest exposure that the flags know of, both s since 1970.
 
     A line for each flag, whether the wanted resolution is reached (0 or 1), and which it is, nm.
     """
@@ -25,6 +25,7 @@ class Advised(NamedTuple):
     reached: int = 0
     resolution_nm: float = math.nan
     updated_at: float = math.nan
+    judged_until: float = math.nan
 
 
 def read_advice(path: Path) -> Advised:
@@ -36,12 +37,13 @@ def read_advice(path: Path) -> Advised:
         updated_at = float(advice["updated_at"])
         if not abs(time.time() - updated_at) <= OLDEST_S:
             return Advised()
-        resolution_nm = advice["resolution_nm"]
+        resolution_nm, judged_until = advice["resolution_nm"], advice["judged_until"]
         return Advised(
             "\n".join(_line(flag) for flag in advice["flags"]),
             int(advice["reached"] is True),
             math.nan if resolution_nm is None else float(resolution_nm),
             updated_at,
+            math.nan if judged_until is None else float(judged_until),
         )
     except (
         OSError,

@@ -31,8 +31,10 @@ class Heeding:
     Parameters
     ----------
     told
-        By series, the flags that need not be told, shared by all azimuths of a measurement. Those that are there when
-        a series is looked at for the first time were told by an earlier session.
+        By series, the flags that need not be told, shared by all azimuths of a measurement.
+    begun
+        Whether exposures of the series were taken before this measurement. The flags of the first advice are known
+        then: an earlier session told them. That advice may come late, a new live reconstruction reads all views first.
     """
 
     def __init__(
@@ -41,14 +43,18 @@ class Heeding:
         measurement: Measurement,
         series: str,
         told: dict[str, set[str]],
+        *,
+        begun: bool,
     ) -> None:
         self._instrument = instrument
         self._measurement = measurement
         self._series = series
         self._told = told
-        self._was_open = False
+        self._was_open = not begun and series not in told
+        if not begun:
+            told.setdefault(series, set())
         self._began_s = self._took_s = 0.0
-        self._shown_at = math.nan
+        self._exposed_at = math.nan
 
     def look(self) -> MsgGenerator[str]:
         """Read the advice before a tilt; note new flags, or pause for them; return why the azimuth is over, if it is.
@@ -56,12 +62,13 @@ class Heeding:
         Without advice nothing happens, and it takes no time.
         """
         self._began_s = time.monotonic()
-        yield from self._read()
+        advice = self._instrument.advice
+        if not (yield from self._read()):
+            return ""
         yield from self._tell(pauses=self._measurement.quality == "pause")
         stop = self._measurement.stop
         if stop is None or stop.resolution_nm is None:
             return ""
-        advice = self._instrument.advice
         reached = yield from bps.rd(advice.reached, default_value=0)
         self._was_open = self._was_open or not reached
         if not (reached and self._was_open):
@@ -69,30 +76,35 @@ class Heeding:
         resolution_nm = yield from bps.rd(advice.resolution_nm, default_value=float("nan"))
         return f"its resolution is {resolution_nm:.0f} nm, wanted were {stop.resolution_nm:g} nm"
 
-    def shown(self) -> None:
-        """Take note that the sample was exposed just now."""
-        self._shown_at = time.time()
+    def exposing(self, exposures: MsgGenerator[None]) -> MsgGenerator[None]:
+        """Take exposures of the sample, the last of which `look_back` waits for."""
+        begin = time.time()
+        yield from exposures
+        self._exposed_at = begin
         self._took_s = time.monotonic() - self._began_s
 
     def look_back(self, *, more: bool) -> MsgGenerator[None]:
-        """Tell of the last exposures too; advice that is there, but older than they are, is waited for a little.
+        """Tell of the last exposures too; advice that is there, but does not know them, is waited for a little.
 
         Where no tilt comes after them, which `more` says, nothing pauses.
         """
         until_s = time.monotonic() + PATIENCE * self._took_s
-        updated_at = yield from self._read()
-        while updated_at < self._shown_at and time.monotonic() < until_s:
+        while (yield from self._read()):
+            judged_until = yield from bps.rd(
+                self._instrument.advice.judged_until, default_value=math.nan
+            )
+            if judged_until >= self._exposed_at or time.monotonic() >= until_s:
+                yield from self._tell(pauses=more and self._measurement.quality == "pause")
+                return
             yield from bps.sleep(POLL_S)
-            updated_at = yield from self._read()
-        yield from self._tell(pauses=more and self._measurement.quality == "pause")
 
-    def _read(self) -> MsgGenerator[float]:
-        """Read the advice; return when it was given, s since 1970, not a number without advice."""
+    def _read(self) -> MsgGenerator[bool]:
+        """Read the advice; return whether there is any."""
         advice = self._instrument.advice
         yield from bps.checkpoint()
         yield from bps.mv(advice, self._series)
-        updated_at: float = yield from bps.rd(advice.updated_at, default_value=math.nan)
-        return updated_at
+        updated_at = yield from bps.rd(advice.updated_at, default_value=math.nan)
+        return not math.isnan(updated_at)
 
     def _tell(self, *, pauses: bool) -> MsgGenerator[None]:
         advice = self._instrument.advice

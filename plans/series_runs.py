@@ -240,7 +240,11 @@ def _leg(
             control = control.model_copy(update={"signal_to_noise": None})
         heeding = {
             energy_ev: Heeding(
-                instrument, measurement, edge_series(series, measurement, energy_ev), order.told
+                instrument,
+                measurement,
+                edge_series(series, measurement, energy_ev),
+                order.told,
+                begun=bool(order.skip.get(energy_ev)),
             )
             for energy_ev in energies_ev
         }
@@ -270,12 +274,14 @@ def _leg(
                 yield from in_run(step.energy_ev, until_done(instrument, what, change))
                 now_ev = step.energy_ev
             folder = edge_series(series, measurement, step.energy_ev)
-            yield from in_run(step.energy_ev, take(instrument, folder, step, control, seen))
+            exposures = take(instrument, folder, step, control, seen)
             if step.shows_sample:
-                heeding[step.energy_ev].shown()
+                exposures = heeding[step.energy_ev].exposing(exposures)
+            yield from in_run(step.energy_ev, exposures)
         order.looked = seen.looked
+        comes = more and not order.is_over(time.monotonic() - began_s)
         for energy_ev in looked:
-            yield from in_run(energy_ev, heeding[energy_ev].look_back(more=more))
+            yield from in_run(energy_ev, heeding[energy_ev].look_back(more=comes))
 
     uids: dict[Hashable, str] = yield from whole_runs(instrument, metadata, body)
     return list(uids.values())

@@ -116,7 +116,7 @@ def tilt_series(
     taken = steps(measurement, azimuth_deg, skip)
     if not taken:
         raise PlanError(f"phi = {azimuth_deg:g} deg: all exposures are done, nothing to take")
-    order = order_of(measurement, series, md, looked=looked or Looked())
+    order = order_of(measurement, series, md, skip=skip, looked=looked or Looked())
     uids = yield from take_runs(instrument, order, taken)
     return uids
 

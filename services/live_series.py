@@ -96,6 +96,7 @@ class LiveSeries:
         self._history = History(published)
         self._watch = QualityWatch(self._pixel_nm, self._layers_nm)
         self._flags: list[Flag] = []
+        self._judged_until: float | None = None
         stop = start.get("measurement", {}).get("stop", {})
         self._advisor = Advisor(self._pixel_nm, self._layers_nm, stop.get("resolution_nm"))
         self._latest_at = time.time()
@@ -174,9 +175,10 @@ class LiveSeries:
             self._exposure_watch.look(newest)
         self._return_watch.look(self._seen)
         self._tell(all_there=all_there)
+        self._advise()
 
     def _tell(self, *, all_there: bool = False, reading: int = 0) -> None:
-        """Write what is known now for people and for plans; that all is there once all is said.
+        """Write what is known now for people; that all is there once all is said.
 
         `reading`: how many angles are to be read, while that is not done.
         """
@@ -201,12 +203,27 @@ class LiveSeries:
             message = f"catching up: {len(self._seen)} of {reading} angles read"
             state = {"state": "following", "message": message}
         self._status.update(state)
-        now = {"updated_at": time.time()}
-        write_status(self._folder / STATUS, self._status | now)
-        advice = {"flags": self._status["flags"], "resolution_nm": self._status["resolution_nm"]}
-        write_status(
-            self._folder / ADVICE, advice | now | {"reached": self._status["advice"]["reached"]}
-        )
+        write_status(self._folder / STATUS, self._status | {"updated_at": time.time()})
+
+    def _advise(self) -> None:
+        """Write for plans what was judged, and up to which exposure; never while views are read or solved.
+
+        A plan would take advice that does not know the newest views yet, or none of them after a restart, for one
+        that finds nothing wrong with them.
+        """
+        until = self._judged_until
+        if self._not_published is None:  # the returns are looked at after the views
+            until = (
+                max((until or 0.0, *(one["time"] for one in self._return_watch.entries))) or None
+            )
+        advice = {
+            "flags": self._status["flags"],
+            "resolution_nm": self._status["resolution_nm"],
+            "reached": self._status["advice"]["reached"],
+            "updated_at": time.time(),
+            "judged_until": until,
+        }
+        write_status(self._folder / ADVICE, advice)
 
     @property
     def is_over(self) -> bool:
@@ -278,6 +295,7 @@ class LiveSeries:
             advice=self._advisor.advice,
         )
         self._flags = self._watch.flags()
+        self._judged_until = max((one.time for one in seen), default=None)
 
     def _state(self, stands: Standing[Exposure], *, all_there: bool) -> dict[str, str]:
         """Say how the series stands: what failed comes first."""

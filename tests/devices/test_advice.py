@@ -13,6 +13,7 @@ GOOD = {
     "flags": [{"kind": "focus", "text": "theta 3 deg:\nblurred"}, {"text": "slipped"}],
     "reached": True,
     "resolution_nm": 41.5,
+    "judged_until": 1.7e9,
 }
 
 
@@ -37,6 +38,10 @@ def test_good_advice_is_one_line_for_each_flag(tmp_path, advice):
     put(tmp_path, GOOD | {"updated_at": time.time()})
     assert told(advice) == ("theta 3 deg: blurred\nslipped", 1, 41.5)
     assert advice.updated_at.get() == pytest.approx(time.time(), abs=60.0)
+    assert advice.judged_until.get() == 1.7e9
+    put(tmp_path, GOOD | {"updated_at": time.time(), "judged_until": None})
+    assert told(advice)[1:] == (1, 41.5)
+    assert math.isnan(advice.judged_until.get())
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,7 @@ def test_good_advice_is_one_line_for_each_flag(tmp_path, advice):
         GOOD | {"flags": 3, "updated_at": time.time() + 60},
         GOOD | {"flags": [3], "updated_at": time.time() + 60},
         GOOD | {"resolution_nm": [1], "updated_at": time.time() + 60},
+        GOOD | {"judged_until": "now", "updated_at": time.time() + 60},
     ],
 )
 def test_what_is_missing_old_or_damaged_says_nothing(tmp_path, advice, contents):

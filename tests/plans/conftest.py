@@ -83,7 +83,7 @@ class Player:
         self.values |= {"ccd_saturated_fraction": 0.0, "light_trouble": "", "light_verdict": ""}
         self.values |= {"light_injection": 0}
         self.values |= {"advice_flags": "", "advice_reached": 0, "advice_resolution_nm": 0.0}
-        self.values |= {"advice_updated_at": math.nan}
+        self.values |= {"advice_updated_at": math.nan, "advice_judged_until": math.nan}
         self.values |= {"azimuth": 0.0, "polarization": 0, "ccd_frame_file": None}
         self.events: list[tuple[str, Key]] = []
         self.log: list[tuple[str, str]] = []
@@ -200,7 +200,7 @@ def stub_instrument() -> Instrument:
     devices["sample_position"] = Stub("sample_position", **place)
     light = {name: Stub(f"light_{name}") for name in ("trouble", "verdict", "injection")}
     devices["light"] = Stub("light", **light)
-    advised = ("flags", "reached", "resolution_nm", "updated_at")
+    advised = ("flags", "reached", "resolution_nm", "updated_at", "judged_until")
     advice = {name: Stub(f"advice_{name}") for name in advised}
     devices["advice"] = Stub("advice", **advice)
     return Instrument(configuration=load_configuration(), **devices)

@@ -1,5 +1,6 @@
 """What the live reconstruction advises reaches a plan between two tilts, and only there."""
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -22,7 +23,8 @@ def wanted(tiny: Measurement) -> Measurement:
 
 
 def advised(scene: Any, measured: dict[int, dict[str, Any]]) -> None:
-    """Let the advice change after so many exposures of the sample."""
+    """Let the advice, which knows all exposures, change after so many of the sample."""
+    scene.values |= {"advice_updated_at": 1e9, "advice_judged_until": math.inf}
     arrive = scene._arrive
 
     def later(device: str, value: Any) -> None:
@@ -92,8 +94,37 @@ def test_what_was_flagged_before_a_run_does_not_pause_it(
     played: Callable[..., Any], tiny: Measurement
 ) -> None:
     one = tiny.model_copy(update={"quality": "pause"})
-    scene = played(one, {0: {"flags": FLAG}})
+    scene = played(one, {0: {"flags": FLAG}}, begun(tiny))
     assert not scene.log
+
+
+def test_a_flag_that_is_there_before_a_new_series_is_looked_at_is_told(
+    played: Callable[..., Any], tiny: Measurement
+) -> None:
+    assert played(tiny, {0: {"flags": FLAG}}).log == [("flag", FLAG)]
+
+
+LATE = {"updated_at": 1e9, "flags": FLAG, "reached": 1, "resolution_nm": 58.4}
+"""What a live reconstruction says that was started with the rest of a series, once it has read what was there."""
+
+
+def test_advice_that_comes_late_says_nothing_new_of_what_was_taken_before(
+    player: MakePlayer, stub_instrument: Instrument, wanted: Measurement
+) -> None:
+    """It comes after the first tilt: without a baseline its flags paused, and its resolution ended the azimuth."""
+    one = wanted.model_copy(update={"quality": "pause"})
+    scene = player()
+    advised(scene, {6: LATE, 8: {"flags": f"{FLAG}\n{DAMAGE}"}})
+    scene.values["advice_updated_at"] = math.nan
+    skip = {707.4: begun(one)}
+    scene.play(tilt_series(stub_instrument, one, 0.0, series="s", skip=skip))
+    assert scene.log == [("pause", DAMAGE), ("go_on", "resumed")]
+    assert tilts(scene) == [-30.0, 0.0, 2.0]
+
+
+def begun(one: Measurement) -> list[Key]:
+    """What was taken before of a series that was begun: an exposure of another azimuth."""
+    return [next(key for key in one.planned_keys() if key.phi_deg != 0.0)]
 
 
 @pytest.fixture
@@ -123,7 +154,7 @@ def test_a_flag_of_one_edge_pauses_before_the_next(
 ) -> None:
     both = returning.model_copy(update={"energies_ev": (707.4, 778.1), "quality": "pause"})
     scene = played(both, {18: {"flags": DAMAGE}})
-    assert scene.log == [("pause", DAMAGE), ("go_on", "resumed")]
+    assert scene.log[:2] == [("pause", DAMAGE), ("go_on", "resumed")]
     at = [message.command for message in scene.messages]
     opened = [number for number, command in enumerate(at) if command == "open_run"]
     assert at.index("pause") < opened[1]
@@ -133,6 +164,7 @@ def test_what_is_found_of_an_azimuth_after_its_end_is_told_at_the_next(
     player: MakePlayer, stub_instrument: Instrument, returning: Measurement
 ) -> None:
     scene = player("102")
+    scene.values |= {"advice_updated_at": 1e9, "advice_judged_until": math.inf}
     arrive = scene._arrive
 
     def later(device: str, value: Any) -> None:
@@ -154,17 +186,19 @@ def test_a_return_that_is_taken_alone_is_told(
 
 
 class Clock:
-    """Each exposure takes 10 s on it, and a wait as long as it says; the advice comes some time after the last."""
+    """Each exposure takes 10 s on it, and a wait as long as it says; the advice knows the last some time after it."""
 
     def __init__(self, scene: Any, after_s: float) -> None:
         self._scene, self._after_s, self._seen, self.waited_s = scene, after_s, 0, 0.0
-        scene.values |= {"advice_updated_at": 0.0}
+        scene.values |= {"advice_updated_at": 0.0, "advice_judged_until": 0.0}
         arrive, answer = scene._arrive, scene.answer
 
         def arriving(device: str, value: Any) -> None:
             arrive(device, value)
+            if device == "advice" and self.time() >= 180.0:
+                scene.values |= {"advice_updated_at": self.time()}
             if device == "advice" and self.time() >= 180.0 + self._after_s:
-                scene.values |= {"advice_flags": DAMAGE, "advice_updated_at": self.time()}
+                scene.values |= {"advice_flags": DAMAGE, "advice_judged_until": 180.0}
 
         def answering(message: Any) -> Any:
             if message.command == "sleep":
@@ -200,10 +234,30 @@ def test_a_return_is_waited_for_by_a_quarter_of_the_time_that_it_took(
 
 
 def test_without_advice_nothing_is_waited_for(
-    played: Callable[..., Any], returning: Measurement
+    player: MakePlayer, stub_instrument: Instrument, returning: Measurement
 ) -> None:
-    scene = played(returning, {})
+    scene = player()
+    scene.play(tilt_series(stub_instrument, returning, 0.0, series="s"))
     assert "sleep" not in {message.command for message in scene.messages}
+
+
+def test_no_flag_pauses_when_the_time_is_over(
+    player: MakePlayer,
+    stub_instrument: Instrument,
+    returning: Measurement,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No azimuth comes any more: other samples of a queue would wait for a person."""
+    one = returning.model_copy(
+        update={"quality": "pause", "stop": Stop(max_duration_h=175.0 / 3600)}
+    )
+    scene = player("102")
+    clock = Clock(scene, 0.0)
+    monkeypatch.setattr("mistral_txm.plans.advice.time", clock)
+    monkeypatch.setattr("mistral_txm.plans.series_runs.time", clock)
+    scene.play(vector_tomography(stub_instrument, one, series="s"))
+    assert scene.log == [("flag", DAMAGE)]
+    assert not pauses(scene)
 
 
 def test_no_tilt_is_begun_when_the_resolution_is_reached(
@@ -222,7 +276,7 @@ def test_no_tilt_is_begun_when_the_resolution_is_reached(
 def test_who_resumes_a_series_whose_resolution_is_reached_wants_the_rest(
     played: Callable[..., Any], wanted: Measurement
 ) -> None:
-    scene = played(wanted, {0: {"reached": 1, "resolution_nm": 58.4}})
+    scene = played(wanted, {0: {"reached": 1, "resolution_nm": 58.4}}, begun(wanted))
     assert tilts(scene) == [-30.0, 0.0, 2.0]
 
 
@@ -231,6 +285,7 @@ def test_each_energy_is_heeded_and_ends_by_itself(
 ) -> None:
     """The series of the second edge is good enough after two tilts, that of the first is not."""
     scene = player()
+    scene.values["advice_updated_at"] = 1e9
     both = wanted.model_copy(update={"energies_ev": (707.4, 778.1), "edges": "interleaved"})
     arrive = scene._arrive
 
