@@ -1,19 +1,25 @@
 """Measurements that were begun, as the journal of a data folder tells of them."""
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from mistral_txm.devices.key import Key
-from mistral_txm.plans import Measurement
+from mistral_txm.devices.strict_toml import explain
+from mistral_txm.plans import Measurement, PlanError
 from mistral_txm.plans.return_to_zero import return_keys
 from mistral_txm.services.exposures import RETURN, Exposure
 from mistral_txm.services.frame_files import existing
 from mistral_txm.services.series_exposures import SeriesExposures
 from mistral_txm.services.standing import assigned
 from mistral_txm.services.verification import read_series, verify
+
+logger = logging.getLogger("mistral_txm.measurement")
 
 
 @dataclass(frozen=True)
@@ -102,18 +108,76 @@ def _shows_sample(exposure: Exposure) -> bool:
     return exposure.stream in ("primary", RETURN)
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A measurement that was begun by another version; what it planned cannot be read by this one."""
+
+    uid: str
+    series: Mapping[float, SeriesExposures]
+    why: str
+    """One line: what is wrong with it, and what to do."""
+
+
+def begun(data: Path) -> list[Measured | Unreadable]:
+    """Return all measurements that were begun in a data folder; the one that was measured last comes last."""
+    return [_begun(uid, group) for uid, group in _groups(data).items()]
+
+
 def measured(data: Path) -> list[Measured]:
-    """Return the measurements of a data folder; the one that was measured last comes last."""
-    return [_measured(uid, group) for uid, group in _groups(data).items()]
+    """Return the measurements of a data folder; the one that was measured last comes last.
+
+    One that cannot be read is left out, and told of in the log, once.
+    """
+    found = begun(data)
+    for each in found:
+        if isinstance(each, Unreadable):
+            _tell(data, each.why)
+    return [each for each in found if isinstance(each, Measured)]
+
+
+def named(found: Sequence[Measured | Unreadable], name: str) -> Measured:
+    """Return the measurement of that name, which may be that of one of its series, or that begins so.
+
+    Raises
+    ------
+    PlanError
+        If there is none, or more than one, or it cannot be read.
+    """
+    names = [(each, (each.uid, *(one.uid for one in each.series.values()))) for each in found]
+    exact = [each for each, its in names if name in its]
+    chosen = exact or [each for each, its in names if any(one.startswith(name) for one in its)]
+    if not chosen:
+        known = ", ".join(each.uid for each in found) or "none"
+        raise PlanError(f"series {name}: no such series here; known are: {known}")
+    if len(chosen) > 1:
+        raise PlanError(f"series {name}: {len(chosen)} series begin so; type more of the name")
+    return readable(chosen[0])
+
+
+def readable(one: Measured | Unreadable) -> Measured:
+    """Return a measurement that can be read.
+
+    Raises
+    ------
+    PlanError
+        If it cannot.
+    """
+    if isinstance(one, Unreadable):
+        raise PlanError(one.why)
+    return one
 
 
 def open_returns(data: Path) -> dict[str, list[Key]]:
     """Return by series which exposures of returns to zero tilt `resume` still takes, from the journal alone."""
     found: dict[str, list[Key]] = {}
-    for uid, group in _groups(data).items():
-        with suppress(ValueError):  # a measurement of another version is not resumed
-            found |= _measured(uid, group).open_returns()
+    for each in measured(data):
+        found |= each.open_returns()
     return found
+
+
+@cache
+def _tell(_data: Path, line: str) -> None:
+    logger.warning(line)
 
 
 def _groups(data: Path) -> dict[str, dict[float, SeriesExposures]]:
@@ -136,10 +200,19 @@ def _edges(record: SeriesExposures) -> Mapping[str, Any]:
     return found[-1] if found else {}
 
 
-def _measured(uid: str, group: Mapping[float, SeriesExposures]) -> Measured:
+def _begun(uid: str, group: Mapping[float, SeriesExposures]) -> Measured | Unreadable:
     newest = list(group.values())[-1]
-    description = dict(newest.runs[-1].start["measurement"])
-    if edges := _edges(newest):
-        description |= {"energies_ev": edges["energies_ev"], "edges": edges["order"]}
-    measurement = Measurement.from_dict(description)
-    return Measured(uid, measurement, group)
+    try:
+        description = dict(newest.runs[-1].start["measurement"])
+        if edges := _edges(newest):
+            description |= {"energies_ev": edges["energies_ev"], "edges": edges["order"]}
+        return Measured(uid, Measurement.from_dict(description), group)
+    except ValidationError as refusal:
+        what = explain(refusal.errors()[0], Measurement)
+    except (ValueError, TypeError, KeyError) as refusal:
+        what = f"{type(refusal).__name__}: {refusal}"
+    why = (
+        f"series {uid}: its measurement is none that this version of mistral-txm can read ({what}); go on with it in "
+        "the version that began it, or name another series"
+    )
+    return Unreadable(uid, group, " ".join(why.split()))

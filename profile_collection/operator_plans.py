@@ -18,7 +18,7 @@ from mistral_txm.plans import Measurement, PlanError
 from mistral_txm.plans.exposure_control import Looked
 from mistral_txm.plans.scans import is_number
 from mistral_txm.profile_collection.looked import looked as looked_before
-from mistral_txm.profile_collection.measured import Measured, measured
+from mistral_txm.profile_collection.measured import Measured, Unreadable, begun, named, readable
 from mistral_txm.profile_collection.outcome import told_exposures
 from mistral_txm.profile_collection.series_progress import measurement_of
 from mistral_txm.profile_collection.typed import typed
@@ -106,9 +106,13 @@ class OperatorPlans:
         PlanError
             If there is no such series, or nothing is missing.
         """
-        found = self._found(series)
-        incomplete = [each for each in found if any(each.missing().values())]
-        chosen = (incomplete or found)[-1]
+        found = self._begun(series)
+        if series is None:
+            known = [each for each in found if isinstance(each, Measured)] or [readable(found[-1])]
+            incomplete = [each for each in known if any(each.missing().values())]
+            chosen = (incomplete or known)[-1]
+        else:
+            chosen = named(found, series)
         skip = chosen.verified(self._data)
         left = chosen.left(skip)
         if not left:
@@ -148,7 +152,7 @@ class OperatorPlans:
         PlanError
             If there is no such series or angle; the message names the angles beside it.
         """
-        chosen = self._found(series)[-1]
+        chosen = self._chosen(series)
         again = self._keys(chosen, theta, helicity, phi)
         plan: MsgGenerator[tuple[str, ...]] = plans.retake(
             self._instrument, chosen.measurement, again, series=chosen.uid
@@ -183,7 +187,7 @@ class OperatorPlans:
         """
         if not isinstance(reason, str) or not reason.strip():
             raise PlanError("reason: expected a text that says why, such as 'sample moved'")
-        chosen = self._found(series)[-1]
+        chosen = self._chosen(series)
         keys = [
             key
             for key in self._keys(chosen, theta, helicity, phi)
@@ -218,7 +222,7 @@ class OperatorPlans:
             If no planned azimuth is so near, or nothing is missing there.
         """
         _check_angle("phi", phi, "an azimuth")
-        chosen = self._found(None)[-1]
+        chosen = self._chosen(None)
         planned = chosen.measurement.azimuths_deg
         nearest = min(planned, key=lambda each: abs(each - phi))
         if abs(nearest - phi) > AGREEMENT_DEG:
@@ -271,24 +275,20 @@ class OperatorPlans:
                 return True
         return False
 
-    def _found(self, series: str | None) -> list[Measured]:
+    def _chosen(self, series: str | None) -> Measured:
+        """Return the measurement of a name; the newest without."""
+        found = self._begun(series)
+        return readable(found[-1]) if series is None else named(found, series)
+
+    def _begun(self, series: str | None) -> list[Measured | Unreadable]:
         if not isinstance(series, str | None):
             raise PlanError(f"series = {series!r}: expected its name as a text, such as 'film'")
-        found = measured(self._data)
-        exact = [each for each in found if each.uid == series]
-        chosen = exact or [each for each in found if each.uid.startswith(series or "")]
-        if series is not None and len(chosen) > 1:
+        found = begun(self._data)
+        if not found and series is None:
             raise PlanError(
-                f"series {series}: {len(chosen)} series begin so; type more of the name"
+                "no series was begun here yet: RE(vector_tomography(instrument, m)) begins one"
             )
-        if not chosen:
-            known = ", ".join(each.uid for each in found) or "none"
-            if series is None:
-                raise PlanError(
-                    "no series was begun here yet: RE(vector_tomography(instrument, m)) begins one"
-                )
-            raise PlanError(f"series {series}: no such series here; known are: {known}")
-        return chosen
+        return found
 
     def _keys(
         self, chosen: Measured, theta_deg: float, helicity: int | None, phi_deg: float | None

@@ -23,7 +23,7 @@ from mistral_txm.devices.strict_toml import explain
 from mistral_txm.plans import Measurement, PlanError, check_positions, load_measurement
 from mistral_txm.plans.operator import turn_sample
 from mistral_txm.profile_collection.acquire import Ended
-from mistral_txm.profile_collection.measured import measured
+from mistral_txm.profile_collection.measured import Measured, begun, readable
 from mistral_txm.profile_collection.session import Session
 
 logger = logging.getLogger("mistral_txm.measurement")
@@ -146,11 +146,15 @@ class QueuePlans:
             complete: that goes on.
         """
         wanted = described(measurement)
-        begun = yield from _off_the_loop(measured, self._session.data)
-        named = [each for each in begun if each.uid == series]
+        found = yield from _off_the_loop(begun, self._session.data)
+        named = [readable(each) for each in found if each.uid == series]
         if named and named[0].measurement != wanted:
             raise PlanError(f"series {series}: is another measurement; choose another name")
-        same = named or [each for each in begun if not series and each.measurement == wanted]
+        same = named or [
+            each
+            for each in found
+            if not series and isinstance(each, Measured) and each.measurement == wanted
+        ]
         if same and any(same[-1].missing().values()):
             if not series:
                 logger.info(

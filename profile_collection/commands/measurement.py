@@ -101,17 +101,14 @@ def _resume(arguments: argparse.Namespace) -> None:
     """
     from mistral_txm.devices.configuration import load_configuration
     from mistral_txm.profile_collection.looked import looked
-    from mistral_txm.profile_collection.measured import measured
+    from mistral_txm.profile_collection.measured import begun, measured, named
     from mistral_txm.services.lease import acquiring
-    from mistral_txm.services.verification import read_series
 
     data = existing_data(arguments)
     if acquiring(data):
         raise CommandFailed(f"{data}: a measurement runs here; wait for its end, or end it first")
-    found = measured(data)
-    if arguments.series:
-        (record,) = read_series(data, arguments.series)
-        found = [each for each in found if record.uid in (one.uid for one in each.series.values())]
+    name = arguments.series
+    found = [named(begun(data), name)] if name else measured(data)
     verified = [(each, each.verified(data)) for each in found]
     incomplete = [(each, done) for each, done in verified if each.left(done)]
     if not incomplete and verified and not _concluded(data, verified[-1][0]):

@@ -55,7 +55,7 @@ def begin(monkeypatch):
             if name in accepted
         }
         found = [Measured("s", MEASUREMENT, series)] if series else []
-        monkeypatch.setattr(operator_plans, "measured", lambda data: found)
+        monkeypatch.setattr(operator_plans, "begun", lambda data: found)
         by_uid = {one.uid: one for one in series.values()}
         monkeypatch.setattr(
             measured,
