@@ -32,7 +32,7 @@ from mistral_txm.services.live_files import (
 from mistral_txm.services.live_volume import LiveVolume, read_live_volume
 from mistral_txm.services.monitor_curves import FluxPoint, flux_points
 from mistral_txm.services.monitor_health import Health, Pace, health
-from mistral_txm.services.monitor_progress import Progress, progress_of
+from mistral_txm.services.monitor_progress import Progress, held, progress_of
 from mistral_txm.services.series_exposures import SeriesExposures
 from mistral_txm.services.standing import is_rejection
 
@@ -49,6 +49,8 @@ class Snapshot:
     """One look at everything. What is not there yet is None."""
 
     progress: Progress | None = None
+    held: LogEntry | None = None
+    """What is asked or waited for in the run that began last, if it belongs to no series: to turn the sample."""
     frame_vu: NDArray[np.uint16] | None = None
     """The newest exposure that could be read, counts ``[v, u]``."""
     frame_of: Exposure | None = None
@@ -69,6 +71,7 @@ class _Told:
 
     documents: int = -1
     progress: Progress | None = None
+    held: LogEntry | None = None
     flux: tuple[FluxPoint, ...] = ()
     log: tuple[LogEntry, ...] = ()
 
@@ -119,6 +122,8 @@ class LiveView:
         self._series: dict[str, SeriesExposures] = {}
         self._series_of: dict[str, str] = {}
         self._newest_series: str | None = None
+        self._beside: dict[str, RunExposures] = {}
+        """By its uid the log of the run that began last, if it belongs to no series."""
         self._frame_of: Exposure | None = None
         self._status = _Watched(read_status)
         self._pair = _Watched(read_pair)
@@ -160,13 +165,17 @@ class LiveView:
 
     def _take(self, run_uid: str, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
-            uid = doc["series"]
-            self._series.setdefault(uid, SeriesExposures(doc))
-            self._series_of[run_uid] = uid
+            uid = doc.get("series")
+            if uid is not None:
+                self._series.setdefault(uid, SeriesExposures(doc))
+                self._series_of[run_uid] = uid
             if not is_rejection(doc):
-                self._newest_series = uid
+                self._newest_series = uid or self._newest_series
+                self._beside = {run_uid: RunExposures()} if uid is None else {}
         if run_uid in self._series_of:
             self._series[self._series_of[run_uid]].add(run_uid, name, doc)
+        elif run_uid in self._beside and _is_of_log(name, doc):
+            self._beside[run_uid].add(name, doc)
 
     def _follow_files(self) -> None:
         while not self._stop.is_set():
@@ -200,6 +209,7 @@ class LiveView:
         status = self._status.content if self._status.content is not None else _NO_STATUS
         self.snapshot = Snapshot(
             progress=progress,
+            held=told.held,
             frame_vu=frame_vu,
             frame_of=self._frame_of,
             status=status,
@@ -207,7 +217,7 @@ class LiveView:
             volume=self._volume.content,
             flux=told.flux,
             log=told.log,
-            health=self._look_at_health(status, progress, frame_vu),
+            health=self._look_at_health(status, told, frame_vu),
             problems=tuple(problems),
         )
         return self.snapshot
@@ -215,18 +225,20 @@ class LiveView:
     def _look_at_health(
         self,
         status: Mapping[str, Any],
-        progress: Progress | None,
+        told: _Told,
         frame_vu: NDArray[np.uint16] | None,
     ) -> tuple[Health, ...]:
         if time.monotonic() - self._health_at_s >= _HEALTH_S:
             with self._lock:
                 documents = dict(self._documents)
-            pace = Pace(False, None)
+            progress, is_held = told.progress, told.held is not None
+            pace = Pace(is_held, None)
             if progress is not None:
                 bytes_per_s = None
                 if progress.pace_s and frame_vu is not None:
                     bytes_per_s = frame_vu.nbytes / progress.pace_s
-                pace = Pace(progress.state == "measuring", bytes_per_s, progress.taken)
+                measuring = is_held or progress.state == "measuring"
+                pace = Pace(measuring, bytes_per_s, progress.taken)
             self._health = health(self._data, status, documents, pace, time.time())
             self._health_at_s = time.monotonic()
         return self._health
@@ -235,11 +247,14 @@ class LiveView:
         """Sum up the newest series; what was told before where no document has come since."""
         with self._lock:
             documents = sum(self._documents.values())
-            if self._newest_series is None or documents == self._told.documents:
+            if documents == self._told.documents:
                 return self._told
+            beside = next((why for run in self._beside.values() if (why := held(run))), None)
+            if self._newest_series is None:
+                return _Told(documents, held=beside)
             series = self._series[self._newest_series]
             progress = progress_of(series)
-            return _Told(documents, progress, flux_points(series.runs), _log(series.runs))
+            return _Told(documents, progress, beside, flux_points(series.runs), _log(series.runs))
 
     def _folder(self, series: str | None) -> Path | None:
         """Folder of the live files: that of the series in the journal, else the newest one."""
@@ -250,6 +265,11 @@ class LiveView:
             return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
         except OSError:
             return None
+
+
+def _is_of_log(name: str, doc: Mapping[str, Any]) -> bool:
+    """Whether a document tells of the log of its run, or of its end; exposures of other plans may be of any shape."""
+    return doc.get("name") == "log" if name == "descriptor" else name in ("start", "event", "stop")
 
 
 def _log(runs: Iterable[RunExposures]) -> tuple[LogEntry, ...]:

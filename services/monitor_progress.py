@@ -7,7 +7,8 @@ from mistral_txm.devices.key import Key
 from mistral_txm.services.exposures import RETURN, STREAMS, Exposure, LogEntry, RunExposures
 from mistral_txm.services.series_exposures import SeriesExposures
 
-_HOLDS = ("pause", "wait")
+HOLDS = {"pause": "paused", "wait": "waits", "ask": "asks"}
+"""How it is called that a run is held, by the kind of the line in its log."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def progress_of(series: SeriesExposures) -> Progress:
         newest=newest,
         place=None if newest is None else place_of(newest.key, series.manifest),
         pace_s=pace_s(of_run, run.log),
-        held=_held(run),
+        held=held(run),
         returns_at=_returns_at(series),
         returned=frozenset(one.key.phi_deg for run in series.runs for one in run.stream(RETURN)),
     )
@@ -115,7 +116,7 @@ def pace_s(times: Iterable[float], log: Iterable[LogEntry]) -> float | None:
     events = [(entry.time, entry.kind) for entry in log] + [(one, "exposure") for one in ordered]
     held_s, since_s = 0.0, None
     for time_s, kind in sorted(event for event in events if event[0] >= ordered[0]):
-        if kind in _HOLDS and since_s is None:
+        if kind in HOLDS and since_s is None:
             since_s = time_s
         elif kind in ("go_on", "exposure") and since_s is not None:
             held_s, since_s = held_s + time_s - since_s, None
@@ -133,10 +134,11 @@ def _returns_at(series: SeriesExposures) -> tuple[float, ...]:
     return tuple(phi_deg for phi_deg, tilts in tilts_of.items() if min(tilts, key=abs) != tilts[-1])
 
 
-def _held(run: RunExposures) -> LogEntry | None:
-    """The last entry of a log, if it says that the run pauses or waits, and the run has not gone on since."""
-    last = max(run.log, key=lambda entry: entry.time, default=None)
-    taken = max((exposure.time for exposure in run.in_order()), default=0.0)
-    if last is None or last.kind not in _HOLDS or run.stop is not None:
+def held(run: RunExposures) -> LogEntry | None:
+    """Return why a run pauses, waits or asks, unless it has gone on or ended since; other lines change nothing."""
+    told = (entry for entry in reversed(run.log) if entry.kind == "go_on" or entry.kind in HOLDS)
+    last = next(told, None)
+    if last is None or last.kind not in HOLDS or run.stop is not None:
         return None
+    taken = max((exposure.time for exposure in run.in_order()), default=0.0)
     return last if last.time >= taken else None

@@ -13,9 +13,8 @@ from mistral_txm.services.live_view import Snapshot
 from mistral_txm.services.live_volume import LiveVolume
 from mistral_txm.services.monitor_curves import entries, number, pair
 from mistral_txm.services.monitor_health import Health, frames_behind
-from mistral_txm.services.monitor_progress import Place, Progress
+from mistral_txm.services.monitor_progress import HOLDS, Place, Progress
 
-_HOLDS = {"pause": "paused", "wait": "waits"}
 _SAME_S = 0.01
 """Exposures of one helicity that end so close together are one, s."""
 _STREAMS = {"primary": "", "flat": "open beam at ", "dark": "dark frame at ", RETURN: "back at "}
@@ -37,12 +36,14 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
     """
     progress, status = snapshot.progress, snapshot.status
     badges = []
-    if progress is not None:
-        state = "broken off" if _is_broken_off(snapshot) else progress.state
+    if _is_broken_off(snapshot):
+        badges.append(_badge("broken off", "bad"))
+    elif progress is not None and snapshot.held is None:
+        state = progress.state
         badges.append(_badge(state, {"measuring": "busy", "success": "good"}.get(state, "bad")))
-        if progress.held is not None:
-            held = _HOLDS[progress.held.kind]
-            badges.append(_badge(f"{held} for {duration(now_s - progress.held.time)}", "bad"))
+    held = _held(snapshot)
+    if held is not None:
+        badges.append(_badge(f"{HOLDS[held.kind]} for {duration(now_s - held.time)}", "bad"))
     state = str(status.get("state", "nothing published yet"))
     badges.append(
         _badge(
@@ -58,7 +59,8 @@ def head_html(snapshot: Snapshot, now_s: float) -> str:
     if progress is not None:
         title = progress.sample or f"series {progress.series[:8]}"
         fraction = progress.taken / progress.planned if progress.planned else 0.0
-        details = _progress_words(progress, now_s, goes_on=not _is_broken_off(snapshot))
+        goes_on = snapshot.held is None and not _is_broken_off(snapshot)
+        details = _progress_words(progress, now_s, goes_on=goes_on)
     clock = time.strftime("%H:%M:%S", time.localtime(now_s))
     chips = "".join(_chip(one) for one in snapshot.health)
     return (
@@ -74,11 +76,17 @@ def _is_broken_off(snapshot: Snapshot) -> bool:
     return any(one.name == "acquisition" and one.state == "bad" for one in snapshot.health)
 
 
+def _held(snapshot: Snapshot) -> LogEntry | None:
+    """What is waited for, in the series or beside it."""
+    in_series = None if snapshot.progress is None else snapshot.progress.held
+    return snapshot.held or in_series
+
+
 def _lines(snapshot: Snapshot) -> Iterable[str]:
     """What to know and to do, the worst first."""
-    status, progress = snapshot.status, snapshot.progress
-    if progress is not None and progress.held is not None:
-        yield f'<div class="flag">‖ {_HOLDS[progress.held.kind]}: {escape(progress.held.text)}</div>'
+    status, held = snapshot.status, _held(snapshot)
+    if held is not None:
+        yield f'<div class="flag">‖ {HOLDS[held.kind]}: {escape(held.text)}</div>'
     for one in snapshot.health:
         if one.state == "bad":
             yield f'<div class="problem">✗ {escape(f"{one.name}: {one.text}")}</div>'

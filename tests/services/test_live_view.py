@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from mistral_txm.reconstruction.volume_file import Volume, write_volume
+from mistral_txm.services import live_view
 from mistral_txm.services.journal import JournalWriter
+from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.live_files import read_pair, read_status, stale_s
 from mistral_txm.services.live_view import LiveView
 from mistral_txm.services.monitor_progress import Place
@@ -86,6 +88,27 @@ class Run:
         }
         event = {"uid": f"e{number}", "descriptor": "d", "seq_num": number + 1, "time": time_s}
         self.journal("event", event | {"data": data})
+
+
+class Log:
+    """What is noted in a run."""
+
+    def __init__(self, journal: JournalWriter, run_uid: str) -> None:
+        self.journal, self.uid, self.count = journal, f"log of {run_uid}", 0
+        descriptor = {"uid": self.uid, "name": "log", "run_start": run_uid}
+        journal("descriptor", descriptor | {"data_keys": {"log_text": {}}})
+
+    @classmethod
+    def of_its_own(cls, journal: JournalWriter, uid: str, started_at: float) -> "Log":
+        """Note it in a run that belongs to no series, as questions are."""
+        journal("start", {"uid": uid, "time": started_at, "plan_name": "turn_sample"})
+        return cls(journal, uid)
+
+    def say(self, time_s: float, kind: str, text: str) -> None:
+        self.count += 1
+        event = {"uid": f"{self.uid} {self.count}", "descriptor": self.uid, "time": time_s}
+        data = {"log_kind": kind, "log_text": text}
+        self.journal("event", event | {"seq_num": self.count, "data": data})
 
 
 def followed(view: LiveView, until) -> None:
@@ -167,23 +190,91 @@ def test_progress_is_told_from_the_journal(tmp_path):
 def test_a_run_that_pauses_says_why_until_it_goes_on(tmp_path):
     run = Run(tmp_path)
     run.expose(0, 1010.0, +1, 0)
-    descriptor = {"uid": "l", "name": "log", "run_start": run.uid, "data_keys": {"log_text": {}}}
-    run.journal("descriptor", descriptor)
-
-    def log(number: int, time_s: float, kind: str, text: str) -> None:
-        event = {"uid": f"l{number}", "descriptor": "l", "seq_num": number, "time": time_s}
-        run.journal("event", event | {"data": {"log_kind": kind, "log_text": text}})
-
+    log = Log(run.journal, run.uid)
     with LiveView(tmp_path, poll_s=0.01) as view:
-        log(1, 1011.0, "pause", "the shutter sticks")
+        log.say(1011.0, "pause", "the shutter sticks")
         followed(view, lambda s: s.progress is not None and s.progress.held is not None)
         assert view.snapshot.progress.held.text == "the shutter sticks"
         assert "paused for 60 s" in head_html(view.snapshot, 1071.0)
         assert "the shutter sticks" in head_html(view.snapshot, 1071.0)
         assert view.snapshot.progress.ends_at(1071.0) is None
-        log(2, 1080.0, "go_on", "")
+        log.say(1080.0, "go_on", "")
         followed(view, lambda s: s.progress.held is None)
         assert [entry.kind for entry in view.snapshot.log] == ["start", "pause", "go_on"]
+
+
+def test_only_what_goes_on_ends_a_pause(tmp_path):
+    """What else is noted meanwhile does not: the shutter that is to close may stick, too."""
+    run = Run(tmp_path)
+    run.expose(0, 1010.0, +1, 0)
+    log = Log(run.journal, run.uid)
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        followed(view, lambda s: len(s.log) == 1)
+        for time_s, kind in ((1011.0, "pause"), (1012.0, "flag"), (1013.0, "note")):
+            log.say(time_s, kind, f"the {kind}")
+            followed(view, lambda s: len(s.log) == 1 + log.count)
+            assert view.snapshot.progress.held.text == "the pause"
+        log.say(1014.0, "wait", "no light")
+        followed(view, lambda s: s.progress.held.text == "no light")
+        run.expose(1, 1020.0, +1, 1)
+        followed(view, lambda s: s.progress.held is None)
+        log.say(1021.0, "pause", "the jaw sticks")
+        followed(view, lambda s: s.progress.held is not None)
+        run.journal("stop", {"uid": "stop", "run_start": run.uid, "exit_status": "abort"})
+        followed(view, lambda s: s.progress.state == "abort")
+        assert view.snapshot.progress.held is None
+
+
+def health_of(snapshot, name):
+    (one,) = (each for each in snapshot.health if each.name == name)
+    return one.state
+
+
+def test_a_question_between_two_runs_is_shown_until_it_is_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_view, "_HEALTH_S", 0.0)
+    run = Run(tmp_path)
+    for number, (helicity, repeat) in enumerate(((1, 0), (1, 1), (-1, 0), (-1, 1))):
+        run.expose(number, 1010.0 + number, helicity, repeat)
+    run.journal("stop", {"uid": "stop", "run_start": run.uid, "exit_status": "success"})
+    text = "turn the sample to phi = 102 deg (it was at 0 deg)"
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        followed(view, lambda s: s.progress is not None and s.progress.state == "success")
+        question = Log.of_its_own(run.journal, "question", 1030.0)
+        question.say(1031.0, "ask", text)
+        with acquisition_lease(tmp_path):
+            followed(view, lambda s: s.held is not None and health_of(s, "acquisition") == "good")
+            head = head_html(view.snapshot, 1091.0)
+        assert "asks for 60 s" in head
+        assert f"‖ asks: {text}" in head
+        assert "success" not in head
+        assert "measuring" not in head
+        assert "broken off" not in head
+        assert "4 of 8 exposures" in head
+        # While it is open, the process that asks has to be there.
+        followed(view, lambda s: health_of(s, "acquisition") == "bad")
+        assert "broken off" in head_html(view.snapshot, 1091.0)
+        question.say(1100.0, "go_on", "the sample stands at phi = 102 deg")
+        followed(view, lambda s: s.held is None)
+        assert "success" in head_html(view.snapshot, 1101.0)
+
+
+@pytest.mark.parametrize("then", ["stop", "run", "question"])
+def test_a_question_that_nobody_can_answer_any_more_is_not_shown(tmp_path, then):
+    """Its run has ended without an answer, or another one has begun after the process was killed."""
+    (tmp_path / "journal").mkdir()
+    journal = JournalWriter(tmp_path / "journal")
+    with LiveView(tmp_path, poll_s=0.01) as view:
+        Log.of_its_own(journal, "question", 900.0).say(901.0, "ask", "turn the sample")
+        followed(view, lambda s: s.held is not None)
+        assert "‖ asks: turn the sample" in head_html(view.snapshot, 910.0)  # before any series
+        if then == "stop":
+            end = {"uid": "stop", "run_start": "question", "exit_status": "abort"}
+            journal("stop", end)
+        elif then == "run":
+            Run(tmp_path)
+        else:
+            Log.of_its_own(journal, "another", 950.0)
+        followed(view, lambda s: s.held is None)
 
 
 def test_a_resumed_series_goes_on_where_it_was(tmp_path):
