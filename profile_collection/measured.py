@@ -43,14 +43,17 @@ class Measured:
         return self.left({})
 
     def missing(self) -> dict[float, int]:
-        """Return how many exposures are missing, by energy, from the journal alone."""
+        """Return how many exposures are missing, by energy, without returns to zero tilt; no frame is read for it."""
         whole = len(self.keys)
         return {
-            energy_ev: len(self.series[energy_ev].standing().missing)
-            if energy_ev in self.series
-            else whole
+            energy_ev: len(_missing(self.series[energy_ev])) if energy_ev in self.series else whole
             for energy_ev in self.measurement.energies_ev
         }
+
+    @property
+    def lacks(self) -> bool:
+        """Whether there is something to take, a return to zero tilt included; no frame is read for it."""
+        return any(self.missing().values()) or any(self.open_returns().values())
 
     @property
     def start(self) -> Mapping[str, Any]:
@@ -58,9 +61,16 @@ class Measured:
         newest: Mapping[str, Any] = list(self.series.values())[-1].runs[-1].start
         return newest
 
-    def left(self, skip: Mapping[float, frozenset[Key]]) -> int:
-        """Return how many exposures there are without those to skip, returns to zero tilt included."""
-        keys = frozenset((*self.keys, *return_keys(self.measurement)))
+    def left(self, skip: Mapping[float, frozenset[Key]], phi_deg: float | None = None) -> int:
+        """Return how many exposures there are without those to skip, returns to zero tilt included.
+
+        `phi_deg`: only those of that azimuth.
+        """
+        keys = frozenset(
+            key
+            for key in (*self.keys, *return_keys(self.measurement))
+            if phi_deg in (None, key.phi_deg)
+        )
         return sum(len(keys - skip.get(each, frozenset())) for each in self.measurement.energies_ev)
 
     def verified(self, data: Path) -> dict[float, frozenset[Key]]:
@@ -77,8 +87,7 @@ class Measured:
         planned = return_keys(self.measurement)
         found = {}
         for one in self.series.values():
-            lost = {each for each in _returns(one) if existing(each.path) is None}
-            returned = self._returned(one, one.standing().missing, lost)
+            returned = self._returned(one, _missing(one), _lost(one))
             found[one.uid] = [key for key in planned if key not in returned]
         return found
 
@@ -100,6 +109,16 @@ class Measured:
         return frozenset(key for key in planned if key in good or key.phi_deg not in unfinished)
 
 
+def _lost(series: SeriesExposures) -> frozenset[Exposure]:
+    """Return the exposures whose file is gone."""
+    gone = {path for path in {one.path for one in series.exposures} if existing(path) is None}
+    return frozenset(one for one in series.exposures if one.path in gone)
+
+
+def _missing(series: SeriesExposures) -> Sequence[Key]:
+    return series.standing(_lost(series)).missing
+
+
 def _returns(series: SeriesExposures) -> list[Exposure]:
     return [one for one in series.exposures if one.stream == RETURN]
 
@@ -116,6 +135,11 @@ class Unreadable:
     series: Mapping[float, SeriesExposures]
     why: str
     """One line: what is wrong with it, and what to do."""
+
+    @property
+    def lacks(self) -> bool:
+        """Whether there is something to take, as far as it can be told."""
+        return any(_missing(one) for one in self.series.values())
 
 
 def begun(data: Path) -> list[Measured | Unreadable]:
@@ -152,6 +176,32 @@ def named(found: Sequence[Measured | Unreadable], name: str) -> Measured:
     if len(chosen) > 1:
         raise PlanError(f"series {name}: {len(chosen)} series begin so; type more of the name")
     return readable(chosen[0])
+
+
+def to_resume(
+    found: Sequence[Measured | Unreadable], data: Path
+) -> tuple[Measured, dict[float, frozenset[Key]]]:
+    """Return the newest measurement that lacks something, and by energy which keys are not to be taken any more.
+
+    Where none lacks anything it is the newest. Of that one the frames tell; of those before it the journal does, and
+    then their frames: all that was ever measured is not read.
+
+    Raises
+    ------
+    PlanError
+        If it cannot be read.
+    """
+    newest, *before = reversed(found)
+    lacking = (each for each in before if each.lacks)
+    if isinstance(newest, Unreadable):
+        chosen = readable(newest if newest.lacks else next(lacking, newest))
+        return chosen, chosen.verified(data)
+    done = newest.verified(data)
+    older = None if newest.left(done) else next(lacking, None)
+    if older is None:
+        return newest, done
+    chosen = readable(older)
+    return chosen, chosen.verified(data)
 
 
 def readable(one: Measured | Unreadable) -> Measured:

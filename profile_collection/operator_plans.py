@@ -18,7 +18,14 @@ from mistral_txm.plans import Measurement, PlanError
 from mistral_txm.plans.exposure_control import Looked
 from mistral_txm.plans.scans import is_number
 from mistral_txm.profile_collection.looked import looked as looked_before
-from mistral_txm.profile_collection.measured import Measured, Unreadable, begun, named, readable
+from mistral_txm.profile_collection.measured import (
+    Measured,
+    Unreadable,
+    begun,
+    named,
+    readable,
+    to_resume,
+)
 from mistral_txm.profile_collection.outcome import told_exposures
 from mistral_txm.profile_collection.series_progress import measurement_of
 from mistral_txm.profile_collection.typed import typed
@@ -99,7 +106,7 @@ class OperatorPlans:
         Parameters
         ----------
         series
-            Its uid, or the first characters; by default the newest that is not complete.
+            Its uid, or the first characters; by default the newest that lacks something, be it a return to zero tilt.
 
         Raises
         ------
@@ -107,13 +114,8 @@ class OperatorPlans:
             If there is no such series, or nothing is missing.
         """
         found = self._begun(series)
-        if series is None:
-            known = [each for each in found if isinstance(each, Measured)] or [readable(found[-1])]
-            incomplete = [each for each in known if any(each.missing().values())]
-            chosen = (incomplete or known)[-1]
-        else:
-            chosen = named(found, series)
-        skip = chosen.verified(self._data)
+        wanted = found if series is None else [named(found, series)]
+        chosen, skip = to_resume(wanted, self._data)
         left = chosen.left(skip)
         if not left:
             raise PlanError(f"series {chosen.uid}: nothing is missing")
@@ -230,10 +232,7 @@ class OperatorPlans:
                 f"phi = {phi:g} deg is not within {AGREEMENT_DEG:g} deg of a planned azimuth ({_angles(planned)} deg)"
             )
         skip = chosen.verified(self._data)
-        here = [key for key in chosen.keys if key.phi_deg == nearest]
-        if not any(
-            set(here) - skip.get(energy_ev, set()) for energy_ev in chosen.measurement.energies_ev
-        ):
+        if not chosen.left(skip, nearest):
             raise PlanError(f"series {chosen.uid}: nothing is missing at phi = {nearest:g} deg")
         return self._next_azimuth(chosen, nearest, phi, skip, self._looked(chosen, skip))
 

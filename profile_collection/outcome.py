@@ -1,10 +1,12 @@
 """What was done at the prompt, a line for each series or scan, told when the engine is idle again."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mistral_txm.devices.key import Key
+from mistral_txm.profile_collection.measured import open_returns
 from mistral_txm.services.verification import SeriesState, series_states
 
 UNTOLD = ("snapshot",)
@@ -66,18 +68,31 @@ class Outcome:
         for series, number in by_series.items():
             before = f"{told_exposures(number)} taken; " if number else ""
             for state in series_states(self._data, series):
-                yield f"series {series}: {before}{standing_told(state, name[series])}"
+                left = () if state.missing else open_returns(self._data).get(series, ())
+                yield f"series {series}: {before}{standing_told(state, left, name[series])}"
 
 
-def standing_told(state: SeriesState, name: str) -> str:
-    """Say how a series stands, and what to type for the rest of the measurement of that name."""
+def standing_told(state: SeriesState, left: Sequence[Key], name: str) -> str:
+    """Say how a series stands, and what to type for the rest of the measurement of that name.
+
+    `left` are the keys of returns to zero tilt that are still to be taken.
+    """
     rejected = f" ({state.rejected} of them rejected)" if state.rejected else ""
     stands = f"{state.accepted} of {state.planned} exposures good"
-    if not state.missing:
-        return f"{stands}, nothing missing"
-    return (
-        f"{stands}, {state.missing} missing{rejected}: RE(resume({short(name)!r})) takes the rest"
-    )
+    rest = f"RE(resume({short(name)!r})) takes the rest"
+    if state.missing:
+        return f"{stands}, {state.missing} missing{rejected}: {rest}"
+    return f"{stands}; {return_told(left)}: {rest}" if left else f"{stands}, nothing missing"
+
+
+def return_told(left: Sequence[Key]) -> str:
+    """Say what a return to zero tilt lacks.
+
+    >>> return_told([Key(102.0, 0.0, -1, 3)])
+    'the return to zero tilt at phi 102 deg, theta 0 deg lacks 1 exposure'
+    """
+    place = f"phi {left[0].phi_deg:g} deg, theta {left[0].theta_deg:g} deg"
+    return f"the return to zero tilt at {place} lacks {told_exposures(len(left))}"
 
 
 def short(uid: str) -> str:

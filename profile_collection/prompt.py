@@ -22,8 +22,8 @@ from mistral_txm.devices.shutter import Shutter
 from mistral_txm.plans import snapshot
 from mistral_txm.plans.failures import cause_of, not_put_back, reason_of
 from mistral_txm.profile_collection.acquire import Ended, PauseReason
-from mistral_txm.profile_collection.measured import measured
-from mistral_txm.profile_collection.outcome import Outcome, short, told_exposures
+from mistral_txm.profile_collection.measured import Measured, measured
+from mistral_txm.profile_collection.outcome import Outcome, return_told, short, told_exposures
 from mistral_txm.profile_collection.session import UNTYPED
 from mistral_txm.services.lifeline import ServiceError, ServiceProcess
 
@@ -98,14 +98,21 @@ def greet(instrument: Instrument, data: Path, monitor: ServiceProcess) -> None:
         print(f"monitor: {monitor.wait_ready(MONITOR_TIMEOUT_S)['uri']}")
     except ServiceError as error:
         print(f"monitor: does not run; measuring goes on without ({reason_of(error)})")
-    undone = [each for each in measured(data) if any(each.missing().values())]
+    undone = [each for each in measured(data) if each.lacks]
     for each in undone[-1:]:
-        count, others = sum(each.missing().values()), len(undone) - 1
+        others = len(undone) - 1
         more = f"; {others} older series are not complete either: status()" if others else ""
         print(
-            f"interrupted: series {each.uid} of {each.measurement.sample.name}, {told_exposures(count)} missing: "
+            f"interrupted: series {each.uid} of {each.measurement.sample.name}, {_lacking(each)}: "
             f"RE(resume({short(each.uid)!r})) takes the rest{more}"
         )
+
+
+def _lacking(one: Measured) -> str:
+    """Say what a measurement lacks; returns to zero tilt are told of where nothing else is missing."""
+    if missing := sum(one.missing().values()):
+        return f"{told_exposures(missing)} missing"
+    return return_told([key for keys in one.open_returns().values() for key in keys])
 
 
 def _show_plan(plan: Any, printer: Any, _cycle: bool) -> None:

@@ -142,8 +142,8 @@ class QueuePlans:
         measurement
             A preset (small, medium, paper), a TOML file on the queue server's machine, or the description itself.
         series
-            A name for the series. Without one it is a new series, unless the newest of the same measurement is not
-            complete: that goes on.
+            A name for the series. Without one it is a new series, unless the newest of the same measurement
+            lacks something: that goes on.
         """
         wanted = described(measurement)
         found = yield from _off_the_loop(begun, self._session.data)
@@ -155,7 +155,7 @@ class QueuePlans:
             for each in found
             if not series and isinstance(each, Measured) and each.measurement == wanted
         ]
-        if same and any(same[-1].missing().values()):
+        if same and same[-1].lacks:
             if not series:
                 logger.info(
                     "series %s: is not complete, and goes on; a name for the series begins another one",
@@ -176,7 +176,7 @@ class QueuePlans:
         Parameters
         ----------
         series
-            Uid of the series, or its first characters; the newest that is not complete if empty.
+            Uid of the series, or its first characters; the newest that lacks something if empty.
         """
         plan = yield from _off_the_loop(self._session.resume, series or None)
         uids: tuple[str, ...] = yield from plan

@@ -57,7 +57,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _status(arguments: argparse.Namespace) -> None:
     """Say what is done of each series and what comes next, from the journal alone."""
-    from mistral_txm.profile_collection.outcome import told_exposures
     from mistral_txm.services.verification import series_states, series_status
 
     data = existing_data(arguments)
@@ -65,11 +64,7 @@ def _status(arguments: argparse.Namespace) -> None:
         print_json(series_status(data, arguments.series))
         return
     states = series_states(data, arguments.series)
-    returns = {}
-    if any(not one.missing for one in states):
-        from mistral_txm.profile_collection.measured import open_returns
-
-        returns = open_returns(data)
+    returns = _returns_told(data) if any(not one.missing for one in states) else {}
     for one in states:
         rejected = f" ({one.rejected} of them rejected)" if one.rejected else ""
         waived = f", {one.waived} more are not needed" if one.waived else ""
@@ -79,14 +74,23 @@ def _status(arguments: argparse.Namespace) -> None:
         )
         if one.next:
             print(f"  next: {one.next}")
-        elif left := returns.get(one.uid):
-            place = f"phi {left[0].phi_deg:g} deg, theta {left[0].theta_deg:g} deg"
-            lacks = told_exposures(len(left))
-            print(
-                f"  the return to zero tilt at {place} lacks {lacks}; `resume` takes what it lacks"
-            )
+        elif one.uid in returns:
+            print(f"  {returns[one.uid]}")
     if not states:
         print("no series here yet")
+
+
+def _returns_told(data: Path) -> dict[str, str]:
+    """Say of each series whose return to zero tilt can still be taken what that lacks, and what to type for it."""
+    from mistral_txm.profile_collection.measured import open_returns
+    from mistral_txm.profile_collection.outcome import return_told, short
+
+    return {
+        uid: f"{return_told(left)}: RE(resume({short(uid)!r})), or mistral-txm resume --series {short(uid)}, takes "
+        "what it lacks"
+        for uid, left in open_returns(data).items()
+        if left
+    }
 
 
 def _verify(arguments: argparse.Namespace) -> None:

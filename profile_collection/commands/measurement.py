@@ -56,7 +56,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     resume = commands.add_parser(
         "resume", help="take what is missing of a series", description=_resume.__doc__
     )
-    resume.add_argument("--series", metavar="UID", help="default: the newest that is not complete")
+    resume.add_argument("--series", metavar="UID", help="default: the newest that lacks something")
     data_option(resume)
     json_option(resume)
     resume.set_defaults(run=_resume)
@@ -101,26 +101,28 @@ def _resume(arguments: argparse.Namespace) -> None:
     """
     from mistral_txm.devices.configuration import load_configuration
     from mistral_txm.profile_collection.looked import looked
-    from mistral_txm.profile_collection.measured import begun, measured, named
+    from mistral_txm.profile_collection.measured import begun, named, to_resume
+    from mistral_txm.profile_collection.outcome import short
     from mistral_txm.services.lease import acquiring
 
     data = existing_data(arguments)
     if acquiring(data):
         raise CommandFailed(f"{data}: a measurement runs here; wait for its end, or end it first")
-    name = arguments.series
-    found = [named(begun(data), name)] if name else measured(data)
-    verified = [(each, each.verified(data)) for each in found]
-    incomplete = [(each, done) for each, done in verified if each.left(done)]
-    if not incomplete and verified and not _concluded(data, verified[-1][0]):
-        incomplete = verified[-1:]
-    if not incomplete:
+    found = begun(data)
+    if arguments.series:
+        found = [named(found, arguments.series)]
+    if not found:
         _say(f"{data}: nothing is missing")
         return
-    chosen, done = incomplete[-1]
+    chosen, done = to_resume(found, data)
     start = chosen.start
+    if not chosen.left(done) and ("simulation" not in start or _concluded(data, chosen)):
+        _say(f"series {chosen.uid}: nothing is missing")
+        return
     if "simulation" not in start:
         raise CommandFailed(
-            f"series {chosen.uid} was measured at a beamline: resume it from a session there, with RE(resume())"
+            f"series {chosen.uid} was measured at a beamline: resume it from a session there, with "
+            f"RE(resume({short(chosen.uid)!r}))"
         )
     planned = chosen.planned
     _say(
@@ -184,8 +186,10 @@ def _measure(
         acquire,
     )
     from mistral_txm.profile_collection.conclusion import conclude, conclude_edges
+    from mistral_txm.profile_collection.outcome import short
     from mistral_txm.profile_collection.session import start
 
+    rest = f"do the rest with: mistral-txm resume --series {short(series)} --data {data}"
     stage = _Stages()
     try:
         with ExitStack() as exits:
@@ -226,15 +230,10 @@ def _measure(
             else:
                 summary = conclude(data, series, live, stage, stage.seconds)
     except MeasurementInterrupted:
-        _say(
-            f"interrupted; what was exposed is safe in {data}\n"
-            f"do the rest with: mistral-txm resume --data {data}"
-        )
+        _say(f"interrupted; what was exposed is safe in {data}\n{rest}")
         raise
     except MeasurementFailed as failure:
-        raise CommandFailed(
-            f"{failure}; do the rest with: mistral-txm resume --data {data}"
-        ) from failure
+        raise CommandFailed(f"{failure}; {rest}") from failure
     if as_json:
         print_json(summary)
     elif several:

@@ -34,13 +34,14 @@ class Series:
 
     def __init__(self, uid, accepted):
         self.uid = uid
+        self.exposures = []
         self.manifest = list(KEYS)
         self._accepted = accepted
 
     def accepted(self):
         return dict.fromkeys(self._accepted)
 
-    def standing(self):
+    def standing(self, _lost=()):
         return SimpleNamespace(missing=[key for key in KEYS if key not in self._accepted])
 
 
@@ -97,9 +98,10 @@ def begin(monkeypatch):
     return make
 
 
-def test_resume_takes_what_is_missing_of_all_edges_also_of_one_that_was_not_begun(begin):
+@pytest.mark.parametrize("name", [None, "s", "s-707.4eV"])
+def test_resume_takes_what_is_missing_of_all_edges_also_of_one_that_was_not_begun(begin, name):
     operator, asked = begin(iron=KEYS[:3])
-    operator.resume()
+    operator.resume(name)
     assert asked == {
         "what": MEASUREMENT,
         "series": "s",

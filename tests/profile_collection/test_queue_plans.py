@@ -161,7 +161,7 @@ class Begun:
                 "planned_keys": manifest(FILM),
                 "plan_name": "vector_tomography",
             }
-            for name, doc in (("start", start), *exposed("run", taken)):
+            for name, doc in (("start", start), *exposed("run", taken, data)):
                 journal(name, doc)
 
     def _plan(self, name):
@@ -175,8 +175,8 @@ class Begun:
         return self._plan(name)
 
 
-def exposed(run_uid, keys):
-    """Yield the documents of exposures whose frames are nowhere: a journal is read without them."""
+def exposed(run_uid, keys, data):
+    """Yield the documents of exposures in an empty file: a journal is read without their frames."""
     if not keys:
         return
     names = ("phi_deg", "theta_deg", "helicity", "repeat")
@@ -186,7 +186,8 @@ def exposed(run_uid, keys):
         {"uid": "d", "run_start": run_uid, "name": "primary", "data_keys": columns, "time": 1.0},
     )
     parameters = {"dataset": "/frames"}
-    uri = "file://localhost/nowhere.h5"
+    (data / "frames.h5").touch()
+    uri = f"file://localhost{data}/frames.h5"
     yield (
         "stream_resource",
         {"uid": "r", "run_start": run_uid, "uri": uri, "parameters": parameters},
