@@ -59,7 +59,6 @@ _WIDTH_PIXELS = 2.0
 _SMALLEST_IMAGE = 32
 _SIGMA = 5.0
 _MAD_TO_SIGMA = 1.4826
-_ROUNDS = 2
 
 
 class BadRepeat(NamedTuple):
@@ -109,7 +108,7 @@ def average(stack: Stack, gain: float, *, align: bool = True) -> tuple[Rate, Fin
     blocks = _Blocks(stack, gain)
     bad = blocks.without_light()
     shift, aligned = np.zeros((stack.frames, 2)), False
-    for _ in range(_ROUNDS):
+    while True:
         kept = np.array([t for t in range(stack.frames) if t not in bad])
         some = stack.some(kept)
         sums = some.sums(gain)
@@ -191,14 +190,17 @@ class _Blocks:
     def different(
         self, kept: npt.NDArray[np.intp], shift: Float64, slopes: Sequence[Float32]
     ) -> dict[int, str]:
-        """Return which of the kept repeats show another image than the others, and say so."""
+        """Return which of the kept repeats show another image than the others, never all of them, and say so."""
         if len(kept) < 3 or not self._any_light:
             return {}
-        found = {
+        from_usual_t = np.hypot(*(shift[kept] - _usual_place(shift[kept])).T).tolist()
+        moved = {
             int(t): f"moved by {length:.1f} pixels"
-            for t in kept
-            if (length := float(np.hypot(*shift[t]))) > MOST_PIXELS
+            for t, length in zip(kept, from_usual_t, strict=True)
+            if length > MOST_PIXELS
         }
+        if moved:  # what the others show is known once these are gone
+            return moved
         slope_v, slope_u = (self.mean_of(slope) for slope in slopes)
         model = _median(self._value_tvu[kept], 0)
         # Each block of the model scatters, too.
@@ -210,10 +212,11 @@ class _Blocks:
             # The median of chi squared of one degree of freedom is 0.455.
             chi[int(t)] = float(_median((rest**2 / variance[t]).ravel(), 0)) / 0.455
         usual = float(_median(np.array(list(chi.values())), 0))
-        for t, one in chi.items():
-            if one > LARGEST_CHI_SQUARED * max(usual, 1.0):
-                found.setdefault(t, f"another image than the others (chi squared {one:.1f})")
-        return found
+        return {
+            t: f"another image than the others (chi squared {one:.1f})"
+            for t, one in chi.items()
+            if one > LARGEST_CHI_SQUARED * max(usual, 1.0)
+        }
 
 
 def _shifts(
@@ -271,6 +274,16 @@ def _slope_variance(stack: Stack) -> float:
     slope = (1 - scipy.special.j0(2 * omega)) / 2
     smooth = np.exp(-((_WIDTH_PIXELS * omega) ** 2) / 2)
     return float(np.sum(count * slope * smooth * stack.reference_error_f) / count.sum())
+
+
+def _usual_place(shift_t2: Float64) -> Float64:
+    """Return the shift that has most others near it, of several the one nearest to the mean.
+
+    The mean itself lies between two places, and near none, where a sample slips after half of the repeats.
+    """
+    apart_ts = np.hypot(*(shift_t2[:, None] - shift_t2[None]).T)
+    near_t = (apart_ts <= MOST_PIXELS).sum(axis=0)
+    return np.asarray(shift_t2[np.lexsort((np.hypot(*shift_t2.T), -near_t))[0]])
 
 
 def _is_worth_it(shift_t2: Float64, std_t2: Float64) -> bool:

@@ -92,6 +92,23 @@ def test_a_repeat_with_another_image_is_found(rng, spoil, reason):
     assert re.match(reason, findings.bad[0].reason)
 
 
+@pytest.mark.parametrize("slip_vu", [(2.5, 1.5), (6.0, 4.0), (12.5, 9.0), (28.0, 28.0)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2), (8, 7), (10, 10), (5, 10)])
+def test_of_repeats_between_which_the_sample_slipped_those_at_one_place_are_in_the_mean(
+    rng, before, after, slip_vu
+):
+    """Also of half and half: the mean of both lies near none of them."""
+    moves = [(0.0, 0.0)] * before + [slip_vu] * after
+    counts = expose(rng, 400 * np.array([domains(*move) for move in moves]))
+    rate, findings = average(stacked(counts), GAIN)
+    bad = {one.number for one in findings.bad}
+    places = set(range(before)), set(range(before, before + after))
+    assert bad in ([min(places, key=len)] if before != after else places)
+    good = [number for number in range(len(counts)) if number not in bad]
+    others, _ = average(stacked(counts[good]), GAIN)
+    np.testing.assert_array_equal(rate.rate_vu, others.rate_vu)
+
+
 def test_shifts_are_found_to_their_standard_deviation(rng):
     """24 stacks of 6 repeats: the mean error of a shift is what noise allows, and there is no bias."""
     found, true = [], []
