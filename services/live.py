@@ -30,6 +30,7 @@ from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lease import acquiring
 from mistral_txm.services.lifeline import watch_parent
+from mistral_txm.services.live_failures import log, one_line
 from mistral_txm.services.live_files import LIVE
 from mistral_txm.services.live_series import LiveSeries
 from mistral_txm.services.live_volumes import VolumeMaker
@@ -123,6 +124,10 @@ class LiveReconstruction:
                 logger.error("%s", problem)
             self._unwritten[uid] = str(problem)
             self._changed.add(uid)
+        except (
+            Exception
+        ) as problem:  # whatever it is, the other series go on, and this one with what comes
+            log(f"series {uid}: {one_line(problem)}", problem)
         else:
             self._unwritten.pop(uid, None)
 

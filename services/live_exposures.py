@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Any
 
 from mistral_txm.services.exposures import Exposure
-from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.processing import Processor
 from mistral_txm.services.series_exposures import Angle
 
@@ -14,8 +13,8 @@ KEPT = 60
 COMPARED = 4
 """Of a backlog, so many are compared with the one before: the volume waits meanwhile."""
 
-_SAID_LATER = suppress(ValueError, FrameError)
-"""What cannot be used is told when its angle is finished, if it is so then."""
+_SAID_LATER = suppress(Exception)
+"""Whatever cannot be used is told when its angle is finished, if it is so then."""
 
 
 class ExposureWatch:

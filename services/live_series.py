@@ -1,6 +1,5 @@
 """One series of the live reconstruction: from its finished angles to the volume and the status that it publishes."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +16,9 @@ from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
 from mistral_txm.services.exposures import Exposure
 from mistral_txm.services.film_height import surfaces_of
 from mistral_txm.services.findings import summary
-from mistral_txm.services.frame_files import FrameError
 from mistral_txm.services.live_advice import Advisor
 from mistral_txm.services.live_exposures import ExposureWatch
+from mistral_txm.services.live_failures import log, one_line
 from mistral_txm.services.live_files import (
     PAIR,
     STATUS,
@@ -39,8 +38,6 @@ from mistral_txm.services.return_watch import ReturnWatch
 from mistral_txm.services.series_exposures import Angle, SeriesExposures
 from mistral_txm.services.standing import Standing, describe_key
 from mistral_txm.services.truth import singularities_in_layers
-
-logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 """Time after which something that failed is tried again, s."""
@@ -267,10 +264,11 @@ class LiveSeries:
                 self._seen.pop(place, None)
                 needed = needed_for_volume(made, self._pixel_nm)
                 self._seen[place] = SeenView.of(used, needed, self._pixel_nm)
-            except (ValueError, FrameError) as problem:
-                if failure is None or failure.message != str(problem):
-                    logger.error("%s", problem)
-                self._failures[place] = _Failure(angle, str(problem), time.monotonic())
+            except Exception as problem:  # whatever it is, the other angles go on
+                message = one_line(problem)
+                if failure is None or failure.message != message:
+                    log(message, problem)
+                self._failures[place] = _Failure(angle, message, time.monotonic())
             else:
                 self._failures.pop(place, None)
                 self._newest, self._pair, fresh = place, made, True
@@ -285,8 +283,8 @@ class LiveSeries:
             self._watch.look(seen)
             self._watch.look_at_azimuths(self._laid)
             fresh = self._advisor.look(seen, sorted(missing))
-        except (ValueError, ArithmeticError) as problem:  # no volume fails because of it
-            logger.error("no advice: %s", problem)
+        except Exception as problem:  # whatever it is, no volume fails because of it
+            log(f"no advice: {one_line(problem)}", problem)
             return
         if fresh and self._history.entries:
             self._history.entries[-1]["resolution_nm"] = self._advisor.resolution_nm
@@ -355,9 +353,12 @@ class LiveSeries:
             for one in self._volumes.make(signals, self._following(missing), more=bool(missing)):
                 self._put(one, newest.time, begin_s)
                 volume = one.volume
-        except (ValueError, FrameError) as problem:
-            logger.error("no new volume: %s", problem)
-            return _Failure(None, f"no new volume: {problem}", time.monotonic())
+        except OSError:  # nothing can be written
+            raise
+        except Exception as problem:  # whatever it is, the last good volume stays
+            message = f"no new volume: {one_line(problem)}"
+            log(message, problem)
+            return _Failure(None, message, time.monotonic())
         # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
         found = []
         if len(volume.residuals) > 1:

@@ -1,20 +1,17 @@
 """Compares the returns to zero tilt of a series with its own views, as both come."""
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
-from mistral_txm.services.frame_files import FrameError
+from mistral_txm.services.live_failures import log, one_line
 from mistral_txm.services.live_flags import Flag
 from mistral_txm.services.live_returns import entry
 from mistral_txm.services.live_views import SeenView
 from mistral_txm.services.processing import Processor
 from mistral_txm.services.series_exposures import Angle, SeriesExposures
-
-logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 """Time after which a comparison that failed is tried again, s."""
@@ -82,8 +79,8 @@ class ReturnWatch:
             try:
                 used, made = self._exposures.read(back, self._signals)
                 told = entry(own.signals, made, place[1], _end(used), self._pixel_nm)
-            except (ValueError, FrameError) as problem:  # no volume fails because of it
-                logger.error("return to theta %g deg: %s", place[1], problem)
+            except Exception as problem:  # whatever it is, no volume fails because of it
+                log(f"return to theta {place[1]:g} deg: {one_line(problem)}", problem)
             self._known[place] = _Compared(own.angle, back, told, time.monotonic())
 
     def _signals(self, back: Angle) -> AngleSignals:

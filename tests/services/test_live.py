@@ -22,6 +22,7 @@ from mistral_txm.services.journal import follow, read_journal
 from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.live import LiveReconstruction
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
+from mistral_txm.services.live_series import LiveSeries
 from mistral_txm.services.live_volumes import VolumeMaker
 from mistral_txm.services.processing import Processor
 from mistral_txm.services.series_exposures import SeriesExposures
@@ -608,6 +609,35 @@ def test_an_angle_without_light_is_left_out(short, monkeypatch):
     status = status_of(short)
     assert (status["state"], status["angles_done"]) == ("error", 1)
     assert "theta 20 deg: half of the pixels have no light" in status["message"]
+
+
+@pytest.mark.parametrize("where", ["an angle", "the series"])
+def test_a_fault_of_the_program_ends_nothing(short, written_series, monkeypatch, caplog, where):
+    """The angle in which it happens is left out; what concerns a whole series ends no other."""
+    other = written_series(short.data, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0), uid="cobalt")
+    wrong = (Processor, "signals") if where == "an angle" else (LiveSeries, "_tell")
+    well, calls = getattr(*wrong), []
+
+    def faulty(self, *arguments, **options):
+        calls.append(self)
+        if len(calls) == 1:
+            [][1]
+        return well(self, *arguments, **options)
+
+    monkeypatch.setattr(*wrong, faulty)
+    follower = LiveReconstruction(short.data)
+    feed(follower, short.run(0.0))
+    follower.update()
+    (record,) = caplog.records
+    assert record.exc_info
+    assert "a fault of the program, its log tells where: IndexError" in record.message
+    if where == "an angle":
+        assert (status_of(short)["state"], status_of(short)["angles_done"]) == ("error", 1)
+    monkeypatch.setattr(live_series, "RETRY_S", 0.0)
+    follower.update()
+    feed(follower, other.run(0.0))
+    follower.update()
+    assert status_of(short)["state"] == status_of(other)["state"] == "complete"
 
 
 def test_flats_at_the_end_are_taken_up_once_when_the_run_has_ended(short):

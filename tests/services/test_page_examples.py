@@ -12,6 +12,7 @@ import pytest
         "catalog_frames",
         "catalog_search",
         "drawing",
+        "live_failures",
         "live_files",
         "monitor_curves",
         "monitor_door",
