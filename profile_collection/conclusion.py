@@ -16,7 +16,6 @@ from mistral_txm.reconstruction.files import replaced_when_complete
 from mistral_txm.services.catalog import open_catalog, reading, wait_until_written
 from mistral_txm.services.exposures import STREAMS
 from mistral_txm.services.frame_files import frame_crc32
-from mistral_txm.services.lifeline import ServiceProcess
 from mistral_txm.services.live_files import LIVE, PAIR, STATUS, VOLUME, read_pair, read_status
 from mistral_txm.services.measured_series import measured_series
 from mistral_txm.services.report import write_report
@@ -32,15 +31,13 @@ from mistral_txm.services.verification import read_series, verify
 
 POLL_S = 0.2
 LIVE_TIMEOUT_S = 600.0
-"""How long the live reconstruction may publish nothing new, s; it may take longer in all, it may have 174 angles to read."""
+"""How long the live reconstruction may publish nothing new, s; in all it may take longer, with 174 angles to read."""
 CATALOG_TIMEOUT_S = 600.0
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
 
-def conclude(
-    data: Path, series: str, live: ServiceProcess, stage: Stage, seconds: Mapping[str, float]
-) -> dict[str, Any]:
+def conclude(data: Path, series: str, stage: Stage, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Write ``magnetization.h5``, the report and ``summary.json`` of a simulated series; return the summary.
 
     Parameters
@@ -49,8 +46,6 @@ def conclude(
         Data folder, with the truth that the simulated beamline left there.
     series
         Uid of the series; all of it was taken.
-    live
-        The live reconstruction, which is started again if it has died.
     stage
         Times a stage under its name.
     seconds
@@ -62,7 +57,7 @@ def conclude(
         If the live reconstruction or the catalog does not get done, or frames are missing or damaged.
     """
     with stage("live reconstruction catches up"):
-        status = _finished_live(data, series, live)
+        status = _finished_live(data, series)
         volume_path = data / "magnetization.h5"
         _copy(data / LIVE / series / VOLUME, volume_path)
     with stage("catalog catches up"):
@@ -113,9 +108,7 @@ def conclude(
     return summary
 
 
-def conclude_edges(
-    data: Path, series: Sequence[str], live: ServiceProcess, stage: Stage
-) -> dict[str, Any]:
+def conclude_edges(data: Path, series: Sequence[str], stage: Stage) -> dict[str, Any]:
     """Wait until the series of a measurement at several photon energies are reconstructed, each alone; write a summary.
 
     Their volumes stay where the live reconstruction puts them. The truth is that of one energy, and not compared.
@@ -123,7 +116,7 @@ def conclude_edges(
     """
     with stage("live reconstruction catches up"):
         for uid in series:
-            _finished_live(data, uid, live)
+            _finished_live(data, uid)
     with stage("catalog catches up"):
         _wait_for_catalog(data)
     with stage("verification"):
@@ -150,7 +143,7 @@ def _write(data: Path, summary: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def _finished_live(data: Path, series: str, live: ServiceProcess) -> dict[str, Any]:
+def _finished_live(data: Path, series: str) -> dict[str, Any]:
     """Wait until the live reconstruction has used all exposures; return its last status.
 
     A status that does not know all of them yet is an older one, also where it says ``complete`` or ``error``.
@@ -170,11 +163,10 @@ def _finished_live(data: Path, series: str, live: ServiceProcess) -> dict[str, A
                 return status
             if known and status["state"] == "error":
                 raise MeasurementFailed(f"the live reconstruction stopped: {status['message']}")
-        if not live.running:
-            live.start()
         time.sleep(POLL_S)
     raise MeasurementFailed(
-        f"the live reconstruction did not get further for {LIVE_TIMEOUT_S:g} s; see {live.log}"
+        f"the live reconstruction did not get further for {LIVE_TIMEOUT_S:g} s; "
+        f"see {data / 'logs' / 'live.log'}"
     )
 
 

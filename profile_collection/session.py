@@ -22,6 +22,7 @@ from mistral_txm.profile_collection.simulation import (
     usable_faults,
     usable_texture,
 )
+from mistral_txm.services.keeper import kept_running
 from mistral_txm.services.lease import acquisition_lease
 from mistral_txm.services.lifeline import ServiceProcess
 
@@ -42,6 +43,8 @@ PLANS = (
 """Plans of a session as they are; it has others of its own."""
 MEASUREMENTS = ("Measurement", "Sample", "load_measurement", "small", "medium", "paper")
 """What describes a measurement."""
+BESIDE = "catalog", "live", "monitor"
+"""The processes that follow a measurement and are not needed by it."""
 UNTYPED = ("light", "key", "waived", "budget", "log", "advice")
 """Devices that tell of exposures, for plans alone; they stand nowhere, and nobody moves them."""
 
@@ -129,7 +132,7 @@ def start(
     done with a series (``resume``, ``retake``, ``reject``, ``next_azimuth``, ``status``, ``find``, ``arrays``), and
     ``data`` (the data folder); of a simulated beamline also ``faults``, the device that lets things go wrong. The
     catalog, the live reconstruction and the monitor page run in processes of their own; the RunEngine needs none of
-    them. One more closes the shutter when this one is gone. Where the light is lost, the suspenders of ``RE`` wait
+    them. One more closes the shutter when this one is gone. Of these, one that ends by itself is started again. Where the light is lost, the suspenders of ``RE`` wait
     until it is back.
 
     Parameters
@@ -188,7 +191,7 @@ def start(
             options = [word for fault in usable_faults(faults) for word in ("--fault", fault)]
             options += [*in_folder, *simulation.options()]
             _start_service(session, "simulated_beamline", SIMULATED_BEAMLINE, folder, options)
-        for name in ("catalog", "live", "monitor"):
+        for name in BESIDE:
             _start_service(session, name, f"mistral_txm.services.{name}", folder, in_folder)
         exits.callback(session.terminate)
         if simulated:
@@ -200,6 +203,8 @@ def start(
         exits.enter_context(logging_to(folder / "logs" / "acquisition.log"))
         _wire(session, folder, configuration, simulation)
         session.services["watchdog"].wait_ready(READY_TIMEOUT_S)
+        kept = {name: session.services[name] for name in (*BESIDE, "watchdog")}
+        exits.enter_context(kept_running(kept))
         shell = _shell()
         exits.enter_context(_ending_in_order(session, tells=shell is not None))
         if shell is not None:

@@ -222,13 +222,12 @@ def _measure(
                         session.instrument, what, series=series, skip=done or {}, looked=before
                     ),
                 )
-            live = session.services["live"]
             several = len(what.energies_ev) > 1
             if several:
                 each = [edge_series(series, what, energy_ev) for energy_ev in what.energies_ev]
-                summary = conclude_edges(data, each, live, stage)
+                summary = conclude_edges(data, each, stage)
             else:
-                summary = conclude(data, series, live, stage, stage.seconds)
+                summary = conclude(data, series, stage, stage.seconds)
     except MeasurementInterrupted:
         _say(f"interrupted; what was exposed is safe in {data}\n{rest}")
         raise

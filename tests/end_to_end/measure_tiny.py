@@ -51,9 +51,6 @@ def main(data, *words):
         measurement = Measurement.from_dict(TINY)
         plan = vector_tomography(session.instrument, measurement, series="tiny")
         session.RE(plan)
-        for service in session.services.values():
-            if not service.running:
-                service.start()
         written = wait_until_written(data, 300)
         status = data / "live" / "tiny" / "status.json"
         deadline = time.monotonic() + 800  # where nothing is compiled yet, that takes minutes
