@@ -132,8 +132,8 @@ def start(
     done with a series (``resume``, ``retake``, ``reject``, ``next_azimuth``, ``status``, ``find``, ``arrays``), and
     ``data`` (the data folder); of a simulated beamline also ``faults``, the device that lets things go wrong. The
     catalog, the live reconstruction and the monitor page run in processes of their own; the RunEngine needs none of
-    them. One more closes the shutter when this one is gone. Of these, one that ends by itself is started again. Where the light is lost, the suspenders of ``RE`` wait
-    until it is back.
+    them. One more closes the shutter when this one is gone. Of these, one that ends by itself is started again. Where
+    the light is lost, the suspenders of ``RE`` wait until it is back.
 
     Parameters
     ----------
