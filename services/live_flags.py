@@ -178,14 +178,16 @@ class QualityWatch:
     def _judge(self, one: SeenView) -> _Judged:
         view = coarse_view(one.signals.signals, one.signals.theta_deg)
         absorbance = one.quality.absorbance
-        others = [
-            each.reference
+        references = [
+            (each.reference, each.flag)
             for place, each in self._judged.items()
             if place[0] == one.angle.phi_deg and each.reference is not None
         ]
-        expected = predicted(view.theta_deg, others)
+        expected = predicted(view.theta_deg, [reference for reference, _ in references])
         against = None if expected is None else compared(view, expected)
-        found = self._wrong(one, expected, against, absorbance)
+        # While a view was taken in which the sample slipped, its helicities showed two places: it tells no sign.
+        tells_sign = any(flag is None for _, flag in references)
+        found = self._wrong(one, expected, against, absorbance, tells_sign=tells_sign)
         reference: CoarseView | None = view
         if against is not None:
             reference = view.back(against.shift_yx)
@@ -219,15 +221,20 @@ class QualityWatch:
         expected: CoarseView | None,
         against: Comparison | None,
         absorbance: float,
+        *,
+        tells_sign: bool,
     ) -> tuple[str, str] | None:
-        """Return what is wrong with a view, and its kind; None if nothing is."""
+        """Return what is wrong with a view, and its kind; None if nothing is.
+
+        `tells_sign`: whether it is known which helicity is which from a view that was not flagged.
+        """
         if against is not None and expected is not None:
             if against.correlation > ALIKE and against.jump_pixels > SLIP_PIXELS:
                 return "sample", _slipped(against, self._pixel_nm)
             negative = against.correlation < -ALIKE and against.gain < -LEAST_GAIN
             if negative and against.jump_pixels > SLIP_PIXELS:
                 return "sample", NOTHING_IN_COMMON
-            if negative and _is_told(one, expected):
+            if negative and tells_sign and _is_told(one, expected):
                 return "helicity", (
                     "the dichroic signal is the negative of what the tilts before predict; check jaws and "
                     "helicity, then `retake` it"

@@ -103,6 +103,20 @@ def test_a_fault_that_lasts_is_told_once_and_gone_with_the_views_that_had_it(cle
 
 
 @pytest.mark.slow
+def test_a_view_in_which_the_sample_slipped_tells_no_helicity():
+    """Its own sign may be anything: here it is the wrong one, and the view after it is good."""
+
+    def taken(tilts_deg, seed, **more):
+        return developed(render("stripes", 3, tilts_deg, SIZE, azimuths_deg=(0.0,), **more), seed)
+
+    altered = FAULTS["sample_slip=0.3"][1]
+    within, after = taken((-30.0, -25.0), 1, altered=altered)
+    found = flags_of(seen([*taken((-40.0, -35.0), 0), swapped(within), after]))
+    assert [(one.kind, one.theta_deg) for one in found] == [("sample", -30.0)]
+    assert "nothing in common" in found[0].text
+
+
+@pytest.mark.slow
 def test_the_order_in_which_views_become_known_does_not_matter(clean):
     views = seen([swapped(one) if one.theta_deg == WHERE else one for one in clean])
     at_once = QualityWatch(PIXEL_NM, LAYERS)
