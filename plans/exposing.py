@@ -25,7 +25,7 @@ logger = logging.getLogger("mistral_txm.measurement")
 
 RETRIES = 2
 """How often an exposure is tried again before a person is asked."""
-ADVICE = re.compile(r"[;:]? (then )?take the exposure again$")
+ADVICE = re.compile(r"[,;:]? (then )?take the exposure again$")
 """What a device advises a person to do, and the plan does by itself."""
 LIGHT_TRIES = 5
 """How often the light may be lost in one exposure before a person is asked."""

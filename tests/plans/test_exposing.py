@@ -103,7 +103,8 @@ def test_a_frame_that_does_not_come_is_taken_again(
     player: MakePlayer, stub_instrument: Instrument, alone: Measurement
 ) -> None:
     scene = player()
-    troubles = failing_triggers([4, 5], TimeoutError("ccd: no frame within 31 s"))
+    advice = "check the storage, then take the exposure again"
+    troubles = failing_triggers([4, 5], TimeoutError(f"ccd: no frame; {advice}"))
     play(scene, tilt_series(stub_instrument, alone, 0.0, series="s"), troubles)
     assert keys_of(scene) == [key for key in alone.planned_keys() if key.phi_deg == 0.0]
     assert (
@@ -111,7 +112,7 @@ def test_a_frame_that_does_not_come_is_taken_again(
         == [
             (
                 "repeat",
-                "phi 0 deg, theta 2 deg, helicity +1, repeat 1: ccd: no frame within 31 s; taken again",
+                "phi 0 deg, theta 2 deg, helicity +1, repeat 1: ccd: no frame; check the storage; taken again",
             )
         ]
         * 2
