@@ -162,7 +162,7 @@ class Notifier:
                     logger.error("%s: document %d: %r", run.tail.path, run.read, problem)
                     lines = []
                 if is_new:
-                    self._state["lines"] += [{"text": line, "tries": 0} for line in lines]
+                    self._state["lines"] += [{"text": sayable(line), "tries": 0} for line in lines]
                     self._state["told"][uid] = run.read
             self._trouble(uid)
         except JournalError as error:
@@ -196,7 +196,8 @@ class Notifier:
         told = self._state["waits_told"]
         if told.get(uid) != run.waits_from:
             told[uid] = run.waits_from
-            self._state["lines"].append({"text": f"{_called(run.start)} {run.waits}", "tries": 0})
+            line = sayable(f"{_called(run.start)} {run.waits}")
+            self._state["lines"].append({"text": line, "tries": 0})
 
     def _ended(self, start: Document, stop: Mapping[str, Any]) -> str:
         """Say how a run has ended, and what is left; without numbers where another file cannot be read."""
@@ -238,6 +239,15 @@ class Notifier:
             self._save()
 
 
+def sayable(text: str) -> str:
+    r"""Return a text as one line that every process can be given: a journal may hold what none can.
+
+    >>> sayable("half \ud83d of\0a\npair")
+    'half ? of a pair'
+    """
+    return " ".join(text.replace("\0", " ").encode(errors="replace").decode().split())
+
+
 def _called(start: Mapping[str, Any]) -> str:
     """Return what a person calls the measurement."""
     sample = start.get("sample")
@@ -265,8 +275,7 @@ def command_of(argv: Sequence[str]) -> Tell:
                 timeout=COMMAND_S,
                 check=False,
             )
-        except (OSError, ValueError, subprocess.TimeoutExpired) as failure:
-            # ValueError: NUL or half a surrogate pair, which no argument can hold.
+        except (OSError, subprocess.TimeoutExpired) as failure:
             logger.error("%s: %s", argv[0], failure)
             return False
         if done.returncode:

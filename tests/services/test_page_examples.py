@@ -17,6 +17,7 @@ import pytest
         "monitor_curves",
         "monitor_door",
         "monitor_words",
+        "notifier",
         "runs",
         "standing",
         "truth",
