@@ -34,6 +34,10 @@ class UnreadableExposure(FrameError):
         self.exposure = exposure
 
 
+HOLDS = {"pause": "paused", "wait": "waits", "ask": "asks"}
+"""How it is called that a run is held, by the kind of the line in its log."""
+
+
 @dataclass(frozen=True)
 class LogEntry:
     """One notable thing that happened in a run."""
@@ -41,7 +45,7 @@ class LogEntry:
     time: float
     """s since 1970-01-01 UTC."""
     kind: str
-    """``note``, ``flag``, ``repeat``, ``wait``, ``pause`` or ``go_on``."""
+    """``note``, ``flag``, ``repeat``, ``go_on``, or one of `HOLDS`."""
     text: str
     """One line."""
 

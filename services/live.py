@@ -30,7 +30,7 @@ from mistral_txm.services.angle_signals import AngleSignals
 from mistral_txm.services.journal import Document, follow
 from mistral_txm.services.lease import acquiring
 from mistral_txm.services.lifeline import watch_parent
-from mistral_txm.services.live_failures import log, one_line
+from mistral_txm.services.live_failures import Failures
 from mistral_txm.services.live_files import LIVE
 from mistral_txm.services.live_series import LiveSeries
 from mistral_txm.services.live_volumes import VolumeMaker
@@ -67,7 +67,7 @@ class LiveReconstruction:
         self._series_of_run: dict[str, str | None] = {}
         self._open_run: str | None = None
         self._newest: str | None = None
-        self._unwritten: dict[str, str] = {}
+        self._failures = Failures()
 
     def add(self, run_uid: str, name: str, doc: Document) -> None:
         """Take one document of any run."""
@@ -120,16 +120,13 @@ class LiveReconstruction:
         try:
             self._series[uid].update()
         except (FileError, OSError) as problem:
-            if self._unwritten.get(uid) != str(problem):
-                logger.error("%s", problem)
-            self._unwritten[uid] = str(problem)
+            self._failures.tell(uid, problem)
             self._changed.add(uid)
-        except (
-            Exception
-        ) as problem:  # whatever it is, the other series go on, and this one with what comes
-            log(f"series {uid}: {one_line(problem)}", problem)
+        # Whatever it is, the other series go on, and this one with what comes of it.
+        except Exception as problem:
+            self._failures.tell(uid, problem, f"series {uid}: ")
         else:
-            self._unwritten.pop(uid, None)
+            self._failures.over(uid)
 
     def _follow(self, start: Document) -> str | None:
         """Return the series of a run, if it is one to follow; only a run that plans one begins it."""
@@ -233,10 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s live %(levelname)s: %(message)s")
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # at once: catching up may take minutes, and nothing is lost
+    # At once: catching up may take minutes, and nothing is lost.
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     if options.lifeline:
         watch_parent()

@@ -18,7 +18,7 @@ from mistral_txm.services.film_height import surfaces_of
 from mistral_txm.services.findings import summary
 from mistral_txm.services.live_advice import Advisor
 from mistral_txm.services.live_exposures import ExposureWatch
-from mistral_txm.services.live_failures import log, one_line
+from mistral_txm.services.live_failures import Failures
 from mistral_txm.services.live_files import (
     PAIR,
     STATUS,
@@ -86,6 +86,7 @@ class LiveSeries:
         self._newest: tuple[float, float] | None = None
         self._pair: AngleSignals | None = None
         self._not_published: _Failure | None = None
+        self._troubles = Failures()
         self._alignment: SeriesAlignment | None = None
         self._laid: list[AlignedViews] = []
         self._looked_again_s = time.monotonic()
@@ -208,17 +209,15 @@ class LiveSeries:
         A plan would take advice that does not know the newest views yet, or none of them after a restart, for one
         that finds nothing wrong with them.
         """
-        until = self._judged_until
+        judged = [] if self._judged_until is None else [self._judged_until]
         if self._not_published is None:  # the returns are looked at after the views
-            until = (
-                max((until or 0.0, *(one["time"] for one in self._return_watch.entries))) or None
-            )
+            judged += [one["time"] for one in self._return_watch.entries]
         advice = {
             "flags": self._status["flags"],
             "resolution_nm": self._status["resolution_nm"],
             "reached": self._status["advice"]["reached"],
             "updated_at": time.time(),
-            "judged_until": until,
+            "judged_until": max(judged, default=None),
         }
         write_status(self._folder / ADVICE, advice)
 
@@ -265,12 +264,11 @@ class LiveSeries:
                 needed = needed_for_volume(made, self._pixel_nm)
                 self._seen[place] = SeenView.of(used, needed, self._pixel_nm)
             except Exception as problem:  # whatever it is, the other angles go on
-                message = one_line(problem)
-                if failure is None or failure.message != message:
-                    log(message, problem)
+                message = self._troubles.tell(place, problem)
                 self._failures[place] = _Failure(angle, message, time.monotonic())
             else:
                 self._failures.pop(place, None)
+                self._troubles.over(place)
                 self._newest, self._pair, fresh = place, made, True
         return fresh
 
@@ -284,8 +282,9 @@ class LiveSeries:
             self._watch.look_at_azimuths(self._laid)
             fresh = self._advisor.look(seen, sorted(missing))
         except Exception as problem:  # whatever it is, no volume fails because of it
-            log(f"no advice: {one_line(problem)}", problem)
+            self._troubles.tell("advice", problem, "no advice: ")
             return
+        self._troubles.over("advice")
         if fresh and self._history.entries:
             self._history.entries[-1]["resolution_nm"] = self._advisor.resolution_nm
         self._status.update(
@@ -356,9 +355,9 @@ class LiveSeries:
         except OSError:  # nothing can be written
             raise
         except Exception as problem:  # whatever it is, the last good volume stays
-            message = f"no new volume: {one_line(problem)}"
-            log(message, problem)
+            message = self._troubles.tell("volume", problem, "no new volume: ")
             return _Failure(None, message, time.monotonic())
+        self._troubles.over("volume")
         # From one azimuth alone one component in the plane is not seen, and charges mean nothing.
         found = []
         if len(volume.residuals) > 1:

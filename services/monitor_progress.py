@@ -4,11 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mistral_txm.devices.key import Key
-from mistral_txm.services.exposures import RETURN, STREAMS, Exposure, LogEntry, RunExposures
+from mistral_txm.services.exposures import HOLDS, RETURN, STREAMS, Exposure, LogEntry, RunExposures
 from mistral_txm.services.series_exposures import SeriesExposures
-
-HOLDS = {"pause": "paused", "wait": "waits", "ask": "asks"}
-"""How it is called that a run is held, by the kind of the line in its log."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from html import escape
 from typing import Any
 
 from mistral_txm.services.drawing import plain
-from mistral_txm.services.exposures import RETURN, Exposure, LogEntry
+from mistral_txm.services.exposures import HOLDS, RETURN, Exposure, LogEntry
 from mistral_txm.services.live_files import stale_s
 from mistral_txm.services.live_view import Snapshot
 from mistral_txm.services.live_volume import LiveVolume
 from mistral_txm.services.monitor_curves import entries, number, pair
 from mistral_txm.services.monitor_health import Health, frames_behind
-from mistral_txm.services.monitor_progress import HOLDS, Place, Progress
+from mistral_txm.services.monitor_progress import Place, Progress
 
 _SAME_S = 0.01
 """Exposures of one helicity that end so close together are one, s."""

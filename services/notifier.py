@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_txm.reconstruction.files import FileError, replaced_when_complete
+from mistral_txm.services.exposures import HOLDS
 from mistral_txm.services.held_file import held_file
 from mistral_txm.services.journal import Document, JournalError, JournalTail, journal_files
 from mistral_txm.services.verification import read_series
@@ -30,8 +31,6 @@ from mistral_txm.services.verification import read_series
 STATE = "notified.json"
 PATIENCE_S = 60.0
 """A pause, a wait or a question that is over sooner is not told, s."""
-WAITS = {"pause": "paused", "wait": "waits", "ask": "asks"}
-"""How a line of the log is told that something is waited for, by its kind."""
 POLL_S = 1.0
 COMMAND_S = 30.0
 """Longest time that the command may take, s."""
@@ -178,10 +177,10 @@ class Notifier:
             run.log_uids.add(doc["uid"])
         elif name == "event" and doc["descriptor"] in run.log_uids:
             kind, text = str(doc["data"]["log_kind"]), str(doc["data"]["log_text"])
-            if kind in WAITS:
+            if kind in HOLDS:
                 if not run.waits:
                     run.since_s, run.waits_from = self._now_s(), float(doc["time"])
-                run.waits = f"{WAITS[kind]}: {text}"
+                run.waits = f"{HOLDS[kind]}: {text}"
             elif kind == "go_on":
                 run.waits = ""
             elif kind == "flag":

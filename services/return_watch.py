@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mistral_txm.services.angle_signals import AngleSignals, needed_for_volume
-from mistral_txm.services.live_failures import log, one_line
+from mistral_txm.services.live_failures import Failures
 from mistral_txm.services.live_flags import Flag
 from mistral_txm.services.live_returns import entry
 from mistral_txm.services.live_views import SeenView
@@ -46,6 +46,7 @@ class ReturnWatch:
         self._exposures = exposures
         self._processor = processor
         self._pixel_nm = pixel_nm
+        self._failures = Failures()
         self._known: dict[Place, _Compared] = {}
 
     @property
@@ -80,7 +81,9 @@ class ReturnWatch:
                 used, made = self._exposures.read(back, self._signals)
                 told = entry(own.signals, made, place[1], _end(used), self._pixel_nm)
             except Exception as problem:  # whatever it is, no volume fails because of it
-                log(f"return to theta {place[1]:g} deg: {one_line(problem)}", problem)
+                self._failures.tell(place, problem, f"return to theta {place[1]:g} deg: ")
+            else:
+                self._failures.over(place)
             self._known[place] = _Compared(own.angle, back, told, time.monotonic())
 
     def _signals(self, back: Angle) -> AngleSignals:

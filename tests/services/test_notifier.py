@@ -319,13 +319,13 @@ def test_a_line_that_no_process_can_be_given_is_told_without_what_is_in_the_way(
     """NUL stands in no argument of a process, a half of a surrogate pair in no text; a journal may hold both."""
     heard = tmp_path / "heard"
     program = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n')"
-    tell = command_of([sys.executable, "-c", program, str(heard), "{}"])
-    listener.hear = tell  # type: ignore[method-assign]
-    assert listener.after() == []
+    notifier = Notifier(
+        listener.data, command_of([sys.executable, "-c", program, str(heard), "{}"])
+    )
+    notifier.step()
     for text in ("nul \0", "half \ud83d", "well"):
         run.say("flag", text)
-    listener.begin()
-    listener.after()
+    notifier.step()
     film = "film, phi 102 deg:"
     assert heard.read_text().splitlines() == [f"{film} nul", f"{film} half ?", f"{film} well"]
 

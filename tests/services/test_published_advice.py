@@ -75,12 +75,17 @@ def test_the_return_to_zero_tilt_counts_once_it_was_compared(tmp_path, written_s
     assert told[-1][0] == back
 
 
-def test_views_that_are_not_in_a_volume_are_not_judged(tmp_path, written_series, told, monkeypatch):
+def test_views_that_are_not_in_a_volume_are_not_judged(
+    tmp_path, written_series, told, monkeypatch, caplog
+):
+    """It is tried again with every document, and said once why there is no volume."""
     series = written_series(tmp_path, azimuths_deg=(0.0,), tilts_deg=(-30.0, 20.0))
 
     def refused(*_, **__):
         raise ValueError("no")
 
     monkeypatch.setattr(live_series.VolumeMaker, "make", refused)
+    monkeypatch.setattr(live_series, "RETRY_S", 0.0)
     feed(LiveReconstruction(series.data), series.run(0.0, stop=False))
     assert {until for until, _ in told} == {None}
+    assert caplog.messages == ["no new volume: no"]
